@@ -1,0 +1,1 @@
+"""The back end: rebuilds handed-off connections beside an unmodified server."""

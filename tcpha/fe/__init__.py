@@ -1,0 +1,1 @@
+"""The front end: takes connections for the virtual address and hands them off."""

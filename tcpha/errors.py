@@ -1,8 +1,8 @@
 """Every exception of the package.
 
 Three audiences, three branches: a person at start (`ConfigError`, `StartError`: exit status 2), the packet path
-(`WireError`: count, drop, go on), a peer that said no (`HandoffRefused`). An unwelcome but legal segment is no exception:
-RFC 9293 prescribes an acknowledgement, a reset or silence for it, so it is an action of a core.
+(`WireError`: count, drop, go on), a peer that said no (`HandoffRefused`). An unwelcome but legal segment is no
+exception: RFC 9293 prescribes an acknowledgement, a reset or silence for it, so it is an action of a core.
 """
 
 from __future__ import annotations

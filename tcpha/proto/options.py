@@ -1,0 +1,101 @@
+"""TCP options (RFC 9293, 3.1; RFC 7323 window scale and timestamps; RFC 2018 selective acknowledgement).
+
+Knows octets only: what a connection agreed on is the business of `cookie` and `handoff`.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from tcpha.errors import OptionError
+
+END, NOP, MSS, WINDOW_SCALE, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
+
+MAX_WINDOW_SCALE = 14
+"""Larger shift counts are taken as 14 (RFC 7323, 2.3)."""
+
+ALIGNED_TIMESTAMPS = b"\x01\x01\x08\x0a"
+"""NOP NOP timestamps(10): how nearly every stack begins the options of a segment (RFC 7323, appendix A)."""
+
+_LENGTHS = {MSS: 4, WINDOW_SCALE: 3, SACK_PERMITTED: 2, TIMESTAMPS: 10}
+_TIMESTAMPS = struct.Struct("!II")
+_ALIGNED = struct.Struct("!4sII")
+_MSS = struct.Struct("!BBH")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one segment that this package knows; None or False where absent."""
+
+    mss: int | None = None
+    window_scale: int | None = None
+    sack_permitted: bool = False
+    timestamps: tuple[int, int] | None = None
+    """TSval and TSecr."""
+
+
+def find_options(octets: bytes | bytearray, start: int, end: int) -> list[tuple[int, int, int]]:
+    """Return (kind, offset, length) of each option in ``octets[start:end]``, without NOP.
+
+    Raises: OptionError for a length that is impossible; what precedes it is lost, as RFC 9293 (MUST-7) allows.
+    """
+    found = []
+    offset = start
+    while offset < end:
+        kind = octets[offset]
+        if kind == END:
+            break
+        if kind == NOP:
+            offset += 1
+            continue
+        length = octets[offset + 1] if offset + 1 < end else 0
+        if length < 2 or offset + length > end or _LENGTHS.get(kind, length) != length:
+            raise OptionError(f"length {length} of option {kind}", offset)
+        found.append((kind, offset, length))
+        offset += length
+    return found
+
+
+def decode_options(octets: bytes | bytearray, start: int, end: int) -> Options:
+    """Decode ``octets[start:end]``. Raises: OptionError."""
+    mss, scale, sack, stamps = None, None, False, None
+    for kind, offset, _ in find_options(octets, start, end):
+        if kind == MSS:
+            mss = octets[offset + 2] << 8 | octets[offset + 3]
+        elif kind == WINDOW_SCALE:
+            scale = min(octets[offset + 2], MAX_WINDOW_SCALE)
+        elif kind == SACK_PERMITTED:
+            sack = True
+        elif kind == TIMESTAMPS:
+            stamps = _TIMESTAMPS.unpack_from(octets, offset + 2)
+    return Options(mss, scale, sack, stamps)
+
+
+def decode_timestamps(octets: bytes | bytearray, start: int, end: int) -> tuple[int, int] | None:
+    """Return TSval and TSecr of ``octets[start:end]``, or None. Raises: OptionError."""
+    if end - start >= 12 and octets[start : start + 4] == ALIGNED_TIMESTAMPS:
+        return _TIMESTAMPS.unpack_from(octets, start + 4)
+    if end == start:
+        return None
+    return decode_options(octets, start, end).timestamps
+
+
+def encode_timestamps(tsval: int, tsecr: int) -> bytes:
+    """Return the aligned timestamps option, 12 octets."""
+    return _ALIGNED.pack(ALIGNED_TIMESTAMPS, tsval, tsecr)
+
+
+def encode_options(options: Options) -> bytes:
+    """Return `options` padded to a multiple of four octets, in the order in which Linux sends them."""
+    parts = []
+    if options.mss is not None:
+        parts.append(_MSS.pack(MSS, 4, options.mss))
+    if options.timestamps is not None:
+        lead = bytes((SACK_PERMITTED, 2)) if options.sack_permitted else bytes((NOP, NOP))
+        parts.append(lead + bytes((TIMESTAMPS, 10)) + _TIMESTAMPS.pack(*options.timestamps))
+    elif options.sack_permitted:
+        parts.append(bytes((NOP, NOP, SACK_PERMITTED, 2)))
+    if options.window_scale is not None:
+        parts.append(bytes((NOP, WINDOW_SCALE, 3, options.window_scale)))
+    return b"".join(parts)

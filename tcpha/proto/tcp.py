@@ -1,0 +1,149 @@
+"""TCP segments (RFC 9293, 3.1) as views over the packet that carries them.
+
+A `Segment` is made once per packet, checked once, and never copied: the octets stay where they are and everything
+else in the package reads them through it.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from tcpha.errors import ChecksumError, TruncatedError, WireError
+from tcpha.proto.checksum import finish, ones_sum
+from tcpha.proto.ip import (
+    IPV4_HEADER_OCTETS,
+    IPV6_HEADER_OCTETS,
+    PROTOCOL_TCP,
+    ConnectionKey,
+    encode_ip_header,
+)
+from tcpha.proto.options import Options, decode_options, decode_timestamps
+from tcpha.proto.seqnum import SeqNum
+
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
+
+TCP_HEADER_OCTETS = 20
+SEQ_OFFSET, ACK_OFFSET, WINDOW_OFFSET, CHECKSUM_OFFSET = 4, 8, 14, 16
+
+# first octet, total length, fragment field, protocol, addresses and ports, seq, ack, data offset, flags, window
+_IPV4_TCP = struct.Struct("!BxHxxHxBxx12sIIBBH")
+# first octet, payload length, next header, addresses and ports, seq, ack, data offset, flags, window
+_IPV6_TCP = struct.Struct("!BxxxHBx36sIIBBH")
+_IPV4_MINIMUM = IPV4_HEADER_OCTETS + TCP_HEADER_OCTETS
+_IPV6_MINIMUM = IPV6_HEADER_OCTETS + TCP_HEADER_OCTETS
+_HEADER = struct.Struct("!4sIIBBHHH")
+_MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
+
+
+class Segment:
+    """One TCP segment inside one IP packet. Never changed after `decode_segment` made it.
+
+    `key` names the direction in which it travels; the RFC's SEG.SEQ, SEG.ACK and SEG.WND (unscaled) are attributes.
+    """
+
+    __slots__ = ("end", "flags", "key", "packet", "payload_offset", "seg_ack", "seg_seq", "seg_wnd", "tcp_offset")
+
+    packet: bytes
+    """The whole IP packet; may carry link-layer padding behind `end`."""
+    key: ConnectionKey
+    tcp_offset: int
+    payload_offset: int
+    end: int
+    """Where the packet's payload ends."""
+    seg_seq: SeqNum
+    seg_ack: SeqNum
+    seg_wnd: int
+    flags: int
+
+    @property
+    def payload(self) -> bytes:
+        """The segment's octets."""
+        return self.packet[self.payload_offset : self.end]
+
+    @property
+    def payload_octets(self) -> int:
+        """How many octets the segment carries."""
+        return self.end - self.payload_offset
+
+    @property
+    def seg_len(self) -> int:
+        """SEG.LEN: octets plus one each for SYN and FIN."""
+        return self.end - self.payload_offset + (self.flags & FIN) + (self.flags >> 1 & 1)
+
+    @property
+    def options(self) -> Options:
+        """The segment's options. Raises: OptionError."""
+        return decode_options(self.packet, self.tcp_offset + TCP_HEADER_OCTETS, self.payload_offset)
+
+    @property
+    def timestamps(self) -> tuple[int, int] | None:
+        """TSval and TSecr, None without the option. Raises: OptionError."""
+        return decode_timestamps(self.packet, self.tcp_offset + TCP_HEADER_OCTETS, self.payload_offset)
+
+    def check_checksum(self) -> None:
+        """Verify the TCP checksum. Raises: ChecksumError."""
+        total = ones_sum(self.key[:-4]) + PROTOCOL_TCP + (self.end - self.tcp_offset)
+        if (total + ones_sum(self.packet[self.tcp_offset : self.end])) % 0xFFFF:
+            raise ChecksumError("TCP checksum", self.tcp_offset + CHECKSUM_OFFSET)
+
+
+def decode_segment(packet: bytes) -> Segment:
+    """Decode an IPv4 or IPv6 packet that must be an unfragmented TCP segment.
+
+    Deviation: IPv4 options and IPv6 extension headers are refused (RFC 7126 and RFC 9288 describe why operators drop
+    them); fragments as well, since a host with connection tracking gets them reassembled before.
+
+    Raises: WireError (TruncatedError where octets are missing).
+    """
+    segment = Segment()
+    segment.packet = packet
+    if len(packet) >= _IPV4_MINIMUM and packet[0] == 0x45:
+        (_, length, fragment, protocol, segment.key, segment.seg_seq, segment.seg_ack, data_offset, segment.flags,
+         segment.seg_wnd) = _IPV4_TCP.unpack_from(packet)  # fmt: skip
+        if fragment & _MORE_FRAGMENTS_OR_OFFSET:
+            raise WireError("a fragment", 6)
+        segment.tcp_offset = tcp_offset = IPV4_HEADER_OCTETS
+    elif len(packet) >= _IPV6_MINIMUM and packet[0] >> 4 == 6:
+        (_, length, protocol, segment.key, segment.seg_seq, segment.seg_ack, data_offset, segment.flags,
+         segment.seg_wnd) = _IPV6_TCP.unpack_from(packet)  # fmt: skip
+        length += IPV6_HEADER_OCTETS
+        segment.tcp_offset = tcp_offset = IPV6_HEADER_OCTETS
+    else:
+        raise _refusal(packet)
+    if protocol != PROTOCOL_TCP:
+        raise WireError(f"protocol {protocol}, not TCP", 9 if tcp_offset == IPV4_HEADER_OCTETS else 6)
+    header_end = tcp_offset + (data_offset >> 4) * 4
+    if data_offset < 0x50 or header_end > length or length > len(packet):
+        raise TruncatedError("lengths do not fit", tcp_offset + 12)
+    segment.payload_offset = header_end
+    segment.end = length
+    return segment
+
+
+def _refusal(packet: bytes) -> WireError:
+    """Say why `decode_segment` cannot read `packet`."""
+    if len(packet) < _IPV4_MINIMUM or packet[0] >> 4 == 6:
+        return TruncatedError("shorter than its headers", len(packet))
+    if packet[0] >> 4 == 4:
+        return WireError("IPv4 options", 0)
+    return WireError(f"IP version {packet[0] >> 4}", 0)
+
+
+def encode_segment(
+    key: ConnectionKey,
+    seg_seq: SeqNum,
+    seg_ack: SeqNum,
+    flags: int,
+    seg_wnd: int,
+    options: bytes = b"",
+    payload: bytes = b"",
+) -> bytes:
+    """Return a whole IP packet with the segment; `options` must be padded to four octets, all checksums are written."""
+    octets = TCP_HEADER_OCTETS + len(options) + len(payload)
+    offset = (TCP_HEADER_OCTETS + len(options)) << 2
+    total = (
+        ones_sum(key) + PROTOCOL_TCP + octets + seg_seq + seg_ack + (offset << 8 | flags) + seg_wnd
+        + ones_sum(options) + ones_sum(payload)
+    )  # fmt: skip
+    header = _HEADER.pack(key[-4:], seg_seq, seg_ack, offset, flags, seg_wnd, finish(total), 0)
+    return b"".join((encode_ip_header(key, octets), header, options, payload))

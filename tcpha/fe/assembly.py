@@ -1,0 +1,69 @@
+"""Request octets put together from segments in any order, before a back end is chosen (RFC 9293, 3.10.7.4).
+
+Knows sequence numbers and octets, nothing of what they mean.
+"""
+
+from __future__ import annotations
+
+from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff
+
+MAX_EARLY_PIECES = 64
+"""Pieces kept that arrived before what precedes them; the client repeats what is dropped."""
+
+
+class Assembly:
+    """The octets of one connection from `start` on, as far as they have arrived without a gap."""
+
+    __slots__ = ("_early", "_window_octets", "fin", "octets", "start")
+
+    def __init__(self, start: SeqNum, window_octets: int) -> None:
+        self.start = start
+        self.octets = b""
+        self.fin = False
+        """The client's FIN is in order, too: nothing follows."""
+        self._early: dict[int, tuple[bytes, bool]] = {}
+        self._window_octets = window_octets
+
+    @property
+    def rcv_nxt(self) -> SeqNum:
+        """RCV.NXT: the next number expected, a FIN in order counted."""
+        return seq_add(self.start, len(self.octets) + self.fin)
+
+    def add(self, seq: SeqNum, payload: bytes, fin: bool) -> bool:
+        """Take in a segment's octets (what lies outside the window is cut off); return whether RCV.NXT advanced."""
+        offset = seq_diff(seq, self.start)
+        if offset < 0:
+            payload, offset = payload[-offset:], 0
+        room = self._window_octets - offset
+        if room < len(payload):
+            payload, fin = payload[: max(room, 0)], False
+        have = len(self.octets)
+        if offset > have:
+            if (payload or fin) and len(self._early) < MAX_EARLY_PIECES:
+                known = self._early.get(offset)
+                if known is None or len(known[0]) < len(payload):
+                    self._early[offset] = (payload, fin)
+            return False
+        advanced = self._append(offset, payload, fin)
+        return self._take_early() or advanced
+
+    def early_pieces(self) -> list[tuple[SeqNum, bytes]]:
+        """Return what arrived behind a gap, in order."""
+        return [(seq_add(self.start, offset), piece) for offset, (piece, _) in sorted(self._early.items()) if piece]
+
+    def _append(self, offset: int, payload: bytes, fin: bool) -> bool:
+        if self.fin or offset > len(self.octets):
+            return False
+        news = payload[len(self.octets) - offset :]
+        self.octets += news
+        ends_here = fin and offset + len(payload) == len(self.octets)
+        self.fin = ends_here
+        return bool(news) or ends_here
+
+    def _take_early(self) -> bool:
+        advanced = False
+        for offset in sorted(self._early):
+            if offset > len(self.octets):
+                break
+            advanced |= self._append(offset, *self._early.pop(offset))
+        return advanced

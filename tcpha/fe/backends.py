@@ -1,0 +1,110 @@
+"""Which back ends may be used, and why the others may not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from tcpha.proto.ip import ConnectionKey, key_addresses, key_ports
+from tcpha.proto.messages import NodeState, ServerState, Status
+from tcpha.proto.promise import Promise
+from tcpha.rules import Address, Endpoint
+
+Target = tuple[bytes, int]
+"""A virtual address (packed) and port."""
+
+
+@dataclass(slots=True)
+class Backend:
+    """What is known of one back end."""
+
+    endpoint: Endpoint
+    status: Status | None = None
+    up: bool = False
+    complaint: str = "not heard of yet"
+    """Why it is not used; empty if it is."""
+
+
+class Backends:
+    """The back ends of the configuration and their states."""
+
+    def __init__(self, endpoints: tuple[Endpoint, ...], promise: Promise, digest: bytes) -> None:
+        self.all = {endpoint: Backend(endpoint) for endpoint in endpoints}
+        self._promise = promise
+        self._digest = digest
+        self._excluded: dict[Target, frozenset[Address]] = {}
+
+    def excluded(self, key: ConnectionKey) -> frozenset[Address]:
+        """Return the addresses of the back ends that cannot take a connection along `key`."""
+        target = (key_addresses(key)[1], key_ports(key)[1])
+        found = self._excluded.get(target)
+        if found is None:
+            found = frozenset(each.endpoint.addr for each in self.all.values() if not _serves(each, target))
+            self._excluded[target] = found
+        return found
+
+    def up(self) -> list[Endpoint]:
+        """Return the back ends that are heard."""
+        return [endpoint for endpoint, each in self.all.items() if each.up]
+
+    def on_status(self, endpoint: Endpoint, status: Status) -> list[str]:
+        """Take in a STATUS; return what an operator should know."""
+        backend = self.all[endpoint]
+        before = (backend.complaint, backend.status.servers if backend.status else ())
+        digest_before = backend.status.digest if backend.status else self._digest
+        backend.up = True
+        backend.status = status
+        backend.complaint = self._complaint(status)
+        notes = []
+        if before != (backend.complaint, status.servers):
+            self._excluded.clear()
+            notes.append(_describe(backend))
+        if status.digest not in (self._digest, digest_before):
+            notes.append(f"be {endpoint.addr}: its servers, rules or promises are not those of this front end")
+        return notes
+
+    def on_lost(self, endpoint: Endpoint) -> list[str]:
+        """Give a silent back end up; return what an operator should know."""
+        backend = self.all[endpoint]
+        backend.up = False
+        backend.complaint = "silent"
+        self._excluded.clear()
+        return [_describe(backend)]
+
+    def _complaint(self, status: Status) -> str:
+        if status.state is not NodeState.UP:
+            return status.state.name.lower()
+        stack, promise = status.capabilities, self._promise
+        if stack is None:
+            return "its own probe has learned nothing yet"
+        missing = [
+            name
+            for name, promised, kept in (
+                ("window scaling", promise.window_scale is not None, stack.window_scale is not None),
+                ("SACK", promise.sack, stack.sack),
+                ("timestamps", promise.timestamps, stack.timestamps),
+            )
+            if promised and not kept
+        ]
+        return f"its TCP stack does not keep the promise of {', '.join(missing)}" if missing else ""
+
+
+def _serves(backend: Backend, target: Target) -> bool:
+    if backend.complaint or backend.status is None:
+        return False
+    return not any(
+        (server.address, server.port) == target and server.state in (ServerState.NO_LISTENER, ServerState.SILENT)
+        for server in backend.status.servers
+    )
+
+
+def _describe(backend: Backend) -> str:
+    where = f"be {backend.endpoint.addr}"
+    if backend.complaint or backend.status is None:
+        return f"{where} is not used: {backend.complaint}"
+    troubles = [
+        f"{ip_address(server.address)} port {server.port}: {server.state.text}"
+        for server in backend.status.servers
+        if server.state is not ServerState.ANSWERS
+    ]
+    return f"{where} is up" + (f", but {'; '.join(troubles)}" if troubles else "")

@@ -1,0 +1,64 @@
+"""What a front end counts; every limit has its number here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class FrontEndCounters:
+    """Counters since the start; the names are those that metrics show."""
+
+    syns: int = 0
+    """SYNs answered with a cookie."""
+    handshakes: int = 0
+    """Bare ACKs with a valid cookie."""
+    short_cookies: int = 0
+    """First segments without timestamps: only 24 bits of the cookie protect them."""
+    keepalives: int = 0
+    closed_early: int = 0
+    """Clients that closed before they sent a request."""
+    requests: int = 0
+    """Request heads read to their end."""
+    handoffs: int = 0
+    """HANDOFFs sent for the first time, to whichever back end."""
+    repeats: int = 0
+    """HANDOFFs sent again."""
+    adopted: int = 0
+    refused: int = 0
+    silent: int = 0
+    """Handoffs given up because the back end did not answer."""
+    orphaned: int = 0
+    """Connections reset because octets we acknowledged could not be delivered."""
+    answered: int = 0
+    """Connections that the front end answered itself."""
+    no_choice: int = 0
+    """Requests for which no rule or no usable back end was found."""
+    timed_out: int = 0
+    """Heads that stayed incomplete for too long."""
+    forwarded: int = 0
+    """Packets of known flows passed on."""
+    closed: int = 0
+    """Flows ended by a CLOSED."""
+    ports_reused: int = 0
+    late_duplicates: int = 0
+    """First segments of connections that are over."""
+    enquiries: int = 0
+    """Unknown connections that the back ends were asked about."""
+    learned: int = 0
+    """Flows taken over from the back ends' answers."""
+    resets: int = 0
+    """Unknown connections that nobody held."""
+    idle_dropped: int = 0
+    unknown_dropped: int = 0
+    """Segments of unknown connections beyond the limit of questions."""
+    table_full: int = 0
+    evicted: int = 0
+    """Unfinished heads given up because there were too many."""
+    dropped_flags: int = 0
+    """Segments whose flags make no sense where they came."""
+    malformed: int = 0
+    """Packets that could not be decoded."""
+    unexpected_messages: int = 0
+    faults: int = 0
+    """Packets or messages dropped because of a defect in this program."""

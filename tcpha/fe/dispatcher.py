@@ -1,0 +1,305 @@
+"""The front end's core: segments, messages and times in, actions out (DESIGN of TCP handoff as in TCPHA, Wang 2004).
+
+Pure: no clock, socket, file or randomness. `on_*(value, now)` returns what is to be done; `now` is a monotonic clock
+in seconds, UTC comes by `on_utc` and serves the cookies alone.
+
+A connection costs nothing before its request: `Handshake` answers from the cookie. From the request on it is a `Flow`:
+
+    READING -> HANDING -> FORWARDED -> FINISHED        READING | HANDING -> ANSWERED -> FINISHED
+
+`reader` brings a request together, `handover` gives the connection to a back end, `answerer` speaks where no back end
+can; this file decides which of them a segment concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcpha.config import FrontEndConfig
+from tcpha.fe.actions import Action, Forward, Note, Reply, Send
+from tcpha.fe.answerer import Answerer
+from tcpha.fe.backends import Backends
+from tcpha.fe.counters import FrontEndCounters
+from tcpha.fe.enquiries import Enquiries
+from tcpha.fe.flows import Flow, FlowState
+from tcpha.fe.handover import Handover
+from tcpha.fe.handshake import Handshake, is_first, reset
+from tcpha.fe.reader import Reader
+from tcpha.fe.table import FlowTable
+from tcpha.proto.cookie import Cookie, SynCookies
+from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
+from tcpha.proto.promise import Promise
+from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.proto.tcp import ACK, FIN, RST, SYN, Segment, encode_segment
+from tcpha.rules import Endpoint, RuleSet
+
+SWEEP_INTERVAL_S = 1.0
+SWEEP_FLOWS = 2000
+"""Flows looked at in one step of the search for idle ones."""
+MAX_CHECKS = 3
+"""Questions about an idle flow before a silent back end's flow is dropped."""
+
+_NOTHING: tuple[Action, ...] = ()
+
+
+class Dispatcher:
+    """One front end's decisions."""
+
+    def __init__(self, config: FrontEndConfig, cookies: SynCookies, rules: RuleSet, mtu_octets: int) -> None:
+        """`mtu_octets`: what fits into one packet on the way to the back ends."""
+        self.counters = FrontEndCounters()
+        promise = Promise(config.mss, config.window_scale, config.sack, config.timestamps)
+        self.backends = Backends(config.server, promise, config.digest())
+        self.table = FlowTable(config.max_flows, config.max_finished, config.finished_time)
+        self._cookies = cookies
+        self._handshake = Handshake(cookies, promise, config.window)
+        self._enquiries = Enquiries(config.max_queries, config.query_rate)
+        self._idle_time_s = config.idle_time
+        self._next_sweep = 0.0
+        self._answerer = Answerer(self.table, self.counters)
+        self._handover = Handover(
+            config, rules, self.table, self.backends, self._answerer, self.counters, mtu_octets
+        )  # fmt: skip
+        self._reader = Reader(
+            config, promise, self.table, self._handover, self._answerer, self.counters
+        )  # fmt: skip
+        self._on_segment_in = {
+            FlowState.READING: self._reader.on_segment,
+            FlowState.HANDING: self._handover.on_segment,
+            FlowState.FORWARDED: self._on_segment_forwarded,
+            FlowState.ANSWERED: self._answerer.on_segment,
+            FlowState.FINISHED: self._on_segment_finished,
+        }
+        self._on_deadline_in = {
+            FlowState.READING: self._reader.on_deadline,
+            FlowState.HANDING: self._handover.on_deadline,
+            FlowState.ANSWERED: self._answerer.on_deadline,
+        }
+
+    # --- segments
+
+    def on_segment(self, segment: Segment, now: float) -> Sequence[Action]:
+        """A segment from a client. Raises: WireError for octets no host would accept."""
+        flow = self.table.by_key.get(segment.key)
+        if segment.flags & SYN:
+            return self._on_syn(segment, flow)
+        if flow is None:
+            return self._on_segment_unknown(segment, now)
+        if flow.noted and segment.seg_seq in flow.noted and segment.flags & (ACK | RST) == ACK:
+            cookie = self._handshake.cookie_of(segment)
+            if cookie is not None and _identity(segment) != flow.identity:
+                return self._on_follower_of_syn(segment, cookie, now)
+        return self._on_segment_in[flow.state](flow, segment, now)
+
+    def _on_syn(self, segment: Segment, flow: Flow | None) -> Sequence[Action]:
+        if segment.flags & (ACK | RST | FIN):
+            self.counters.dropped_flags += 1
+            return _NOTHING
+        segment.check_checksum()
+        self.counters.syns += 1
+        if flow is not None:
+            flow.note_syn(segment.seg_seq)
+        return (Reply(self._handshake.syn_ack(segment)),)
+
+    def _on_segment_unknown(self, segment: Segment, now: float) -> Sequence[Action]:
+        if segment.flags & (ACK | RST) != ACK:
+            self.counters.dropped_flags += 1
+            return _NOTHING
+        cookie = self._handshake.cookie_of(segment)
+        if cookie is not None:
+            return self._on_follower_of_syn(segment, cookie, now)
+        if segment.payload_octets <= 1 and not segment.flags & FIN:
+            probed = self._handshake.cookie_of_probe(segment)
+            if probed is not None:
+                self.counters.keepalives += 1
+                return (Reply(self._handshake.acknowledge(segment, probed, seq_add(segment.seg_seq, 1))),)
+        return self._enquire(segment, now)
+
+    def _on_follower_of_syn(self, segment: Segment, cookie: Cookie, now: float) -> Sequence[Action]:
+        """A segment at IRS + 1 with a valid cookie: the handshake's ACK, a close, or the first octets."""
+        if not is_first(segment):
+            self.counters.handshakes += 1
+            return _NOTHING
+        segment.check_checksum()
+        identity = _identity(segment)
+        if self.table.knows_as_finished(identity):
+            self.counters.late_duplicates += 1
+            return _NOTHING
+        if segment.end == segment.payload_offset:  # closed before a request: answered from the cookie alone
+            self.counters.closed_early += 1
+            answer = self._handshake.acknowledge(segment, cookie, seq_add(segment.seg_seq, 1), FIN | ACK)
+            return (Reply(answer),)
+        if cookie.tsval is None:
+            self.counters.short_cookies += 1
+        if self.table.is_full():
+            self.counters.table_full += 1
+            return (Reply(reset(segment)),)
+        self._cookies.period_floor = self.table.finished.period_floor
+        flow = Flow(identity, cookie.period, FlowState.READING, now)
+        actions: list[Action] = []
+        old = self.table.insert(flow, now)
+        if old is not None:
+            self.counters.ports_reused += 1
+            self._reader.forget(old)
+            if old.backend is not None and old.state is not FlowState.FINISHED:
+                actions.append(Send(old.backend, Closed((old.identity,))))
+        actions += self._reader.begin(flow, cookie, segment, now)
+        return actions
+
+    def _on_segment_forwarded(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
+        flow.last_seen = now
+        flow.last_ack = segment.seg_ack
+        self.counters.forwarded += 1
+        return flow.pass_on
+
+    def _on_segment_finished(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
+        if segment.end > segment.payload_offset and segment.flags & (ACK | RST) == ACK:
+            cookie = self._handshake.cookie_of(segment)
+            if cookie is not None and _identity(segment) != flow.identity:
+                return self._on_follower_of_syn(segment, cookie, now)
+        self.counters.forwarded += 1
+        return flow.pass_on
+
+    # --- connections nobody here knows
+
+    def _enquire(self, segment: Segment, now: float) -> Sequence[Action]:
+        known = self._enquiries.get(segment.key)
+        if known is not None and now < known.ends_at:
+            return _NOTHING
+        backends = self.backends.up()
+        if not backends or not self._enquiries.may_ask(now):
+            self.counters.unknown_dropped += 1
+            return _NOTHING
+        bare = not is_first(segment)
+        at_once = bare or self._handshake.is_expired(segment)
+        everybody = len(backends) == len(self.backends.all)
+        if not self._enquiries.open(segment, at_once, backends, everybody, now):
+            self.counters.unknown_dropped += 1
+            return _NOTHING
+        self.counters.enquiries += 1
+        return [Send(backend, FlowsQuery((segment.key,))) for backend in backends]
+
+    def _on_flows(self, backend: Endpoint, message: Flows, now: float) -> Sequence[Action]:
+        actions: list[Action] = []
+        for identity in message.held:
+            self._on_held(backend, identity, actions, now)
+        for key in message.absent:
+            enquiry = self._enquiries.on_absent(backend, key, now)
+            if enquiry is not None:
+                self.counters.resets += 1
+                actions.append(Reply(reset(enquiry.segment)))
+            flow = self.table.by_key.get(key)
+            if flow is not None and flow.state is FlowState.FORWARDED and flow.backend == backend and flow.checks:
+                self.counters.idle_dropped += 1
+                self.table.finish(flow, now)
+        return actions
+
+    def _on_held(self, backend: Endpoint, identity: Identity, actions: list[Action], now: float) -> None:
+        flow = self.table.by_key.get(identity.key)
+        if flow is None and not self.table.is_full():
+            # Its cookie's period is not told; 0 means that the cookie is long past.
+            flow = Flow(identity, 0, FlowState.FORWARDED, now)
+            flow.assign(backend)
+            self.table.insert(flow, now)
+            self.counters.learned += 1
+        if flow is not None and flow.identity == identity and flow.backend == backend:
+            flow.checks = 0
+            flow.last_seen = now
+            enquiry = self._enquiries.close(identity.key)
+            if enquiry is not None:
+                actions.append(Forward(backend, enquiry.segment.packet))
+
+    # --- messages from back ends
+
+    def on_message(self, backend: Endpoint, message: Message, now: float) -> Sequence[Action]:
+        """A message from a back end, already known to be authentic and fresh."""
+        match message:
+            case Adopted():
+                return self._handover.on_adopted(backend, message, now)
+            case Refused():
+                return self._handover.on_refused(backend, message, now)
+            case Closed():
+                for identity in message.identities:
+                    self._on_closed(backend, identity, now)
+                return _NOTHING
+            case Flows():
+                return self._on_flows(backend, message, now)
+            case _:
+                self.counters.unexpected_messages += 1
+                return _NOTHING
+
+    def _on_closed(self, backend: Endpoint, identity: Identity, now: float) -> None:
+        flow = self.table.by_key.get(identity.key)
+        if flow is not None and flow.identity == identity and flow.backend == backend:
+            self.counters.closed += 1
+            self.table.finish(flow, now)
+
+    def on_status(self, backend: Endpoint, status: Status, restarted: bool, now: float) -> Sequence[Action]:
+        """A STATUS that is to be believed; `restarted`: from another process than before."""
+        actions: list[Action] = []
+        first = self.backends.all[backend].status is None
+        if restarted:
+            for flow in list(self.table.by_key.values()):
+                if flow.backend == backend and flow.state is FlowState.FORWARDED:
+                    self.table.remove(flow, now)
+            actions.append(Note(f"be {backend.addr} restarted"))
+        if first or restarted:
+            actions.append(Send(backend, FlowsQuery(())))
+        actions += map(Note, self.backends.on_status(backend, status))
+        return actions
+
+    def on_lost(self, backend: Endpoint, now: float) -> Sequence[Action]:
+        """A back end has been silent for too long."""
+        return [Note(text) for text in self.backends.on_lost(backend)]
+
+    # --- time
+
+    def on_utc(self, utc_s: float, now: float) -> None:
+        """UTC in seconds, told at least once a second; cookies are made and judged by it."""
+        self._handshake.utc_s = utc_s
+        self.table.utc_s = utc_s
+
+    def on_timer(self, now: float) -> Sequence[Action]:
+        """Do what is due."""
+        actions: list[Action] = []
+        for flow in self.table.deadlines.due(now):
+            actions += self._on_deadline_in[flow.state](flow, now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_INTERVAL_S
+            self.table.on_timer(now)
+            self._enquiries.on_timer(now)
+            self._sweep_idle(actions, now)
+        return actions
+
+    def next_deadline(self) -> float:
+        """Return when `on_timer` wants to be called."""
+        return min(self.table.deadlines.next(), self._next_sweep)
+
+    def _sweep_idle(self, actions: list[Action], now: float) -> None:
+        for flow in self.table.sweep(SWEEP_FLOWS):
+            if flow.state is not FlowState.FORWARDED or flow.backend is None:
+                continue
+            if now - flow.last_seen < self._idle_time_s * (flow.checks + 1):
+                continue
+            if flow.checks >= MAX_CHECKS:
+                self.counters.idle_dropped += 1
+                self.table.finish(flow, now)
+            else:
+                flow.checks += 1
+                actions.append(Send(flow.backend, FlowsQuery((flow.key,))))
+
+    def on_stop(self, now: float) -> Sequence[Action]:
+        """The front end goes: end what it carries, so that neither clients nor servers wait for nothing."""
+        actions: list[Action] = []
+        for flow in list(self.table.by_key.values()):
+            if flow.state is FlowState.FINISHED:
+                continue
+            if flow.backend is not None:
+                actions.append(Send(flow.backend, Closed((flow.identity,))))
+            actions.append(Reply(encode_segment(flow.reply_key, flow.last_ack, SeqNum(0), RST, 0)))
+            self.table.remove(flow, now)
+        return actions
+
+
+def _identity(segment: Segment) -> Identity:
+    return Identity(segment.key, seq_add(segment.seg_seq, -1), seq_add(segment.seg_ack, -1))

@@ -1,0 +1,101 @@
+"""Segments of connections this front end does not know: whose are they?
+
+A restarted front end, or one that took over the virtual address, meets connections in full flight. It asks the back
+ends (FLOWS?); the holder gets the packets from then on, and what nobody holds is reset as any host would.
+
+One case must not be reset: the second segment of a request that overtook the first looks exactly the same. Only a
+segment that cannot be that is reset at once (a bare ACK, or one that completes a handshake of ours too old to be
+accepted); anything else only when it is still unknown `PATIENCE_S` after it was first seen, when a client would long
+have repeated what was missing. docs/adr tells the whole story.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from tcpha.proto.ip import ConnectionKey
+from tcpha.proto.tcp import Segment
+from tcpha.rules import Endpoint
+
+ANSWER_TIME_S = 0.3
+"""How long back ends may take to answer."""
+PATIENCE_S = 3.0
+MEMORY_S = 12.0
+"""How long an unknown connection is remembered after it was first seen."""
+
+
+@dataclass(eq=False, slots=True)
+class Enquiry:
+    """One unknown connection."""
+
+    key: ConnectionKey
+    since: float
+    segment: Segment
+    may_reset_at_once: bool
+    waiting: set[Endpoint]
+    """Back ends that have not answered; those that are not heard are never asked."""
+    everybody_asked: bool
+    ends_at: float = inf
+
+
+class Enquiries:
+    """The bounded table of unknown connections, and how often a question may be asked."""
+
+    def __init__(self, limit: int, rate: float) -> None:
+        self._limit = limit
+        self._rate = rate
+        self._tokens = rate
+        self._filled_at = -inf
+        self._table: dict[ConnectionKey, Enquiry] = {}
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def get(self, key: ConnectionKey) -> Enquiry | None:
+        """Return what is known of an unknown connection."""
+        return self._table.get(key)
+
+    def may_ask(self, now: float) -> bool:
+        """Take one question out of the budget."""
+        self._tokens = min(self._rate, self._tokens + (now - self._filled_at) * self._rate)
+        self._filled_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def open(
+        self, segment: Segment, may_reset_at_once: bool, asked: list[Endpoint], everybody_asked: bool, now: float
+    ) -> bool:
+        """Begin or renew an enquiry; False if the table is full."""
+        known = self._table.pop(segment.key, None)
+        if known is None and len(self._table) >= self._limit:
+            return False
+        since = known.since if known is not None else now
+        self._table[segment.key] = Enquiry(
+            segment.key, since, segment, may_reset_at_once, set(asked), everybody_asked, now + ANSWER_TIME_S
+        )
+        return True
+
+    def close(self, key: ConnectionKey) -> Enquiry | None:
+        """Forget an enquiry, because somebody holds the connection or it was reset."""
+        return self._table.pop(key, None)
+
+    def on_absent(self, backend: Endpoint, key: ConnectionKey, now: float) -> Enquiry | None:
+        """One back end does not hold it. Return the enquiry if the segment is to be reset now."""
+        enquiry = self._table.get(key)
+        if enquiry is None:
+            return None
+        enquiry.waiting.discard(backend)
+        if enquiry.waiting:
+            return None
+        patient = now - enquiry.since >= PATIENCE_S
+        if patient or (enquiry.may_reset_at_once and enquiry.everybody_asked):
+            return self._table.pop(key)
+        return None
+
+    def on_timer(self, now: float) -> None:
+        """Forget old enquiries."""
+        for key in [key for key, each in self._table.items() if now - each.since > MEMORY_S]:
+            del self._table[key]

@@ -1,0 +1,100 @@
+"""What the front end remembers of a connection from its request on."""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import inf
+
+from tcpha.fe.actions import PassOn
+from tcpha.fe.assembly import Assembly
+from tcpha.proto.cookie import Cookie
+from tcpha.proto.inspect import Request
+from tcpha.proto.ip import ConnectionKey, reverse_key
+from tcpha.proto.messages import Identity
+from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.rules import Endpoint
+
+
+class FlowState(Enum):
+    """Where a flow stands. What each state does with a segment is a table in `dispatcher`."""
+
+    READING = "reading"
+    """The request head is not complete."""
+    HANDING = "handing"
+    """Handed to a back end that has not confirmed."""
+    FORWARDED = "forwarded"
+    """A back end has it; its packets are passed on."""
+    ANSWERED = "answered"
+    """The front end answered itself (503, 400...) and closes."""
+    FINISHED = "finished"
+    """Over; what still comes is passed on for a while (TIME-WAIT at the server)."""
+
+
+class Pending:
+    """What a flow needs only until a back end has confirmed it: the client's octets and how to speak to the client."""
+
+    __slots__ = (
+        "ack_at", "acknowledged", "answer", "answer_at", "assembly", "cookie", "give_up_at", "repeats", "request",
+        "tried", "tsval_client", "tsval_recent", "window",
+    )  # fmt: skip
+
+    def __init__(self, cookie: Cookie, assembly: Assembly, tsval: int, window: int) -> None:
+        self.cookie = cookie
+        self.assembly = assembly
+        self.acknowledged = assembly.start
+        """The client was told that everything before this arrived."""
+        self.tsval_client = tsval
+        """TSval of the segment with the first octet: no later segment has an older one."""
+        self.tsval_recent = tsval
+        """The latest TSval, to be echoed (TS.Recent, RFC 7323)."""
+        self.window = window
+        """SEG.WND of the latest segment, unscaled."""
+        self.request: Request | None = None
+        self.tried: set[Endpoint] = set()
+        self.repeats = 0
+        self.ack_at = inf
+        self.give_up_at = inf
+        self.answer = b""
+        """What the front end answered itself."""
+        self.answer_at = inf
+
+
+class Flow:
+    """One connection. `deadline` belongs to `Deadlines`."""
+
+    __slots__ = (
+        "backend", "checks", "deadline", "identity", "key", "last_ack", "last_seen", "noted", "pass_on", "pending",
+        "period", "proven", "reply_key", "state",
+    )  # fmt: skip
+
+    def __init__(self, identity: Identity, period: int, state: FlowState, now: float) -> None:
+        self.identity = identity
+        self.key: ConnectionKey = identity.key
+        self.reply_key = reverse_key(identity.key)
+        self.period = period
+        self.state = state
+        self.deadline = inf
+        self.last_seen = now
+        self.last_ack = seq_add(identity.iss, 1)
+        """SEG.ACK of the last segment passed on: what the client expects next."""
+        self.backend: Endpoint | None = None
+        self.pass_on: tuple[PassOn, ...] = ()
+        """What to do with a packet that goes to the back end: made once, used for each."""
+        self.pending: Pending | None = None
+        self.noted: tuple[SeqNum, ...] = ()
+        """IRS + 1 of the last two SYNs seen: data that begins there may belong to a new connection."""
+        self.proven = False
+        """The client acknowledged octets of the server: the back end has adopted, whatever became of its ADOPTED."""
+        self.checks = 0
+        """FLOWS? asked in vain since the flow was last known to live."""
+
+    def note_syn(self, irs: SeqNum) -> None:
+        """Remember a SYN. It deletes nothing: a stranger may have forged it."""
+        first = seq_add(irs, 1)
+        if first not in self.noted:
+            self.noted = (first, *self.noted[:1])
+
+    def assign(self, backend: Endpoint) -> None:
+        """Pass everything on to `backend` from now on."""
+        self.backend = backend
+        self.pass_on = (PassOn(backend),)

@@ -1,0 +1,207 @@
+"""HANDING: the connection is given to a back end, repeated until it confirms, or given to the next.
+
+The request octets travel in the HANDOFF as far as they fit into one unfragmented datagram; the rest follows as TCP
+segments on the path that the flow's packets take from now on. What the client was told arrived is repeated until the
+server's own acknowledgement covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcpha.config import FrontEndConfig
+from tcpha.fe.actions import Action, Forward, Reply, Send
+from tcpha.fe.answerer import Answerer
+from tcpha.fe.backends import Backends
+from tcpha.fe.counters import FrontEndCounters
+from tcpha.fe.flows import Flow, FlowState, Pending
+from tcpha.fe.table import FlowTable
+from tcpha.proto.handoff import ACKNOWLEDGED_TLV_OCTETS, HEADER_OCTETS_IPV4, HEADER_OCTETS_IPV6
+from tcpha.proto.inspect.http1 import idempotent
+from tcpha.proto.ip import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS, KEY_OCTETS_IPV6
+from tcpha.proto.messages import Adopted, Closed, Handoff, Refused
+from tcpha.proto.options import encode_timestamps
+from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le
+from tcpha.proto.tcp import ACK, FIN, PSH, RST, TCP_HEADER_OCTETS, Segment, encode_segment
+from tcpha.rules import Endpoint, RuleSet
+
+UDP_HEADER_OCTETS = 8
+MAX_REPEATS_PROVEN = 8
+"""Repeats for a back end that has adopted, while its server has not acknowledged all that the client was told."""
+
+_NOTHING: tuple[Action, ...] = ()
+
+
+class Handover:
+    """Flows on their way to a back end."""
+
+    def __init__(
+        self,
+        config: FrontEndConfig,
+        rules: RuleSet,
+        table: FlowTable,
+        backends: Backends,
+        answerer: Answerer,
+        counters: FrontEndCounters,
+        mtu_octets: int,
+    ) -> None:
+        self._config = config
+        self._rules = rules
+        self._table = table
+        self._backends = backends
+        self._answerer = answerer
+        self._counters = counters
+        self._mtu_octets = mtu_octets
+        self._promised_scale = config.window_scale
+
+    def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
+        """The back end already gets everything; it holds what comes too early."""
+        flow.last_seen = now
+        self._counters.forwarded += 1
+        flow.last_ack = segment.seg_ack
+        if segment.flags & ACK and seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) > 0:
+            flow.proven = True
+            if flow.pending is not None and flow.pending.acknowledged == flow.pending.assembly.start:
+                self._settle(flow, now)
+        return flow.pass_on
+
+    def on_adopted(self, backend: Endpoint, message: Adopted, now: float) -> Sequence[Action]:
+        """The back end has rebuilt the connection."""
+        flow = self._table.by_key.get(message.identity.key)
+        if flow is None or flow.identity != message.identity or flow.state is FlowState.FINISHED:
+            return _NOTHING
+        if flow.backend != backend:
+            return (Send(backend, Closed((message.identity,))),)  # it woke up after we gave it up
+        pending = flow.pending
+        if pending is None:
+            return _NOTHING
+        self._counters.adopted += 1
+        flow.proven = True
+        if seq_le(pending.acknowledged, message.rcv_nxt):
+            self._settle(flow, now)
+        return _NOTHING
+
+    def on_refused(self, backend: Endpoint, message: Refused, now: float) -> Sequence[Action]:
+        """The back end said no; nothing reached its server."""
+        flow = self._table.by_key.get(message.identity.key)
+        if flow is None or flow.identity != message.identity or flow.backend != backend:
+            return _NOTHING
+        pending = flow.pending
+        if pending is None or flow.state is not FlowState.HANDING or flow.proven:
+            return _NOTHING
+        self._counters.refused += 1
+        pending.tried.add(backend)
+        return self.begin(flow, pending, now)
+
+    def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
+        """No confirmation yet: repeat, or turn to the next."""
+        pending = flow.pending
+        if pending is None or flow.backend is None:
+            return _NOTHING
+        if pending.repeats < (MAX_REPEATS_PROVEN if flow.proven else self._config.handoff_repeats):
+            pending.repeats += 1
+            self._counters.repeats += 1
+            self._schedule(flow, pending, now)
+            return self._packets(flow, pending, flow.backend)
+        if flow.proven:
+            return self._abandon_proven(flow, pending, now)
+        return self._turn_away(flow, pending, flow.backend, now)
+
+    def begin(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
+        """Choose a back end for a complete request, none of those already tried, and hand over."""
+        request = pending.request
+        excluded = self._backends.excluded(flow.key)
+        if pending.tried:
+            excluded = excluded | {each.addr for each in pending.tried}
+        choice = None if request is None else self._rules.choose(request, excluded)
+        if choice is None:
+            self._counters.no_choice += 1
+            return self._answerer.refuse(flow, 503, now)
+        self._counters.handoffs += 1
+        flow.assign(choice.server)
+        flow.state = FlowState.HANDING
+        pending.repeats = 0
+        self._schedule(flow, pending, now)
+        return self._packets(flow, pending, choice.server)
+
+    def _schedule(self, flow: Flow, pending: Pending, now: float) -> None:
+        last = pending.repeats >= self._config.handoff_repeats and not flow.proven
+        wait = self._config.handoff_wait if last else self._config.handoff_repeat * (1 << pending.repeats)
+        self._table.deadlines.set(flow, now + wait)
+
+    def _settle(self, flow: Flow, now: float) -> None:
+        flow.state = FlowState.FORWARDED
+        flow.pending = None
+        flow.last_seen = now
+        self._table.deadlines.clear(flow)
+
+    def _turn_away(self, flow: Flow, pending: Pending, backend: Endpoint, now: float) -> Sequence[Action]:
+        """A silent back end: it may have given the request to its server, so only RFC 9110's 9.2.2 allows another."""
+        self._counters.silent += 1
+        pending.tried.add(backend)
+        farewell = Send(backend, Closed((flow.identity,)))
+        if pending.request is not None and idempotent(pending.request.method):
+            return [farewell, *self.begin(flow, pending, now)]
+        return [farewell, *self._answerer.refuse(flow, 503, now)]
+
+    def _abandon_proven(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
+        """The back end has the connection. Octets that we acknowledged but could not deliver make it worthless."""
+        if pending.acknowledged == pending.assembly.start:
+            self._settle(flow, now)
+            return _NOTHING
+        self._counters.orphaned += 1
+        actions: list[Action] = [
+            Reply(encode_segment(flow.reply_key, seq_add(flow.identity.iss, 1), pending.acknowledged, RST | ACK, 0))
+        ]
+        if flow.backend is not None:
+            actions.append(Send(flow.backend, Closed((flow.identity,))))
+        self._table.finish(flow, now)
+        return actions
+
+    def _packets(self, flow: Flow, pending: Pending, backend: Endpoint) -> list[Action]:
+        """The HANDOFF and, as segments, what does not fit into it."""
+        octets = pending.assembly.octets
+        cookie = pending.cookie
+        owned = pending.acknowledged != pending.assembly.start
+        room = self._room(backend, len(flow.key) == KEY_OCTETS_IPV6, owned)
+        scaled = cookie.agreement.window_scale is not None
+        message = Handoff(
+            flow.identity,
+            cookie.agreement,
+            self._promised_scale if scaled else None,
+            pending.window,
+            cookie.period,
+            cookie.tsval,
+            pending.tsval_client,
+            confirm=True,
+            acknowledged=pending.acknowledged if owned else None,
+            octets=octets[:room],
+        )
+        actions: list[Action] = [Send(backend, message)]
+        for seq, piece, flags in self._followers(flow, pending, min(room, len(octets))):
+            actions.append(Forward(backend, self._client_segment(flow, pending, seq, piece, flags)))
+        return actions
+
+    def _followers(self, flow: Flow, pending: Pending, sent: int) -> list[tuple[SeqNum, bytes, int]]:
+        assembly = pending.assembly
+        overhead = (IPV6_HEADER_OCTETS if len(flow.key) == KEY_OCTETS_IPV6 else IPV4_HEADER_OCTETS) + TCP_HEADER_OCTETS
+        size = self._mtu_octets - overhead - (0 if pending.cookie.tsval is None else 12)
+        pieces = [
+            (seq_add(assembly.start, offset), assembly.octets[offset : offset + size], ACK)
+            for offset in range(sent, len(assembly.octets), size)
+        ]
+        if assembly.fin:
+            pieces.append((seq_add(assembly.start, len(assembly.octets)), b"", ACK | FIN))
+        pieces += [(seq, piece, ACK | PSH) for seq, piece in assembly.early_pieces()]
+        return pieces
+
+    @staticmethod
+    def _client_segment(flow: Flow, pending: Pending, seq: SeqNum, piece: bytes, flags: int) -> bytes:
+        tsval = pending.cookie.tsval
+        options = b"" if tsval is None else encode_timestamps(pending.tsval_recent, tsval)
+        return encode_segment(flow.key, seq, seq_add(flow.identity.iss, 1), flags, pending.window, options, piece)
+
+    def _room(self, backend: Endpoint, ipv6: bool, owned: bool) -> int:
+        outer = IPV6_HEADER_OCTETS if backend.addr.version == 6 else IPV4_HEADER_OCTETS
+        header = HEADER_OCTETS_IPV6 if ipv6 else HEADER_OCTETS_IPV4
+        return self._mtu_octets - outer - UDP_HEADER_OCTETS - header - (ACKNOWLEDGED_TLV_OCTETS if owned else 0)

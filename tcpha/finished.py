@@ -1,0 +1,54 @@
+"""Identities of connections that are over, remembered while their cookie could still be accepted.
+
+A late duplicate of a request must never run twice, so a finished identity is known for as long as its SYN cookie is
+valid. Memory is bounded and correctness is not: if one must be forgotten early, cookies of its period and older are no
+longer accepted (`period_floor`).
+"""
+
+from __future__ import annotations
+
+from tcpha.proto.cookie import LIFE_S, PERIOD_S, PERIOD_SHIFT
+from tcpha.proto.messages import Identity
+
+MEMORY_S = LIFE_S + PERIOD_S
+"""No cookie is accepted longer after it was made, even where another front end's clock is a period ahead."""
+
+
+class FinishedIdentities:
+    """A bounded set of identities that expire on their own."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # Every entry lives equally long, so the dictionary's insertion order is the order of expiry.
+        self._entries: dict[Identity, tuple[float, int]] = {}
+        self.period_floor = -1
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, identity: Identity) -> bool:
+        return identity in self._entries
+
+    def add(self, identity: Identity, period: int, utc_s: float, now: float) -> None:
+        """Remember `identity`, whose cookie was made in `period` (unless that cookie is too old to matter)."""
+        if (int(utc_s) >> PERIOD_SHIFT) > period + 2 or identity in self._entries:
+            return
+        self.expire(now)
+        if len(self._entries) >= self._limit:
+            oldest = next(iter(self._entries))
+            self.period_floor = max(self.period_floor, self._entries.pop(oldest)[1])
+        self._entries[identity] = (now + MEMORY_S, period)
+
+    def expire(self, now: float) -> None:
+        """Forget what is old enough."""
+        while self._entries:
+            oldest = next(iter(self._entries))
+            if self._entries[oldest][0] > now:
+                return
+            del self._entries[oldest]
+
+
+def full_period(low: int, utc_s: float) -> int:
+    """Return the period nearest to now whose low 16 bits are `low` (a HANDOFF carries only those)."""
+    now = int(utc_s) >> PERIOD_SHIFT
+    return now + ((low - now + 0x8000) & 0xFFFF) - 0x8000

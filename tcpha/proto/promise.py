@@ -1,0 +1,30 @@
+"""What a front end promises clients in the name of every back end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+IPV6_EXTRA_OCTETS = 20
+"""An IPv6 header is that much longer than one of IPv4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Options offered in the SYN-ACK; the same on all nodes, whatever stack a back end has."""
+
+    mss: int
+    """Over IPv4, 88..8960; over IPv6 20 less."""
+    window_scale: int | None
+    """0..14, None: windows are never scaled."""
+    sack: bool
+    timestamps: bool
+
+    def mss_of(self, ipv6: bool) -> int:
+        """Return the MSS offered over one address family."""
+        return self.mss - IPV6_EXTRA_OCTETS if ipv6 else self.mss
+
+    def window_field(self, octets: int, scaled: bool) -> int:
+        """Return the window field that offers `octets`, at most 65535; not 0 unless `octets` is."""
+        if not scaled or not self.window_scale:
+            return min(octets, 0xFFFF)
+        return min(max(octets >> self.window_scale, 1 if octets else 0), 0xFFFF)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tcpha.fe.actions import Action, Reply
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import Flow, FlowState, Pending
-from tcpha.fe.table import FlowTable
+from tcpha.flowtable import FlowTable
 from tcpha.proto.inspect.http1 import answer
 from tcpha.proto.options import encode_timestamps
 from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le, seq_lt
@@ -29,7 +29,7 @@ _NOTHING: tuple[Action, ...] = ()
 class Answerer:
     """Flows that the front end closes itself."""
 
-    def __init__(self, table: FlowTable, counters: FrontEndCounters) -> None:
+    def __init__(self, table: FlowTable[Flow], counters: FrontEndCounters) -> None:
         self._table = table
         self._counters = counters
 
@@ -132,4 +132,4 @@ class Answerer:
 
     @staticmethod
     def _reply(flow: Flow, pending: Pending, seq: SeqNum, flags: int, options: bytes, payload: bytes = b"") -> Action:
-        return Reply(encode_segment(flow.reply_key, seq, pending.acknowledged, flags, WINDOW, options, payload))
+        return Reply(encode_segment(flow.leaving_key, seq, pending.acknowledged, flags, WINDOW, options, payload))

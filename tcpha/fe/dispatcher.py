@@ -25,7 +25,7 @@ from tcpha.fe.flows import Flow, FlowState
 from tcpha.fe.handover import Handover
 from tcpha.fe.handshake import Handshake, is_first, reset
 from tcpha.fe.reader import Reader
-from tcpha.fe.table import FlowTable
+from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie, SynCookies
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
 from tcpha.proto.promise import Promise
@@ -50,7 +50,7 @@ class Dispatcher:
         self.counters = FrontEndCounters()
         promise = Promise(config.mss, config.window_scale, config.sack, config.timestamps)
         self.backends = Backends(config.server, promise, config.digest())
-        self.table = FlowTable(config.max_flows, config.max_finished, config.finished_time)
+        self.table: FlowTable[Flow] = FlowTable(config.max_flows, config.max_finished, config.finished_time)
         self._cookies = cookies
         self._handshake = Handshake(cookies, promise, config.window)
         self._enquiries = Enquiries(config.max_queries, config.query_rate)
@@ -122,7 +122,7 @@ class Dispatcher:
             return _NOTHING
         segment.check_checksum()
         identity = _identity(segment)
-        if self.table.knows_as_finished(identity):
+        if identity in self.table.finished:
             self.counters.late_duplicates += 1
             return _NOTHING
         if segment.end == segment.payload_offset:  # closed before a request: answered from the cookie alone
@@ -137,12 +137,13 @@ class Dispatcher:
         self._cookies.period_floor = self.table.finished.period_floor
         flow = Flow(identity, cookie.period, FlowState.READING, now)
         actions: list[Action] = []
-        old = self.table.insert(flow, now)
+        old = self.table.by_key.get(flow.key)
         if old is not None:
             self.counters.ports_reused += 1
             self._reader.forget(old)
-            if old.backend is not None and old.state is not FlowState.FINISHED:
+            if old.backend is not None and not old.is_over:
                 actions.append(Send(old.backend, Closed((old.identity,))))
+        self.table.insert(flow, now)
         actions += self._reader.begin(flow, cookie, segment, now)
         return actions
 
@@ -241,7 +242,8 @@ class Dispatcher:
         if restarted:
             for flow in list(self.table.by_key.values()):
                 if flow.backend == backend and flow.state is FlowState.FORWARDED:
-                    self.table.remove(flow, now)
+                    self.table.remember(flow, now)
+                    self.table.remove(flow)
             actions.append(Note(f"be {backend.addr} restarted"))
         if first or restarted:
             actions.append(Send(backend, FlowsQuery(())))
@@ -296,8 +298,8 @@ class Dispatcher:
                 continue
             if flow.backend is not None:
                 actions.append(Send(flow.backend, Closed((flow.identity,))))
-            actions.append(Reply(encode_segment(flow.reply_key, flow.last_ack, SeqNum(0), RST, 0)))
-            self.table.remove(flow, now)
+            actions.append(Reply(encode_segment(flow.leaving_key, flow.last_ack, SeqNum(0), RST, 0)))
+            self.table.remove(flow)
         return actions
 
 

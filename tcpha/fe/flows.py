@@ -63,14 +63,14 @@ class Flow:
     """One connection. `deadline` belongs to `Deadlines`."""
 
     __slots__ = (
-        "backend", "checks", "deadline", "identity", "key", "last_ack", "last_seen", "noted", "pass_on", "pending",
-        "period", "proven", "reply_key", "state",
+        "backend", "checks", "deadline", "identity", "key", "last_ack", "last_seen", "leaving_key", "noted", "pass_on",
+        "pending", "period", "proven", "state",
     )  # fmt: skip
 
     def __init__(self, identity: Identity, period: int, state: FlowState, now: float) -> None:
         self.identity = identity
         self.key: ConnectionKey = identity.key
-        self.reply_key = reverse_key(identity.key)
+        self.leaving_key = reverse_key(identity.key)
         self.period = period
         self.state = state
         self.deadline = inf
@@ -87,6 +87,16 @@ class Flow:
         """The client acknowledged octets of the server: the back end has adopted, whatever became of its ADOPTED."""
         self.checks = 0
         """FLOWS? asked in vain since the flow was last known to live."""
+
+    @property
+    def is_over(self) -> bool:
+        """Is the connection finished?"""
+        return self.state is FlowState.FINISHED
+
+    def end(self) -> None:
+        """Become finished; what still comes is passed on, nothing else is remembered."""
+        self.state = FlowState.FINISHED
+        self.pending = None
 
     def note_syn(self, irs: SeqNum) -> None:
         """Remember a SYN. It deletes nothing: a stranger may have forged it."""

@@ -15,7 +15,7 @@ from tcpha.fe.answerer import Answerer
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import Flow, FlowState, Pending
-from tcpha.fe.table import FlowTable
+from tcpha.flowtable import FlowTable
 from tcpha.proto.handoff import ACKNOWLEDGED_TLV_OCTETS, HEADER_OCTETS_IPV4, HEADER_OCTETS_IPV6
 from tcpha.proto.inspect.http1 import idempotent
 from tcpha.proto.ip import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS, KEY_OCTETS_IPV6
@@ -39,7 +39,7 @@ class Handover:
         self,
         config: FrontEndConfig,
         rules: RuleSet,
-        table: FlowTable,
+        table: FlowTable[Flow],
         backends: Backends,
         answerer: Answerer,
         counters: FrontEndCounters,
@@ -151,7 +151,7 @@ class Handover:
             return _NOTHING
         self._counters.orphaned += 1
         actions: list[Action] = [
-            Reply(encode_segment(flow.reply_key, seq_add(flow.identity.iss, 1), pending.acknowledged, RST | ACK, 0))
+            Reply(encode_segment(flow.leaving_key, seq_add(flow.identity.iss, 1), pending.acknowledged, RST | ACK, 0))
         ]
         if flow.backend is not None:
             actions.append(Send(flow.backend, Closed((flow.identity,))))

@@ -16,7 +16,7 @@ from tcpha.fe.assembly import Assembly
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import Flow, Pending
 from tcpha.fe.handover import Handover
-from tcpha.fe.table import FlowTable
+from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie
 from tcpha.proto.inspect import NEED_MORE, Refusal
 from tcpha.proto.inspect.http1 import inspect
@@ -35,7 +35,7 @@ class Reader:
         self,
         config: FrontEndConfig,
         promise: Promise,
-        table: FlowTable,
+        table: FlowTable[Flow],
         handover: Handover,
         answerer: Answerer,
         counters: FrontEndCounters,
@@ -125,7 +125,8 @@ class Reader:
         distance = seq_diff(segment.seg_seq, pending.assembly.rcv_nxt)
         if distance == 0:
             self.forget(flow)
-            self._table.remove(flow, now)
+            self._table.remember(flow, now)
+            self._table.remove(flow)
             return _NOTHING
         if 0 < distance < self._config.window:
             return (self._acknowledgement(flow, pending),)
@@ -139,7 +140,7 @@ class Reader:
         room = self._config.window - seq_diff(pending.acknowledged, pending.assembly.start)
         window = self._promise.window_field(room, pending.cookie.agreement.window_scale is not None)
         seq = seq_add(flow.identity.iss, 1)
-        return Reply(encode_segment(flow.reply_key, seq, pending.acknowledged, ACK, window, options))
+        return Reply(encode_segment(flow.leaving_key, seq, pending.acknowledged, ACK, window, options))
 
     def _evict(self, now: float) -> Sequence[Action]:
         """Too many unfinished heads: the oldest goes, so that slow clients cannot shut out the others."""

@@ -1,6 +1,6 @@
-"""The front end's flows: bounded, and forgetful of what is over.
+"""The flows of a node: bounded, at most one per four-tuple, and forgetful of what is over.
 
-A finished flow stays for a while, so that the last segments of its close still reach its back end; its identity is
+A finished flow stays for a while, so that the last segments of its close still find their way; its identity is
 remembered for as long as its cookie is valid, so that a late duplicate of its request is known for what it is.
 """
 
@@ -8,28 +8,53 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 from tcpha.deadlines import Deadlines
-from tcpha.fe.flows import Flow, FlowState
 from tcpha.finished import FinishedIdentities
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Identity
 
 
-class FlowTable:
-    """Flows by the client's direction, at most one per four-tuple."""
+class Tracked(Protocol):
+    """What a flow of either node has."""
+
+    key: ConnectionKey
+    """The client's direction."""
+    leaving_key: ConnectionKey
+    """The server's direction."""
+    identity: Identity
+    period: int
+    """The period of its cookie."""
+    deadline: float
+
+    @property
+    def is_over(self) -> bool:
+        """Is the connection finished?"""
+
+    def end(self) -> None:
+        """Become finished and let go of what only a living connection needs."""
+
+
+FlowT = TypeVar("FlowT", bound=Tracked)
+
+
+class FlowTable(Generic[FlowT]):
+    """Flows by the client's direction (`by_key`) and by the server's (`by_leaving_key`)."""
 
     def __init__(self, max_flows: int, max_finished: int, finished_time_s: float) -> None:
-        self.by_key: dict[ConnectionKey, Flow] = {}
-        self.deadlines: Deadlines[Flow] = Deadlines()
+        self.by_key: dict[ConnectionKey, FlowT] = {}
+        self.by_leaving_key: dict[ConnectionKey, FlowT] = {}
+        self.deadlines: Deadlines[FlowT] = Deadlines()
         self.finished = FinishedIdentities(max_finished)
         self.utc_s = 0.0
+        """UTC, which the lives of cookies are measured by."""
         self._max_flows = max_flows
         self._max_finished = max_finished
         self._finished_time_s = finished_time_s
         # Every entry lingers equally long, so the dictionary's insertion order is the order of expiry.
-        self._lingering: dict[Flow, float] = {}
-        self._sweep: Iterator[Flow] = iter(())
+        self._lingering: dict[FlowT, float] = {}
+        self._sweep: Iterator[FlowT] = iter(())
 
     def __len__(self) -> int:
         return len(self.by_key)
@@ -43,41 +68,39 @@ class FlowTable:
         """Is there no room for one more live flow?"""
         return self.live >= self._max_flows
 
-    def insert(self, flow: Flow, now: float) -> Flow | None:
-        """Enter a flow; return the one it replaces. Its identity is not forgotten."""
+    def insert(self, flow: FlowT, now: float) -> FlowT | None:
+        """Enter a flow; return the one it replaces, whose identity is remembered."""
         old = self.by_key.get(flow.key)
         if old is not None:
-            self.remove(old, now)
+            self.remember(old, now)
+            self.remove(old)
         self.by_key[flow.key] = flow
+        self.by_leaving_key[flow.leaving_key] = flow
         return old
 
-    def finish(self, flow: Flow, now: float) -> None:
-        """The connection is over: pass its last segments on for a while, then forget it."""
-        if flow.state is FlowState.FINISHED:
+    def finish(self, flow: FlowT, now: float) -> None:
+        """The connection is over: remember its identity, keep the flow for its last segments."""
+        if flow.is_over:
             return
-        flow.state = FlowState.FINISHED
-        flow.pending = None
+        self.remember(flow, now)
+        flow.end()
         self.deadlines.clear(flow)
-        self.finished.add(flow.identity, flow.period, self.utc_s, now)
         self._lingering[flow] = now + self._finished_time_s
         if len(self._lingering) > self._max_finished:
             self._drop_oldest()
 
-    def remove(self, flow: Flow, now: float) -> None:
-        """Forget a flow at once; nothing of it is passed on any more."""
-        if flow.state is FlowState.FINISHED:
-            self._lingering.pop(flow, None)
-        else:
-            self.finished.add(flow.identity, flow.period, self.utc_s, now)
-        flow.pending = None
+    def remember(self, flow: FlowT, now: float) -> None:
+        """Keep the identity of a flow for as long as its cookie is valid."""
+        self.finished.add(flow.identity, flow.period, self.utc_s, now)
+
+    def remove(self, flow: FlowT) -> None:
+        """Forget a flow at once; whether its identity is to be remembered is the caller's business."""
+        self._lingering.pop(flow, None)
+        flow.end()
         self.deadlines.clear(flow)
         self._drop(flow)
 
-    def knows_as_finished(self, identity: Identity) -> bool:
-        """Did a connection with this identity live here and end?"""
-        return identity in self.finished
-
-    def sweep(self, count: int) -> list[Flow]:
+    def sweep(self, count: int) -> list[FlowT]:
         """Return the next `count` flows of an endless round through the table."""
         flows = list(islice(self._sweep, count))
         if not flows:
@@ -95,6 +118,7 @@ class FlowTable:
         del self._lingering[oldest]
         self._drop(oldest)
 
-    def _drop(self, flow: Flow) -> None:
+    def _drop(self, flow: FlowT) -> None:
         if self.by_key.get(flow.key) is flow:
             del self.by_key[flow.key]
+            del self.by_leaving_key[flow.leaving_key]

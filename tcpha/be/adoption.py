@@ -1,0 +1,188 @@
+"""From a HANDOFF to an adopted connection, with every answer the host's TCP may give in between.
+
+The order of steps: an identity that is over is not run again; a live one gets its octets again; a new one replays its
+SYN; the expected SYN-ACK fixes the translation and lets the request in; the server's first acknowledgement proves the
+adoption. Before a REFUSED, what the replay made is reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcpha.be.actions import Action, ClearTuple, DeliverArriving, DeliverLeaving, Inject, Send
+from tcpha.be.counters import BackEndCounters
+from tcpha.be.flows import Flow, FlowState
+from tcpha.be.holding import PACKETS_A_FLOW, Holding
+from tcpha.be.replay import RETRY_AFTER_S, Answer, first_segment, read_answer, syn, translation_of
+from tcpha.be.translator import translate_arriving
+from tcpha.config import BackEndConfig
+from tcpha.finished import full_period
+from tcpha.flowtable import FlowTable
+from tcpha.proto.ip import key_addresses, key_ports
+from tcpha.proto.messages import Adopted, Closed, Handoff, Reason, Refused
+from tcpha.proto.seqnum import SeqNum, seq_add, seq_le
+from tcpha.proto.tcp import ACK, RST, SYN, Segment, encode_segment
+from tcpha.rules import Endpoint
+
+_NOTHING: tuple[Action, ...] = ()
+
+
+class Adoption:
+    """Flows that are being rebuilt."""
+
+    def __init__(
+        self, config: BackEndConfig, table: FlowTable[Flow], holding: Holding, counters: BackEndCounters
+    ) -> None:
+        self._targets = {(address.packed, port) for address in config.vaddr for port in config.vport}
+        self._replay_time_s = config.replay_time
+        self._table = table
+        self._holding = holding
+        self._counters = counters
+
+    def begin(self, frontend: Endpoint, handoff: Handoff, now: float) -> Sequence[Action]:
+        """A HANDOFF: adopt, repeat, or say why not."""
+        identity = handoff.identity
+        flow = self._table.by_key.get(identity.key)
+        if flow is not None and flow.identity == identity and not flow.is_over:
+            return self._repeat(flow, handoff)
+        if identity in self._table.finished or (flow is not None and flow.identity == identity):
+            self._counters.late_duplicates += 1
+            return (Send(frontend, Closed((identity,))),)
+        period = full_period(handoff.period, self._table.utc_s)
+        reason = self._objection(flow, handoff, period)
+        if reason is not None:
+            return self._refusal(frontend, handoff, reason)
+        actions: list[Action] = []
+        if flow is not None and not flow.is_over:
+            self._counters.replaced += 1
+            actions.append(ClearTuple(flow.key, embryonic=True))
+        self._counters.handoffs += 1
+        adopted = Flow(handoff, frontend, period, now + self._replay_time_s, now)
+        self._table.insert(adopted, now)
+        if adopted.replay is not None:
+            adopted.replay.held = self._holding.take(identity.key)
+        self._table.deadlines.set(adopted, now + RETRY_AFTER_S[0])
+        # Where the old connection's socket must go first, `on_cleared` plays the SYN.
+        return actions or (Inject(syn(handoff)),)
+
+    def hold(self, flow: Flow, segment: Segment) -> None:
+        """Keep a client's packet until the replay is complete."""
+        if flow.replay is not None and len(flow.replay.held) < PACKETS_A_FLOW:
+            flow.replay.held.append(segment)
+            self._counters.held += 1
+        else:
+            self._counters.hold_full += 1
+
+    def on_leaving(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
+        """What the host's TCP answers. Raises: OptionError."""
+        if flow.handoff is None or flow.replay is None:
+            return _NOTHING
+        if flow.state is FlowState.ACK_SENT:
+            return self._on_first_acknowledgement(flow, flow.handoff, segment)
+        answer = read_answer(flow.handoff, segment)
+        if answer is Answer.EXPECTED:
+            return self._on_syn_ack(flow, flow.handoff, segment)
+        if answer is Answer.NO_LISTENER:
+            return self._give_up(flow, flow.handoff, Reason.NO_LISTENER, reset=False)
+        if flow.replay.clearing:
+            return _NOTHING
+        flow.replay.clearing = True
+        # Its own acknowledgement number is the one RST it must believe (RFC 5961, 3.2); what that does not end,
+        # socket diagnostics does.
+        reset = encode_segment(flow.key, segment.seg_ack, SeqNum(0), RST, 0)
+        return (Inject(reset), ClearTuple(flow.key, embryonic=True))
+
+    def on_cleared(self, flow: Flow) -> Sequence[Action]:
+        """The four-tuple is free: play the SYN (again)."""
+        if flow.handoff is None:
+            return _NOTHING
+        return (Inject(syn(flow.handoff)),)
+
+    def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
+        """The server is silent: play again what it has not answered, and say no when the time is up."""
+        handoff, replay = flow.handoff, flow.replay
+        if handoff is None or replay is None:
+            return _NOTHING
+        if now >= replay.give_up_at:
+            return self._give_up(flow, handoff, Reason.BACKLOG_FULL, reset=True)
+        replay.attempts += 1
+        replay.clearing = False
+        self._counters.retries += 1
+        wait = RETRY_AFTER_S[min(replay.attempts, len(RETRY_AFTER_S) - 1)]
+        self._table.deadlines.set(flow, min(now + wait, replay.give_up_at))
+        if flow.state is FlowState.ACK_SENT:
+            return (Inject(first_segment(flow, handoff, flow.server_tsval)),)
+        # Hosts answer strange SYNs at a limited rate: silence, too, may mean that another socket is in the way.
+        return (ClearTuple(flow.key, embryonic=False),)
+
+    def _objection(self, flow: Flow | None, handoff: Handoff, period: int) -> Reason | None:
+        key = handoff.identity.key
+        if (key_addresses(key)[1], key_ports(key)[1]) not in self._targets:
+            return Reason.NOT_MY_ADDRESS
+        if period <= self._table.finished.period_floor:
+            return Reason.OLDER_GENERATION
+        if flow is not None and not flow.is_over and period < flow.period:
+            return Reason.OLDER_GENERATION
+        if self._table.is_full():
+            self._counters.table_full += 1
+            return Reason.TABLE_FULL
+        return None
+
+    def _repeat(self, flow: Flow, handoff: Handoff) -> Sequence[Action]:
+        """The connection lives here: its octets go to the server's TCP once more, which knows what to do with them."""
+        self._counters.repeats += 1
+        if flow.state is FlowState.SYN_SENT:
+            return _NOTHING
+        actions: list[Action] = []
+        if handoff.octets:
+            actions.append(Inject(first_segment(flow, handoff, flow.server_tsval)))
+        if flow.state is FlowState.ADOPTED and handoff.confirm:
+            actions.append(Send(flow.frontend, Adopted(flow.identity, flow.rcv_nxt)))
+        if handoff.acknowledged is not None and not seq_le(handoff.acknowledged, flow.rcv_nxt):
+            flow.owed, flow.busy = handoff.acknowledged, True
+        return actions
+
+    def _on_syn_ack(self, flow: Flow, handoff: Handoff, segment: Segment) -> Sequence[Action]:
+        translation = translation_of(handoff, segment)
+        if translation is None or flow.replay is None:
+            return self._give_up(flow, handoff, Reason.OPTIONS, reset=True)
+        flow.server_iss = segment.seg_seq
+        flow.server_tsval = segment.timestamps[0] if segment.timestamps else 0
+        flow.translation = translation
+        flow.arriving = (DeliverArriving(translation),)
+        flow.leaving = (DeliverLeaving(translation),)
+        flow.state = FlowState.ACK_SENT
+        held, flow.replay.held = flow.replay.held, []
+        actions: list[Action] = [Inject(first_segment(flow, handoff, flow.server_tsval))]
+        actions += [Inject(translate_arriving(translation, each)) for each in held]
+        return actions
+
+    def _on_first_acknowledgement(self, flow: Flow, handoff: Handoff, segment: Segment) -> Sequence[Action]:
+        """The server's TCP speaks from an established connection."""
+        if segment.flags & SYN:
+            return _NOTHING  # its SYN-ACK again: the injected ACK was not taken yet
+        wanted = seq_add(flow.identity.irs, 1 + bool(handoff.octets))
+        if not segment.flags & RST and not (segment.flags & ACK and seq_le(wanted, segment.seg_ack)):
+            return _NOTHING
+        self._counters.adopted += 1
+        flow.state = FlowState.ADOPTED
+        flow.handoff = flow.replay = None
+        # A RST has been provoked or sent on purpose; the closing rules read it like any other.
+        flow.busy = True
+        self._table.deadlines.clear(flow)
+        if not handoff.confirm or segment.flags & RST:
+            return _NOTHING
+        flow.rcv_nxt = segment.seg_ack
+        if flow.owed is not None and seq_le(flow.owed, flow.rcv_nxt):
+            flow.owed = None
+        return (Send(flow.frontend, Adopted(flow.identity, flow.rcv_nxt)),)
+
+    def _refusal(self, frontend: Endpoint, handoff: Handoff, reason: Reason) -> Sequence[Action]:
+        self._counters.refused += 1
+        return (Send(frontend, Refused(handoff.identity, reason)),) if handoff.confirm else _NOTHING
+
+    def _give_up(self, flow: Flow, handoff: Handoff, reason: Reason, reset: bool) -> Sequence[Action]:
+        """Nothing reached the server: undo the replay, then say no."""
+        self._table.remove(flow)
+        undone = [ClearTuple(flow.key, embryonic=True)] if reset else []
+        return [*undone, *self._refusal(flow.frontend, handoff, reason)]

@@ -1,0 +1,255 @@
+"""The back end's core: packets, messages and times in, actions out.
+
+Pure: no clock, socket, file or randomness. `on_*(value, now)` returns what is to be done; `now` is a monotonic clock
+in seconds, UTC comes by `on_utc` and only judges how long a cookie could still be valid.
+
+    HANDOFF -> SYN_SENT -> ACK_SENT -> ADOPTED -> FINISHED
+
+`adoption` plays the client's part until the server has acknowledged; from then on a packet is translated and
+delivered, and this file only watches for the end of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Note, Send
+from tcpha.be.adoption import Adoption
+from tcpha.be.closing import Farewells, has_ended, watch_arriving, watch_leaving
+from tcpha.be.counters import BackEndCounters
+from tcpha.be.flows import Flow, FlowState
+from tcpha.be.holding import Holding
+from tcpha.be.probe import Probe
+from tcpha.config import BackEndConfig
+from tcpha.flowtable import FlowTable
+from tcpha.peers import OwnStatus
+from tcpha.proto.handoff import FLOWS_A_MESSAGE
+from tcpha.proto.ip import ConnectionKey
+from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Handoff, Identity, Message, NodeState
+from tcpha.proto.seqnum import seq_le, seq_lt
+from tcpha.proto.tcp import ACK, FIN, RST, SYN, Segment
+from tcpha.rules import Endpoint
+
+SWEEP_INTERVAL_S = 1.0
+SWEEP_FLOWS = 2000
+"""Flows looked at in one step of the search for idle ones."""
+RESET_CHECK_S = 0.05
+"""After a client's RST, when to ask the host whether it took effect."""
+
+_NOTHING: tuple[Action, ...] = ()
+
+
+class Agent:
+    """One back end's decisions."""
+
+    def __init__(self, config: BackEndConfig) -> None:
+        self.counters = BackEndCounters()
+        self.table: FlowTable[Flow] = FlowTable(config.max_flows, config.max_finished, config.finished_time)
+        # Without an address of its own the probe borrows the front end's: it never leaves the host.
+        sources = (*config.uaddr, *(endpoint.addr for endpoint in config.fe))
+        self._probe = Probe(sources, config.vaddr, config.vport, config.probe_time)
+        self._holding = Holding(config.hold_packets, config.hold_time)
+        self._adoption = Adoption(config, self.table, self._holding, self.counters)
+        self._farewells = Farewells(config.fe)
+        self._digest = config.digest()
+        self._state = NodeState.UP
+        self._stale_time_s = config.stale_time
+        self._idle_time_s = config.idle_time
+        self._next_sweep = 0.0
+
+    def status(self) -> OwnStatus:
+        """Return what the front ends are to know."""
+        probe = self._probe
+        return OwnStatus(self._state, self.table.live, self._digest, probe.capabilities, probe.servers)
+
+    # --- packets
+
+    def on_arriving(self, segment: Segment, now: float) -> Sequence[Action]:
+        """A packet for a virtual address. It reaches the server only as part of a flow."""
+        flow = self.table.by_key.get(segment.key)
+        if flow is None:
+            return self._hold(segment, now)
+        if flow.state is FlowState.SYN_SENT:
+            self._adoption.hold(flow, segment)
+            return _NOTHING
+        if segment.flags & SYN:
+            self.counters.dropped_flags += 1
+            return _NOTHING
+        self.counters.arriving += 1
+        flow.last_seen = now
+        if segment.flags & (FIN | RST) or flow.busy:
+            if segment.flags & RST and not flow.is_over:
+                self.table.deadlines.set(flow, min(flow.deadline, now + RESET_CHECK_S))
+            watch_arriving(flow, segment)
+            self._end_if_closed(flow, now)
+        return flow.arriving
+
+    def on_leaving(self, segment: Segment, now: float) -> Sequence[Action]:
+        """A packet the server sends from a virtual address. Raises: OptionError."""
+        flow = self.table.by_leaving_key.get(segment.key)
+        if flow is None:
+            answer = self._probe.on_leaving(segment)
+            if answer is None:
+                self.counters.unknown_leaving += 1
+                return _NOTHING
+            return answer
+        if flow.state is FlowState.ADOPTED and not (segment.flags & (SYN | FIN | RST) or flow.busy):
+            self.counters.leaving += 1
+            flow.last_seen = now
+            flow.rcv_nxt = segment.seg_ack
+            return flow.leaving
+        if flow.state in (FlowState.SYN_SENT, FlowState.ACK_SENT):
+            actions = self._adoption.on_leaving(flow, segment, now)
+            if not flow.is_adopted:
+                return actions
+            return [*actions, *self._on_leaving_closely(flow, segment, now)]
+        return self._on_leaving_closely(flow, segment, now)
+
+    def _on_leaving_closely(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
+        """A leaving packet of a flow that is closing, over, or owes its front end an ADOPTED."""
+        if segment.flags & SYN:
+            return _NOTHING  # the server repeats its SYN-ACK: the client has the front end's
+        self.counters.leaving += 1
+        flow.last_seen = now
+        actions: list[Action] = list(flow.leaving)
+        if segment.flags & RST:
+            self._end(flow, now)
+            return actions
+        if segment.flags & ACK:
+            advanced = seq_lt(flow.rcv_nxt, segment.seg_ack)
+            flow.rcv_nxt = segment.seg_ack
+            if advanced and flow.owed is not None:
+                actions.append(Send(flow.frontend, Adopted(flow.identity, flow.rcv_nxt)))
+                if seq_le(flow.owed, flow.rcv_nxt):
+                    flow.owed = None
+        watch_leaving(flow, segment)
+        flow.busy = flow.owed is not None or flow.fin_arriving is not None or flow.fin_leaving is not None
+        self._end_if_closed(flow, now)
+        return actions
+
+    def _hold(self, segment: Segment, now: float) -> Sequence[Action]:
+        if segment.flags & (SYN | RST):
+            self.counters.dropped_flags += 1
+        elif self._holding.add(segment, now):
+            self.counters.held += 1
+        else:
+            self.counters.hold_full += 1
+        return _NOTHING
+
+    def _end_if_closed(self, flow: Flow, now: float) -> None:
+        if flow.state is FlowState.ADOPTED and has_ended(flow):
+            self._end(flow, now)
+
+    def _end(self, flow: Flow, now: float) -> None:
+        """The connection is over: the front ends may forget it."""
+        if not flow.is_over:
+            self.counters.closed += 1
+            self.table.finish(flow, now)
+            self._farewells.add(flow.identity, now)
+
+    # --- messages from front ends
+
+    def on_message(self, frontend: Endpoint, message: Message, age_s: float, now: float) -> Sequence[Action]:
+        """A message that is authentic and fresh; `age_s` is how long it lay in the socket."""
+        match message:
+            case Handoff():
+                if age_s > self._stale_time_s:
+                    self.counters.stale += 1
+                    return _NOTHING
+                return self._adoption.begin(frontend, message, now)
+            case Closed():
+                return [action for identity in message.identities for action in self._destroy(identity, now)]
+            case FlowsQuery():
+                return self._answer_query(frontend, message.keys)
+            case _:
+                self.counters.unexpected_messages += 1
+                return _NOTHING
+
+    def _destroy(self, identity: Identity, now: float) -> list[Action]:
+        """The front end gave the connection to another back end, or goes: end it without a word to the client."""
+        flow = self.table.by_key.get(identity.key)
+        if flow is None or flow.identity != identity or flow.is_over:
+            return []
+        self.counters.destroyed += 1
+        self.table.remember(flow, now)
+        self.table.remove(flow)
+        return [ClearTuple(flow.key, embryonic=True)]
+
+    def _answer_query(self, frontend: Endpoint, keys: tuple[ConnectionKey, ...]) -> Sequence[Action]:
+        if keys:
+            flows = {key: self.table.by_key.get(key) for key in keys}
+            held = tuple(flow.identity for flow in flows.values() if flow is not None and not flow.is_over)
+            absent = tuple(key for key, flow in flows.items() if flow is None or flow.is_over)
+            return (Send(frontend, Flows(held, absent)),)
+        identities = [flow.identity for flow in self.table.by_key.values() if flow.state is FlowState.ADOPTED]
+        return [
+            Send(frontend, Flows(tuple(identities[start : start + FLOWS_A_MESSAGE])))
+            for start in range(0, len(identities), FLOWS_A_MESSAGE)
+        ]
+
+    # --- what the host's sockets say
+
+    def on_cleared(self, key: ConnectionKey, destroyed: bool, now: float) -> Sequence[Action]:
+        """What ClearTuple found is gone; `destroyed`: there was something."""
+        self.counters.cleared += destroyed
+        flow = self.table.by_key.get(key)
+        if flow is None or flow.state is not FlowState.SYN_SENT:
+            return _NOTHING
+        return self._adoption.on_cleared(flow)
+
+    def on_examined(self, key: ConnectionKey, alive: bool, now: float) -> Sequence[Action]:
+        """Whether a socket of the host holds the four-tuple."""
+        flow = self.table.by_key.get(key)
+        if flow is None or flow.state is not FlowState.ADOPTED:
+            return _NOTHING
+        if alive:
+            flow.last_seen = now
+        else:
+            self._end(flow, now)
+        return _NOTHING
+
+    # --- time
+
+    def on_utc(self, utc_s: float, now: float) -> None:
+        """UTC in seconds, told at least once a second."""
+        self.table.utc_s = utc_s
+
+    def on_timer(self, now: float) -> Sequence[Action]:
+        """Do what is due."""
+        actions: list[Action] = []
+        for flow in self.table.deadlines.due(now):
+            if flow.state is FlowState.ADOPTED:
+                actions.append(Examine(flow.key))
+            else:
+                actions += self._adoption.on_deadline(flow, now)
+        self.counters.hold_expired += self._holding.expire(now)
+        if now >= self._probe.next_deadline():
+            actions += self._probe.on_timer(now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_INTERVAL_S
+            self.table.on_timer(now)
+            idle = (flow for flow in self.table.sweep(SWEEP_FLOWS) if now - flow.last_seen >= self._idle_time_s)
+            actions += [Examine(flow.key) for flow in idle if flow.state is FlowState.ADOPTED]
+        actions += self._farewells.on_timer(now)
+        return actions
+
+    def next_deadline(self) -> float:
+        """Return when `on_timer` wants to be called."""
+        return min(
+            self.table.deadlines.next(),
+            self._holding.next_deadline() or inf,
+            self._probe.next_deadline(),
+            self._farewells.next_deadline(),
+            self._next_sweep,
+        )
+
+    def on_stop(self, now: float) -> Sequence[Action]:
+        """The back end goes: end its flows. The host resets them, and the resets still leave translated."""
+        self._state = NodeState.DRAINING
+        flows = [flow for flow in self.table.by_key.values() if not flow.is_over]
+        actions: list[Action] = [Announce()]
+        actions += [ClearTuple(flow.key, embryonic=True) for flow in flows]
+        if flows:
+            actions.append(Note(f"ends {len(flows)} connections"))
+        return actions

@@ -1,0 +1,75 @@
+"""How a connection ends, watched from outside: each side's FIN, and the other side's acknowledgement of it.
+
+The back end only watches. A FIN is believed when the host's TCP has acknowledged it, a client's RST when the host's
+socket is gone: what a stranger forges ends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+
+from tcpha.be.actions import Send
+from tcpha.be.flows import Flow
+from tcpha.proto.handoff import FLOWS_A_MESSAGE
+from tcpha.proto.messages import Closed, Identity
+from tcpha.proto.seqnum import seq_add, seq_le, seq_lt
+from tcpha.proto.tcp import ACK, FIN, Segment
+from tcpha.rules import Endpoint
+
+FAREWELL_DELAY_S = 0.05
+"""How long ended flows are collected, so that many share one CLOSED."""
+
+
+def watch_arriving(flow: Flow, segment: Segment) -> None:
+    """Look for the client's FIN, and for its acknowledgement of the server's."""
+    if segment.flags & FIN:
+        end = seq_add(segment.seg_seq, segment.seg_len)
+        if seq_lt(flow.rcv_nxt, end):
+            flow.fin_arriving = end
+            flow.busy = True
+    if flow.fin_leaving is not None and segment.flags & ACK and seq_le(flow.fin_leaving, segment.seg_ack):
+        flow.fin_leaving_acked = True
+
+
+def watch_leaving(flow: Flow, segment: Segment) -> None:
+    """Look for the server's FIN, and for its acknowledgement of the client's. `flow.rcv_nxt` is already renewed."""
+    if segment.flags & FIN and flow.translation is not None:
+        flow.fin_leaving = seq_add(segment.seg_seq, flow.translation.seq_delta + segment.seg_len)
+        flow.busy = True
+    if flow.fin_arriving is not None and segment.flags & ACK and seq_le(flow.fin_arriving, segment.seg_ack):
+        flow.fin_arriving_acked = True
+
+
+def has_ended(flow: Flow) -> bool:
+    """Have both sides closed, and know it of each other?"""
+    return flow.fin_arriving_acked and flow.fin_leaving_acked
+
+
+class Farewells:
+    """Collects identities for CLOSED messages to all front ends."""
+
+    def __init__(self, frontends: Iterable[Endpoint]) -> None:
+        self._frontends = tuple(frontends)
+        self._identities: list[Identity] = []
+        self._due = inf
+
+    def add(self, identity: Identity, now: float) -> None:
+        """One more connection is over."""
+        self._identities.append(identity)
+        self._due = now if len(self._identities) >= FLOWS_A_MESSAGE else min(self._due, now + FAREWELL_DELAY_S)
+
+    def on_timer(self, now: float) -> list[Send]:
+        """Return the messages that are due."""
+        if now < self._due:
+            return []
+        identities, self._identities, self._due = self._identities, [], inf
+        return [
+            Send(frontend, Closed(tuple(identities[start : start + FLOWS_A_MESSAGE])))
+            for start in range(0, len(identities), FLOWS_A_MESSAGE)
+            for frontend in self._frontends
+        ]
+
+    def next_deadline(self) -> float:
+        """Return when `on_timer` wants to be called."""
+        return self._due

@@ -1,0 +1,101 @@
+"""What a back end remembers of a connection that was handed to it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING
+
+from tcpha.proto.ip import ConnectionKey, reverse_key
+from tcpha.proto.messages import Handoff, Identity
+from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.proto.tcp import Segment
+from tcpha.rules import Endpoint
+
+if TYPE_CHECKING:
+    from tcpha.be.actions import Action
+    from tcpha.be.translator import Translation
+
+
+class FlowState(Enum):
+    """Where a flow stands, seen from the replay: it plays the client towards the server's TCP."""
+
+    SYN_SENT = "syn sent"
+    """The client's SYN was replayed."""
+    ACK_SENT = "ack sent"
+    """The server's SYN-ACK came, the request was injected; its acknowledgement is awaited."""
+    ADOPTED = "adopted"
+    """The server acknowledged: the connection lives here."""
+    FINISHED = "finished"
+    """Over; the last segments of the close are still translated for a while."""
+
+
+class Replay:
+    """What a flow needs only until the server has acknowledged."""
+
+    __slots__ = ("attempts", "clearing", "give_up_at", "held")
+
+    def __init__(self, give_up_at: float) -> None:
+        self.attempts = 0
+        self.give_up_at = give_up_at
+        self.clearing = False
+        """What held the four-tuple was just destroyed: answers from it may still come."""
+        self.held: list[Segment] = []
+        """The client's packets that came too early."""
+
+
+class Flow:
+    """One connection. `deadline` belongs to `Deadlines`."""
+
+    __slots__ = (
+        "arriving", "busy", "deadline", "fin_arriving", "fin_arriving_acked", "fin_leaving", "fin_leaving_acked",
+        "frontend", "handoff", "identity", "key", "last_seen", "leaving", "leaving_key", "owed", "period", "rcv_nxt",
+        "replay", "server_iss", "server_tsval", "state", "translation",
+    )  # fmt: skip
+
+    def __init__(self, handoff: Handoff, frontend: Endpoint, period: int, give_up_at: float, now: float) -> None:
+        self.identity: Identity = handoff.identity
+        self.key: ConnectionKey = handoff.identity.key
+        self.leaving_key = reverse_key(self.key)
+        self.period = period
+        self.frontend = frontend
+        self.state = FlowState.SYN_SENT
+        self.deadline = inf
+        self.last_seen = now
+        self.handoff: Handoff | None = handoff
+        self.replay: Replay | None = Replay(give_up_at)
+        self.server_iss = SeqNum(0)
+        self.server_tsval = 0
+        """TSval of the server's SYN-ACK."""
+        self.translation: Translation | None = None
+        self.arriving: tuple[Action, ...] = ()
+        """What to do with an ordinary arriving packet: made once, used for each."""
+        self.leaving: tuple[Action, ...] = ()
+        self.rcv_nxt = seq_add(handoff.identity.irs, 1)
+        """The server's RCV.NXT, as its last acknowledgement told."""
+        self.owed: SeqNum | None = handoff.acknowledged
+        """The front end waits for the server to acknowledge up to here."""
+        self.busy = False
+        """Ordinary packets need a look, too: the flow is closing, or an ADOPTED is owed."""
+        self.fin_arriving: SeqNum | None = None
+        """The number behind the client's FIN."""
+        self.fin_leaving: SeqNum | None = None
+        """The number behind the server's FIN, as the client sees it."""
+        self.fin_arriving_acked = False
+        self.fin_leaving_acked = False
+
+    @property
+    def is_adopted(self) -> bool:
+        """Has the server's TCP taken the connection?"""
+        return self.state is FlowState.ADOPTED
+
+    @property
+    def is_over(self) -> bool:
+        """Is the connection finished?"""
+        return self.state is FlowState.FINISHED
+
+    def end(self) -> None:
+        """Become finished; what still comes is translated, nothing else is remembered."""
+        self.state = FlowState.FINISHED
+        self.replay = None
+        self.handoff = None

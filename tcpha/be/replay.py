@@ -1,0 +1,91 @@
+"""The replay: the client's handshake and request, played to the server's TCP (RFC 9293, 3.5, the client's side).
+
+    SYN (the client's IRS, the agreed options)  ->
+                                                <-  SYN-ACK: the server's ISS, its window scale, its clock
+    ACK with the request octets                 ->
+
+Any other answer than the expected SYN-ACK is read for what it says of the host's sockets. Pure: segments in, packets
+and verdicts out.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from tcpha.be.flows import Flow
+from tcpha.be.translator import Translation
+from tcpha.proto.messages import Handoff
+from tcpha.proto.options import Options, encode_options, encode_timestamps
+from tcpha.proto.seqnum import MASK, SeqNum, seq_add
+from tcpha.proto.tcp import ACK, PSH, RST, SYN, Segment, encode_segment
+
+RETRY_AFTER_S = (0.03, 0.06, 0.12)
+"""Silence after which the SYN is sent again; the backlog may have been full for a moment."""
+
+
+class Answer(Enum):
+    """What a packet that leaves for a replayed SYN means."""
+
+    EXPECTED = auto()
+    """The SYN-ACK."""
+    NO_LISTENER = auto()
+    STALE = auto()
+    """Another socket holds the four-tuple: a challenge ACK, TIME-WAIT, an older replay."""
+
+
+def syn(handoff: Handoff) -> bytes:
+    """Return the client's SYN, played again with what was agreed on."""
+    agreement, identity = handoff.agreement, handoff.identity
+    stamps = None if handoff.tsval_sent is None else (handoff.tsval_client, 0)
+    options = Options(agreement.mss, agreement.window_scale, agreement.sack, stamps)
+    # The window of a SYN is never scaled (RFC 7323, 2.2).
+    window = min(handoff.window << (agreement.window_scale or 0), 0xFFFF)
+    return encode_segment(identity.key, identity.irs, SeqNum(0), SYN, window, encode_options(options))
+
+
+def read_answer(handoff: Handoff, segment: Segment) -> Answer:
+    """Read what the host's TCP says to the replayed SYN."""
+    fits = segment.flags & ACK and segment.seg_ack == seq_add(handoff.identity.irs, 1)
+    if fits and segment.flags & SYN:
+        return Answer.EXPECTED
+    if fits and segment.flags & RST:
+        return Answer.NO_LISTENER
+    return Answer.STALE
+
+
+def translation_of(handoff: Handoff, syn_ack: Segment) -> Translation | None:
+    """Compare what was promised with what the server's SYN-ACK grants; None if timestamps cannot be kept.
+
+    Raises: OptionError.
+    """
+    granted = syn_ack.options
+    if (handoff.tsval_sent is None) != (granted.timestamps is None):
+        return None
+    tsval_delta = None
+    if handoff.tsval_sent is not None and granted.timestamps is not None:
+        tsval_delta = (handoff.tsval_sent - granted.timestamps[0]) & MASK
+    unscaled = granted.window_scale is None
+    return Translation(
+        seq_delta=(handoff.identity.iss - syn_ack.seg_seq) & MASK,
+        tsval_delta=tsval_delta,
+        leaving_shift=(granted.window_scale or 0) - (handoff.promised_window_scale or 0),
+        arriving_shift=(handoff.agreement.window_scale or 0) if unscaled else 0,
+        mss=handoff.agreement.mss,
+    )
+
+
+def first_segment(flow: Flow, handoff: Handoff, server_tsval: int) -> bytes:
+    """Return the ACK that completes the replayed handshake, with the request octets; also their repetition."""
+    options = b"" if handoff.tsval_sent is None else encode_timestamps(handoff.tsval_client, server_tsval)
+    window = handoff.window
+    if flow.translation is not None and flow.translation.arriving_shift:
+        window = min(window << flow.translation.arriving_shift, 0xFFFF)
+    return encode_segment(
+        flow.key,
+        seq_add(flow.identity.irs, 1),
+        seq_add(flow.server_iss, 1),
+        ACK | PSH if handoff.octets else ACK,
+        window,
+        options,
+        handoff.octets,
+    )

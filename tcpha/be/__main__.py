@@ -1,0 +1,10 @@
+"""The command `python -m tcpha.be`."""
+
+import sys
+
+from tcpha.be.service import BackEnd
+from tcpha.config import load_back_end
+from tcpha.program import main
+
+if __name__ == "__main__":
+    sys.exit(main("be", "/etc/tcpha/tcphabe.conf", load_back_end, BackEnd))

@@ -1,0 +1,195 @@
+"""The back end as a process: packets and messages to the agent, its actions to the host's TCP and the network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from ipaddress import ip_address
+from typing import Any
+
+from netfilterqueue import Packet
+
+from tcpha.be.actions import (
+    Action,
+    Announce,
+    ClearTuple,
+    DeliverArriving,
+    DeliverLeaving,
+    Examine,
+    Inject,
+    Note,
+    Send,
+)
+from tcpha.be.agent import Agent
+from tcpha.be.translator import translate_arriving, translate_leaving
+from tcpha.config import BackEndConfig
+from tcpha.errors import EdgeError, WireError
+from tcpha.net import clock
+from tcpha.net.footprint import Plan, Role
+from tcpha.net.nfqueue import PacketQueue
+from tcpha.net.raw import RawSender
+from tcpha.net.sockdiag import TCP_SYN_RECEIVED, SocketDiagnostics, TcpSocket
+from tcpha.node import Node
+from tcpha.peers import OwnStatus
+from tcpha.proto.ip import ConnectionKey, key_addresses, key_ports
+from tcpha.proto.keyring import Keyring
+from tcpha.proto.messages import Message, NodeState, Status
+from tcpha.proto.tcp import Segment, decode_segment
+from tcpha.rules import Endpoint
+
+log = logging.getLogger("tcpha.be")
+
+
+class BackEnd(Node):
+    """One back end."""
+
+    role: Role = "be"
+
+    def __init__(self, config: BackEndConfig, keyring: Keyring) -> None:
+        """Open everything; nothing of the host is changed yet. Raises: StartError."""
+        super().__init__(config, keyring, config.fe, OwnStatus(NodeState.STARTING, 0, config.digest()))
+        self._agent = Agent(config)
+        self._agent.on_utc(clock.utc(), clock.now())
+        self._raw = RawSender(config.mark)
+        self._sockets = SocketDiagnostics()
+        self._arriving = PacketQueue(config.queue, self._on_arriving, length=config.queue_length)
+        self._leaving = PacketQueue(config.queue + 1, self._on_leaving, length=config.queue_length, gso=True)
+        self._perform: dict[type[Action], Callable[[Any, float], None]] = {
+            Inject: self._inject,
+            Send: self._send,
+            ClearTuple: self._clear_tuple,
+            Examine: self._examine,
+            Announce: self._announce,
+            Note: self._note,
+        }
+        self.listen()
+        self.loop.add(self._leaving.fileno(), self._leaving.read)
+        self.loop.add(self._arriving.fileno(), self._arriving.read)
+        self.plan = Plan(self.iface, config.vaddr, config.vport, config.queue, config.mark)
+
+    # --- in
+
+    def _on_arriving(self, packet: Packet) -> None:
+        now = clock.now()
+        try:
+            segment = decode_segment(packet.get_payload())
+            self._deliver(packet, segment, self._agent.on_arriving(segment, now), now)
+        except WireError:
+            self._agent.counters.malformed += 1
+            packet.drop()
+
+    def _on_leaving(self, packet: Packet) -> None:
+        now = clock.now()
+        try:
+            segment = decode_segment(packet.get_payload())
+            self._deliver(packet, segment, self._agent.on_leaving(segment, now), now)
+        except WireError:
+            self._agent.counters.malformed += 1
+            packet.drop()
+
+    def _deliver(self, packet: Packet, segment: Segment, actions: Sequence[Action], now: float) -> None:
+        """Give the packet at hand its verdict first: what is injected or sent because of it comes after it."""
+        delivered = None
+        for action in actions:
+            if type(action) is DeliverLeaving:
+                delivered = translate_leaving(action.translation, segment)
+            elif type(action) is DeliverArriving:
+                delivered = translate_arriving(action.translation, segment)
+        if delivered is None:
+            packet.drop()
+        else:
+            if delivered is not segment.packet:
+                packet.set_payload(delivered)
+            packet.accept()
+        self._do(actions, now)
+
+    def on_message(self, endpoint: Endpoint, message: Message, age_s: float, now: float) -> None:
+        """A message from a front end."""
+        self._do(self._agent.on_message(endpoint, message, age_s, now), now)
+
+    def on_status(self, endpoint: Endpoint, status: Status, restarted: bool, now: float) -> None:
+        """A front end lives."""
+        if restarted:
+            log.info("fe %s restarted", endpoint.addr)
+
+    def on_lost(self, endpoint: Endpoint, now: float) -> None:
+        """A front end is silent."""
+        log.info("fe %s is silent", endpoint.addr)
+
+    def on_tick(self, now: float) -> float:
+        """Let the agent do what is due."""
+        self._agent.on_utc(clock.utc(), now)
+        self._do(self._agent.on_timer(now), now)
+        return self._agent.next_deadline()
+
+    def on_stop(self, now: float) -> None:
+        """End the flows; the resets still leave, translated."""
+        self._do(self._agent.on_stop(now), now)
+
+    def own_status(self) -> OwnStatus:
+        """Return what front ends are to know."""
+        return self._agent.status()
+
+    def counters(self) -> dict[str, Any]:
+        """Return every counter and table size by its name."""
+        table = self._agent.table
+        return {
+            **asdict(self._agent.counters),
+            "flows": table.live,
+            "flows_lingering": len(table) - table.live,
+            "finished": len(table.finished),
+            "arriving_queue_packets": self._arriving.packets,
+            "arriving_queue_faults": self._arriving.callback_errors,
+            "arriving_queue_dropped": self._arriving.dropped_by_kernel(),
+            "leaving_queue_packets": self._leaving.packets,
+            "leaving_queue_faults": self._leaving.callback_errors,
+            "leaving_queue_dropped": self._leaving.dropped_by_kernel(),
+            "raw_errors": self._raw.errors,
+        }
+
+    def installed(self) -> None:
+        """Nothing more to prepare: a back end keeps quiet about the virtual addresses."""
+
+    # --- out
+
+    def _do(self, actions: Iterable[Action], now: float) -> None:
+        for action in actions:
+            perform = self._perform.get(type(action))
+            if perform is not None:  # the packet at hand already has its verdict
+                perform(action, now)
+
+    def _inject(self, action: Inject, _now: float) -> None:
+        self._raw.send(action.packet)
+
+    def _send(self, action: Send, _now: float) -> None:
+        self.send(action.frontend, action.message)
+
+    def _clear_tuple(self, action: ClearTuple, now: float) -> None:
+        found = self._find(action.key)
+        destroyed = False
+        if found is not None and (action.embryonic or found.state != TCP_SYN_RECEIVED):
+            try:
+                destroyed = self._sockets.destroy(found)
+            except EdgeError as error:
+                log.warning("%s", error)
+        self._do(self._agent.on_cleared(action.key, destroyed, now), now)
+
+    def _examine(self, action: Examine, now: float) -> None:
+        self._do(self._agent.on_examined(action.key, self._find(action.key) is not None, now), now)
+
+    def _find(self, key: ConnectionKey) -> TcpSocket | None:
+        client, server = key_addresses(key)
+        client_port, server_port = key_ports(key)
+        try:
+            return self._sockets.find(ip_address(server), server_port, ip_address(client), client_port)
+        except EdgeError as error:
+            log.warning("%s", error)
+            return None
+
+    def _announce(self, _action: Announce, _now: float) -> None:
+        self.announce()
+
+    @staticmethod
+    def _note(action: Note, _now: float) -> None:
+        log.info("%s", action.text)

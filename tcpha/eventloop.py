@@ -1,0 +1,81 @@
+"""The only place where a process waits: for its sockets, for the next deadline, for signals."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+from collections.abc import Callable
+from math import inf
+from types import FrameType
+
+from tcpha.net import clock
+
+MAX_WAIT_S = 1.0
+"""Nobody sleeps longer: clocks and limits are looked at once a second even where nothing happens."""
+
+
+class EventLoop:
+    """Calls back in the order in which sources were added, then the timer."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._order: list[tuple[int, Callable[[], None]]] = []
+        self._signals: dict[int, Callable[[], None]] = {}
+        self._arrived: list[int] = []
+        self._running = True
+        self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+
+    def add(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call back whenever the descriptor is readable; earlier additions are served first."""
+        self._selector.register(descriptor, selectors.EVENT_READ)
+        self._order.append((descriptor, callback))
+
+    def on_signal(self, number: signal.Signals, callback: Callable[[], None]) -> None:
+        """Call back, between two rounds, when the signal has come."""
+        self._signals[number] = callback
+        signal.signal(number, self._note)
+
+    def stop(self) -> None:
+        """End `run` after this round."""
+        self._running = False
+
+    def run(self, on_timer: Callable[[], float]) -> None:
+        """Serve until `stop`. `on_timer` runs once a round and returns when it wants to run again (monotonic, s)."""
+        deadline = on_timer()
+        while self._running:
+            self._round(deadline)
+            deadline = on_timer()
+
+    def run_until_quiet(self, quiet_s: float, limit_s: float, on_timer: Callable[[], float]) -> None:
+        """Serve until nothing has happened for `quiet_s`, at most for `limit_s`."""
+        end = clock.now() + limit_s
+        while clock.now() < end and self._round(clock.now() + quiet_s):
+            on_timer()
+
+    def close(self) -> None:
+        """Take the signal handlers back and free the descriptors."""
+        for number in self._signals:
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+
+    def _round(self, deadline: float) -> bool:
+        wait = MAX_WAIT_S if deadline == inf else min(max(deadline - clock.now(), 0.0), MAX_WAIT_S)
+        ready = {key.fd for key, _ in self._selector.select(wait)}
+        if self._wake_in in ready:
+            os.read(self._wake_in, 4096)
+            arrived, self._arrived = self._arrived, []
+            for number in arrived:
+                self._signals[number]()
+        for descriptor, callback in self._order:
+            if descriptor in ready:
+                callback()
+        return bool(ready)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._arrived.append(number)

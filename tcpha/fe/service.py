@@ -1,0 +1,166 @@
+"""The front end as a process: packets and messages to the dispatcher, its actions to the network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+from netfilterqueue import Packet
+
+from tcpha.config import FrontEndConfig
+from tcpha.errors import WireError
+from tcpha.fe.actions import Action, Forward, Note, PassOn, Reply, Send
+from tcpha.fe.dispatcher import Dispatcher
+from tcpha.net import clock
+from tcpha.net.announce import announce
+from tcpha.net.footprint import Plan, Role
+from tcpha.net.link import LinkSender
+from tcpha.net.netlink import Neighbours
+from tcpha.net.nfqueue import PacketQueue
+from tcpha.net.raw import RawSender
+from tcpha.node import Node
+from tcpha.peers import OwnStatus
+from tcpha.proto.cookie import SynCookies
+from tcpha.proto.keyring import Keyring
+from tcpha.proto.messages import Message, NodeState, Status
+from tcpha.proto.tcp import decode_segment
+from tcpha.rules import Endpoint, RuleSet
+
+SOLICIT_INTERVAL_S = 1.0
+
+log = logging.getLogger("tcpha.fe")
+
+
+class FrontEnd(Node):
+    """One front end."""
+
+    role: Role = "fe"
+
+    def __init__(self, config: FrontEndConfig, keyring: Keyring) -> None:
+        """Open everything; nothing of the host is changed yet. Raises: StartError."""
+        self._digest = config.digest()
+        super().__init__(config, keyring, config.server, OwnStatus(NodeState.STARTING, 0, self._digest))
+        self._vaddrs = config.vaddr
+        rules = RuleSet(config.rule, config.server, config.match_time)
+        self._rules = rules
+        self._dispatcher = Dispatcher(config, SynCookies(keyring), rules, self.mtu_octets)
+        self._dispatcher.on_utc(clock.utc(), clock.now())
+        self._raw = RawSender(config.mark)
+        self._link = LinkSender(self.iface)
+        self._neighbours = Neighbours(self.iface)
+        self._servers = tuple(server.addr for server in config.server)
+        self._queue = PacketQueue(config.queue, self._on_packet, length=config.queue_length)
+        self._unresolved = 0
+        self._solicit_at = 0.0
+        self._perform: dict[type[Action], Callable[[Any, bytes], None]] = {
+            Reply: self._reply,
+            PassOn: self._pass_on,
+            Forward: self._forward,
+            Send: self._send,
+            Note: self._note,
+        }
+        self.listen()
+        self.loop.add(self._neighbours.fileno(), self._on_neighbours)
+        self.loop.add(self._queue.fileno(), self._queue.read)
+        self.plan = Plan(self.iface, config.vaddr, config.vport, config.queue, config.mark)
+
+    # --- in
+
+    def _on_packet(self, packet: Packet) -> None:
+        """Every queued packet is taken out of the host's hands: dropped here, and sent again where it must go on."""
+        octets = packet.get_payload()
+        dispatcher = self._dispatcher
+        try:
+            actions = dispatcher.on_segment(decode_segment(octets), clock.now())
+        except WireError:
+            dispatcher.counters.malformed += 1
+            actions = ()
+        for action in actions:
+            self._perform[type(action)](action, octets)
+        packet.drop()
+
+    def on_message(self, endpoint: Endpoint, message: Message, age_s: float, now: float) -> None:
+        """A message from a back end."""
+        self._do(self._dispatcher.on_message(endpoint, message, now))
+
+    def on_status(self, endpoint: Endpoint, status: Status, restarted: bool, now: float) -> None:
+        """A back end lives."""
+        self._do(self._dispatcher.on_status(endpoint, status, restarted, now))
+
+    def on_lost(self, endpoint: Endpoint, now: float) -> None:
+        """A back end is silent."""
+        self._do(self._dispatcher.on_lost(endpoint, now))
+
+    def on_tick(self, now: float) -> float:
+        """Let the dispatcher do what is due; keep the back ends' MAC addresses known."""
+        self._dispatcher.on_utc(clock.utc(), now)
+        self._do(self._dispatcher.on_timer(now))
+        if now >= self._solicit_at:
+            self._solicit_at = now + SOLICIT_INTERVAL_S
+            for addr in self._servers:
+                if self._neighbours.mac(addr) is None:
+                    self._neighbours.solicit(addr)
+        return min(self._dispatcher.next_deadline(), self._solicit_at)
+
+    def on_stop(self, now: float) -> None:
+        """End what is carried."""
+        self._do(self._dispatcher.on_stop(now))
+
+    def own_status(self) -> OwnStatus:
+        """Return what back ends are to know."""
+        return OwnStatus(NodeState.UP, self._dispatcher.table.live, self._digest)
+
+    def counters(self) -> dict[str, Any]:
+        """Return every counter and table size by its name."""
+        table = self._dispatcher.table
+        return {
+            **asdict(self._dispatcher.counters),
+            "flows": table.live,
+            "flows_lingering": len(table) - table.live,
+            "finished": len(table.finished),
+            "match_timeouts": self._rules.timeouts,
+            "queue_packets": self._queue.packets,
+            "queue_faults": self._queue.callback_errors,
+            "queue_dropped": self._queue.dropped_by_kernel(),
+            "unresolved": self._unresolved,
+            "raw_errors": self._raw.errors,
+            "link_errors": self._link.errors,
+        }
+
+    def installed(self) -> None:
+        """Tell the segment whose the virtual addresses are now."""
+        announce(self.iface, self._vaddrs)
+
+    # --- out
+
+    def _do(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            self._perform[type(action)](action, b"")
+
+    def _reply(self, action: Reply, _at_hand: bytes) -> None:
+        self._raw.send(action.packet)
+
+    def _pass_on(self, action: PassOn, at_hand: bytes) -> None:
+        self._transmit(action.backend, at_hand)
+
+    def _forward(self, action: Forward, _at_hand: bytes) -> None:
+        self._transmit(action.backend, action.packet)
+
+    def _transmit(self, backend: Endpoint, packet: bytes) -> None:
+        mac = self._neighbours.mac(backend.addr)
+        if mac is None:
+            self._unresolved += 1  # the client repeats it
+        else:
+            self._link.send(mac, packet)
+
+    def _send(self, action: Send, _at_hand: bytes) -> None:
+        self.send(action.backend, action.message)
+
+    @staticmethod
+    def _note(action: Note, _at_hand: bytes) -> None:
+        log.info("%s", action.text)
+
+    def _on_neighbours(self) -> None:
+        self._neighbours.read()

@@ -1,0 +1,206 @@
+"""What a front end and a back end have in common as processes: start, the handoff channel, signals, the end.
+
+`Node` owns what waits and what was put on the host; the decisions are made in the cores that its subclasses hold.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import signal
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from math import inf
+from typing import Any
+
+from tcpha.config import NodeConfig
+from tcpha.eventloop import EventLoop
+from tcpha.net import clock, netlink
+from tcpha.net.channel import Channel
+from tcpha.net.footprint import Footprint, Plan, Role
+from tcpha.peers import OwnStatus, Peer, Peers
+from tcpha.proto.handoff import HandoffCodec
+from tcpha.proto.keyring import Keyring
+from tcpha.proto.messages import Message, Status
+from tcpha.rules import Endpoint
+
+READY_TIMEOUT_S = 2.0
+"""A node reports that it is ready when all its peers were heard, or after this."""
+UNAUTHENTIC_LOG_INTERVAL_S = 10.0
+_QUIET_S = 0.05
+_STOP_LIMIT_S = 1.0
+
+log = logging.getLogger("tcpha")
+
+
+class Node(ABC):
+    """One process. `run` returns when a signal has ended it."""
+
+    role: Role
+
+    def __init__(self, config: NodeConfig, keyring: Keyring, endpoints: tuple[Endpoint, ...], own: OwnStatus) -> None:
+        """Open the handoff channel. Nothing of the host is changed yet. Raises: StartError."""
+        self.iface = config.iface or netlink.interface_of(config.raddr)
+        self.mtu_octets = netlink.mtu(self.iface)
+        self._endpoint_of = {(str(each.addr), each.port): each for each in endpoints}
+        self._config = config
+        self._channel = Channel(config.raddr, config.port)
+        self._peers = Peers(
+            self._endpoint_of,
+            HandoffCodec(keyring),
+            own,
+            sender_id=config.id,
+            nonce=secrets.randbits(64),
+            draw_epoch=lambda: secrets.randbelow(0xFFFFFFFF) + 1,
+            status_time_s=config.status_time,
+            dead_time_s=config.dead_time,
+        )
+        self._peer_of = {self._endpoint_of[address]: peer for address, peer in self._peers.by_address.items()}
+        self._footprint = Footprint(self.role, config.state)
+        self._ready = False
+        self._ready_at = clock.now() + READY_TIMEOUT_S
+        self._complained: dict[Endpoint, float] = {}
+        self.loop = EventLoop()
+
+    # --- what differs
+
+    @abstractmethod
+    def on_message(self, endpoint: Endpoint, message: Message, age_s: float, now: float) -> None:
+        """A message that is authentic and fresh."""
+
+    @abstractmethod
+    def on_status(self, endpoint: Endpoint, status: Status, restarted: bool, now: float) -> None:
+        """A STATUS that is to be believed."""
+
+    @abstractmethod
+    def on_lost(self, endpoint: Endpoint, now: float) -> None:
+        """A peer has been silent for too long."""
+
+    @abstractmethod
+    def on_tick(self, now: float) -> float:
+        """Do what is due; return when to be called again."""
+
+    @abstractmethod
+    def on_stop(self, now: float) -> None:
+        """End the flows."""
+
+    @abstractmethod
+    def own_status(self) -> OwnStatus:
+        """Return what the peers are to know."""
+
+    @abstractmethod
+    def counters(self) -> dict[str, Any]:
+        """Return every counter and table size by its name."""
+
+    @abstractmethod
+    def installed(self) -> None:
+        """The host is prepared."""
+
+    # --- life
+
+    def run(self, plan: Plan, keep: bool) -> None:
+        """Prepare the host, serve until SIGTERM or SIGINT, clean up (`keep`: leave the host as it is).
+
+        Raises: StartError if the host cannot be prepared; EdgeError if it cannot be cleaned up.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.on_signal(number, self.loop.stop)
+        self.loop.on_signal(signal.SIGUSR1, self._log_counters)
+        self.loop.on_signal(signal.SIGHUP, lambda: log.warning("SIGHUP: the configuration is read at start only"))
+        try:
+            self._footprint.install(plan)
+            self.installed()
+            self.loop.run(self._on_timer)
+            if keep:
+                self._footprint.release()
+                return
+            self.on_stop(clock.now())
+            self._flush()
+            self.loop.run_until_quiet(_QUIET_S, _STOP_LIMIT_S, self._on_timer)
+            self._footprint.remove()
+        finally:
+            self.loop.close()
+            log.info("%s stopped", self.role)
+
+    def listen(self) -> None:
+        """Serve the handoff channel; to be called before any packet queue is added, so that it is read first."""
+        self.loop.add(self._channel.fileno(), self._on_channel)
+
+    def send(self, endpoint: Endpoint, message: Message) -> None:
+        """Seal a message and send it."""
+        peer = self._peer_of[endpoint]
+        datagram = self._peers.seal(peer, message)
+        if datagram is not None:
+            self._channel.send(datagram, peer.address)
+
+    def announce(self) -> None:
+        """Our status changed: tell all peers now."""
+        self._peers.own = self.own_status()
+        self._peers.announce(clock.now())
+        self._flush()
+
+    def _on_channel(self) -> None:
+        now = clock.now()
+        for datagram, source, age_s in self._channel.read():
+            received = self._peers.on_datagram(datagram, source, now)
+            if received is None:
+                self._complain(source, now)
+                continue
+            endpoint = self._endpoint_of[received.peer.address]
+            if isinstance(received.message, Status):
+                self.on_status(endpoint, received.message, received.restarted, now)
+            else:
+                self.on_message(endpoint, received.message, age_s, now)
+        self._flush()
+
+    def _on_timer(self) -> float:
+        now = clock.now()
+        if now >= self._peers.next_deadline():
+            self._peers.own = self.own_status()
+        for peer in self._peers.on_timer(now):
+            self.on_lost(self._endpoint_of[peer.address], now)
+        self._flush()
+        deadline = self.on_tick(now)
+        if not self._ready:
+            self._report_ready(now)
+        return min(deadline, self._peers.next_deadline(), inf if self._ready else self._ready_at)
+
+    def _report_ready(self, now: float) -> None:
+        waiting = [peer for peer in self._peers.by_address.values() if not peer.up]
+        if waiting and now < self._ready_at:
+            return
+        self._ready = True
+        names = ", ".join(str(peer.address[0]) for peer in waiting)
+        log.info("%s ready%s", self.role, f"; not heard of yet: {names}" if waiting else "")
+
+    def _complain(self, source: tuple[str, int], now: float) -> None:
+        """Say, seldom, that a peer's messages do not authenticate: most likely it has another secret."""
+        endpoint = self._endpoint_of.get(source)
+        if endpoint is None or self._peer_of[endpoint].unauthentic_at != now:
+            return
+        if now - self._complained.get(endpoint, -inf) >= UNAUTHENTIC_LOG_INTERVAL_S:
+            self._complained[endpoint] = now
+            log.warning("messages from %s do not authenticate: does it have the same secret?", endpoint.addr)
+
+    def _flush(self) -> None:
+        outbox = self._peers.outbox
+        for datagram, address in outbox:
+            self._channel.send(datagram, address)
+        outbox.clear()
+
+    def _log_counters(self) -> None:
+        peers: dict[str, Any] = {
+            str(peer.address[0]): "up" if peer.up else "down" for peer in self._peers.by_address.values()
+        }
+        shown = {
+            **self.counters(),
+            "channel": asdict(self._peers.counters),
+            "channel_errors": self._channel.errors,
+            "peers": peers,
+        }
+        log.info("counters %s", json.dumps(shown, sort_keys=True))
+
+    def peer(self, endpoint: Endpoint) -> Peer:
+        """Return what is known of the process at an endpoint."""
+        return self._peer_of[endpoint]

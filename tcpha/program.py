@@ -1,0 +1,83 @@
+"""The command lines `python -m tcpha.fe` and `python -m tcpha.be`: options, messages, exit status.
+
+Exit status: 0 after a stop that was asked for; 1 if the host could not be cleaned up; 2 for a fault at start, with one
+line on standard error that says where and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from tcpha import __version__
+from tcpha.config import NodeConfig
+from tcpha.errors import ConfigError, EdgeError, StartError
+from tcpha.net.footprint import Plan
+from tcpha.proto.keyring import Keyring
+from tcpha.secret import load_keyring
+
+
+class Runnable(Protocol):
+    """A node as `program` runs it."""
+
+    plan: Plan
+
+    def run(self, plan: Plan, keep: bool) -> None:
+        """Serve until a signal ends it."""
+
+
+ConfigT = TypeVar("ConfigT", bound=NodeConfig)
+
+
+def main(
+    name: str,
+    default_file: str,
+    load: Callable[[Path], ConfigT],
+    build: Callable[[ConfigT, Keyring], Runnable],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run one node; return its exit status."""
+    options = _parse(name, default_file, arguments)
+    try:
+        config = load(options.config)
+        for warning in config.warnings():
+            print(f"{options.config}: warning: {warning}", file=sys.stderr)
+        if options.check:
+            print(f"{options.config}: ok")
+            return 0
+        logging.basicConfig(
+            level=config.log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        node = build(config, load_keyring(config.secret))
+        node.run(node.plan, options.keep)
+    except (ConfigError, StartError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except EdgeError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(name: str, default_file: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tcpha.{name}",
+        description={
+            "fe": "The front end of a tcpha cluster: answers the virtual addresses and hands connections off.",
+            "be": "The back end of a tcpha cluster: rebuilds handed-off connections beside an unmodified server.",
+        }[name],
+        epilog="SIGTERM or SIGINT stops it and cleans the host up; SIGUSR1 logs its counters.",
+    )
+    parser.add_argument(
+        "-c", "--config", type=Path, default=Path(default_file), metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument("--check", action="store_true", help="validate the configuration and exit")
+    parser.add_argument(
+        "--keep", action="store_true", help="at the end leave addresses and rules on the host, for the next start"
+    )
+    parser.add_argument("--version", action="version", version=f"tcpha {__version__}")
+    return parser.parse_args(arguments)

@@ -1,0 +1,38 @@
+"""The file that holds the cluster's secret: read once at start, and only if nobody else can read it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from tcpha.errors import ConfigError
+from tcpha.proto.keyring import Keyring, parse_keyring
+
+MAX_OCTETS = 4096
+
+
+def load_keyring(path: Path) -> Keyring:
+    """Read the keys (format: `tcpha.proto.keyring`). No key material is in any error.
+
+    Raises: ConfigError if the file is missing, readable by others, or holds no usable key.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            octets = file.read(MAX_OCTETS + 1)
+    except FileNotFoundError:
+        raise ConfigError(path, None, f"no such file; make the secret with: {_recipe(path)}") from None
+    except OSError as error:
+        raise ConfigError(path, None, f"the secret cannot be read: {error.strerror}") from None
+    if mode & 0o077:
+        raise ConfigError(path, None, f"others may read or change the secret (mode {mode:04o}): chmod 600 {path}")
+    if len(octets) > MAX_OCTETS:
+        raise ConfigError(path, None, f"over {MAX_OCTETS} octets: not a secret file")
+    try:
+        return parse_keyring(octets.decode("ascii", "replace"))
+    except ValueError as error:
+        raise ConfigError(path, None, f"{error}; make a secret with: {_recipe(path)}") from None
+
+
+def _recipe(path: Path) -> str:
+    return f"""(umask 077; python3 -c 'import secrets; print(0, secrets.token_hex(32))' > {path})"""

@@ -1,0 +1,128 @@
+"""The HTTP/1 reader on octets nobody thought of: one of three answers, the same in any cut, never against llhttp."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+import httptools
+import pytest
+from hypothesis import event, example, given, settings
+from hypothesis import strategies as st
+
+from tcpha.proto.inspect import NEED_MORE, NeedMore, Refusal, Request
+from tcpha.proto.inspect.http1 import inspect
+
+LEGAL = (
+    b"GET /a?b HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n",
+    b"\r\nPOST /a HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 12\r\n\r\nhello, world",
+    b"PUT http://a.example/b HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: gzip, chunked\r\nX:\t\xe9 y\t\r\n\r\n5\r\nhello",
+    b"HEAD / HTTP/1.0\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nhost: a\r\nX-A: b\r\nX-A: c\r\n\r\n",
+    b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+)
+PIECES = tuple(
+    b"\r\n|\r|\n|\r\n\r\n| |\t|\0|\x16\x03|:|/|*|#|%|@|,|\xe9|\x7f"
+    b"|GET |POST |CONNECT |PRI * |HTTP/1.1|HTTP/1.0|HTTP/2.0|HTTP/0.9|http://|a:80|a|-|0|?b=c|X-Y: z \r\n|X:\r\n"
+    b"|Host: a\r\n|Host:|host : a\r\n|Content-Length: 5\r\n|Content-Length:"
+    b"|Transfer-Encoding: chunked\r\n|Transfer-Encoding:|chunked|gzip, | folded\r\n|A: b\r\n".split(b"|")
+)
+
+
+@st.composite
+def nearly_http(draw: st.DrawFn) -> bytes:
+    """A legal head in which a few pieces were put in, taken out or replaced."""
+    octets = draw(st.sampled_from(LEGAL))
+    for _ in range(draw(st.integers(0, 3))):
+        word_starts = [match.start() for match in re.finditer(rb"(?<![^ \r\n]).|\Z", octets)]
+        start = draw(st.sampled_from(word_starts) | st.integers(0, len(octets)))
+        end = min(start + draw(st.just(0) | st.integers(0, 8)), len(octets))
+        octets = octets[:start] + draw(st.sampled_from((b"", *PIECES))) + octets[end:]
+    return octets
+
+
+anything = st.one_of(
+    st.binary(max_size=200), st.lists(st.sampled_from(PIECES), max_size=20).map(b"".join), nearly_http()
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(octets=anything, limit_octets=st.integers(1, 200))
+def test_any_octets_are_request_or_refusal_or_need_more(octets: bytes, limit_octets: int) -> None:
+    inspection = inspect(octets, limit_octets)
+    assert isinstance(inspection, Request | Refusal | NeedMore)
+    event(type(inspection).__name__)
+    if isinstance(inspection, Request):
+        assert inspection.head_octets <= min(len(octets), limit_octets)
+        assert octets[: inspection.head_octets].endswith(b"\r\n\r\n")
+    elif isinstance(inspection, Refusal):
+        assert inspection.status in {400, 414, 431, 505}
+    else:
+        assert len(octets) < limit_octets
+
+
+@settings(deadline=None, max_examples=500)
+@given(octets=anything, limit_octets=st.integers(1, 200))
+@example(octets=b"\r\n\r\nGET / HTTP/1.1\r\n", limit_octets=200)
+@example(octets=b"GET / HTTP/2.0 x\r\n", limit_octets=200)
+@example(octets=b"GET / HTTP/1.1\r\nA: b\nC: d\r\n\r\n", limit_octets=25)
+def test_any_octets_in_any_cut_give_the_same(octets: bytes, limit_octets: int) -> None:
+    """Once a beginning is decided, more octets never change it: then no cut and no order of calls can."""
+    decided = None
+    for end in range(len(octets) + 1):
+        inspection = inspect(octets[:end], limit_octets)
+        if decided is not None:
+            assert inspection == decided
+        elif inspection is not NEED_MORE:
+            decided = inspection
+
+
+class Reading:
+    """What llhttp reads."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+        parser = httptools.HttpRequestParser(self)
+        with contextlib.suppress(httptools.HttpParserUpgrade):  # a complete head that asks for another protocol
+            parser.feed_data(octets)
+        self.method: bytes = parser.get_method()
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def check_against_llhttp(request: Request, octets: bytes) -> None:
+    reading = Reading(octets[: request.head_octets])
+    assert reading.complete
+    assert (reading.method, reading.target) == (request.method, request.target)
+    assert tuple(reading.headers) == request.headers
+
+
+@pytest.mark.parametrize("octets", LEGAL)
+def test_legal_head_is_read_as_llhttp_reads_it(octets: bytes) -> None:
+    request = inspect(octets)
+    assert isinstance(request, Request)
+    check_against_llhttp(request, octets)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(octets=nearly_http())
+def test_accepted_head_is_never_read_otherwise_by_llhttp(octets: bytes) -> None:
+    """The oracle may refuse more (methods that it does not know), but it never sees another request."""
+    request = inspect(octets)
+    if not isinstance(request, Request):
+        return
+    try:
+        check_against_llhttp(request, octets)
+    except httptools.HttpParserError:
+        event("refused by llhttp alone")
+    else:
+        event("read alike")

@@ -1,0 +1,78 @@
+# Everything a developer or an operator types. `make` alone lists it.
+#
+# The targets that need the environment call tools/bootstrap, which installs what is missing and is quick when nothing is.
+
+VENV    := .venv
+PYTHON  := $(VENV)/bin/python
+PREFIX  := /opt/tcpha
+CONF    := /etc/tcpha
+UNITS   := /etc/systemd/system
+
+# A root shell made by `su` may lack the places where iptables and nginx live.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv format check test demo bench-micro wire install uninstall clean secret
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: ## install what is missing: packages (as root), then .venv
+	@tools/bootstrap lab $(VENV)
+
+format: venv ## put every file into the one layout
+	@$(PYTHON) -m ruff format
+	@$(PYTHON) -m ruff check --fix
+
+check: venv ## the gate: format, lint, types, unit and packet tests; needs no root once installed
+	@$(PYTHON) -m ruff format --check
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m pytest -q tests/unit tests/packet
+
+test: venv ## every test; as root, with real kernels in network namespaces
+	@$(PYTHON) -m pytest
+
+demo: venv ## a cluster on this machine, requests through it, one connection drawn (root)
+	@$(PYTHON) -m tcpha.lab.demo
+
+bench-micro: venv ## time the inner loops, with pytest-benchmark
+	@$(PYTHON) -m pytest bench --benchmark-only
+
+wire: venv ## write docs/wire.md again from the code
+	@$(PYTHON) -m tcpha.proto.wiredoc
+
+install: ## on a real host, as root: /opt/tcpha, samples in /etc/tcpha, systemd units
+	@[ "$$(id -u)" = 0 ] || { echo "make install: needs root" >&2; exit 1; }
+	@tools/bootstrap service $(PREFIX)
+	@install -d -m 755 $(CONF)
+	@for sample in etc/*.conf etc/*.conf.detail; do \
+		target=$(CONF)/$${sample##*/}; \
+		[ -e "$$target" ] || install -m 644 "$$sample" "$$target"; \
+	done
+	@if [ -d $(UNITS) ]; then \
+		for unit in etc/systemd/*.service; do sed 's|/opt/tcpha|$(PREFIX)|' "$$unit" >"$(UNITS)/$${unit##*/}"; done; \
+		systemctl daemon-reload 2>/dev/null || true; \
+	fi
+	@echo "Installed. Next: a secret (make secret), $(CONF)/tcphafe.conf or tcphabe.conf, then"
+	@echo "systemctl enable --now tcpha-fe (front end) or tcpha-be (back end)."
+
+uninstall: ## remove what install put there; /etc/tcpha stays
+	@[ "$$(id -u)" = 0 ] || { echo "make uninstall: needs root" >&2; exit 1; }
+	@systemctl --quiet disable --now tcpha-fe tcpha-be 2>/dev/null || true
+	@rm -f $(UNITS)/tcpha-fe.service $(UNITS)/tcpha-be.service
+	@systemctl daemon-reload 2>/dev/null || true
+	@if [ -e $(PREFIX)/tcpha.stamp ]; then rm -rf $(PREFIX); fi
+	@echo "Removed. $(CONF) stays: it holds your configuration and secret."
+
+secret: ## how to make the secret that the nodes share
+	@echo "One secret for all nodes. Make it once, on one of them, as root:"
+	@echo
+	@echo "  install -d -m 755 /etc/tcpha"
+	@echo "  (umask 077; python3 -c 'import secrets; print(0, secrets.token_hex(32))' >/etc/tcpha/secret)"
+	@echo
+	@echo "and copy it to the others (scp -p keeps mode 0600). Nobody but root may read it: the processes refuse to start else."
+
+clean: ## remove everything that was built here
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,11 +11,11 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
+from scapy.packet import Padding
 from scapy.utils import wrpcap
 
-from tcpha.errors import HandoffFormatError
-from tcpha.lab.ladder import Capture, Connection, connections, draw, read_frames
-from tcpha.proto import dissect
+from tcpha.lab.ladder import Capture, Connection, connections, draw, read_frames, segments_of
+from tcpha.proto.dissect import HandoffMessage
 
 MAC = {
     "client": "02:00:00:00:00:01",
@@ -49,19 +49,25 @@ class Segment:
         self.time_s += 0.001
 
     def from_client(
-        self, hop: tuple[str, str], flags: str, seq: int, ack: int = 0, *, octets: bytes = b"", **tcp: Any
+        self, hop: tuple[str, str], flags: str, seq: int, ack: int = 0, *, octets: Any = b"", **tcp: Any
     ) -> None:
         segment = TCP(sport=PORT, dport=80, flags=flags, seq=seq % 2**32, ack=ack % 2**32, **tcp)
         self.sends(*hop, self._ip(CLIENT, VIP) / segment / octets)
 
-    def from_vip(
-        self, hop: tuple[str, str], flags: str, seq: int, ack: int, *, octets: bytes = b"", **tcp: Any
-    ) -> None:
+    def from_vip(self, hop: tuple[str, str], flags: str, seq: int, ack: int, *, octets: Any = b"", **tcp: Any) -> None:
         segment = TCP(sport=80, dport=PORT, flags=flags, seq=seq % 2**32, ack=ack % 2**32, **tcp)
         self.sends(*hop, self._ip(VIP, CLIENT) / segment / octets)
 
-    def message(self, sender: str, receiver: str, payload: bytes) -> None:
+    def message(self, sender: str, receiver: str, payload: Any) -> None:
         self.sends(sender, receiver, IP(src="10.0.0.10", dst="10.0.0.21") / UDP(sport=666, dport=666) / payload)
+
+    def adopt(self, sender: str, receiver: str, port: int = PORT) -> None:
+        addresses = {"flags": 0, "client_address": CLIENT, "virtual_address": VIP}
+        if self.ipv6:
+            addresses = {"flags": 1, "client_address": "fd00::2", "virtual_address": "fd00::100"}
+        self.message(
+            sender, receiver, HandoffMessage(type=1, client_port=port, vip_port=80, octets=REQUEST, **addresses)
+        )
 
     def captures(self) -> list[Capture]:
         for node in self.nodes:
@@ -79,18 +85,6 @@ def segment(tmp_path: Path) -> Segment:
     return Segment(tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def readable_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands in for the dissector: a message is its own text, octets that are not ASCII are no message."""
-
-    def summary(datagram: bytes) -> str:
-        if not datagram.isascii():
-            raise HandoffFormatError("no magic", 16)
-        return datagram.decode("ascii")
-
-    monkeypatch.setattr(dissect, "summary", summary)
-
-
 def hand_off(segment: Segment) -> None:
     """One connection of the design's first figure, from SYN to the acknowledged response."""
     answered = IRS + 1 + len(REQUEST)
@@ -98,9 +92,9 @@ def hand_off(segment: Segment) -> None:
     segment.from_vip(("fe", "client"), "SA", ISS, IRS + 1, options=SYN_OPTIONS)
     segment.from_client(("client", "fe"), "A", IRS + 1, ISS + 1)
     segment.from_client(("client", "fe"), "PA", IRS + 1, ISS + 1, octets=REQUEST)
-    segment.message("fe", "be1", b"HANDOFF 10.0.0.2 40000 34 octets")
-    segment.message("be1", "fe", b"STATUS up")
-    segment.message("be1", "fe", b"\xff\xff")
+    segment.adopt("fe", "be1")
+    segment.message("be1", "fe", HandoffMessage(type=6))
+    segment.message("be1", "fe", b"no message at all")
     segment.from_vip(("be1", "client"), "PA", ISS + 1, answered, octets=RESPONSE)
     segment.from_client(("client", "fe"), "A", answered, ISS + 1 + len(RESPONSE))
     segment.from_client(("fe", "be1"), "A", answered, ISS + 1 + len(RESPONSE))
@@ -149,6 +143,19 @@ def test_handoff_captured_everywhere_draws_arrows_from_sender_to_receiver(segmen
     assert to_be[place["be1"] - 1] == "▶"
 
 
+def test_handoff_message_shows_what_it_carries_without_repeating_the_addresses(segment: Segment) -> None:
+    hand_off(segment)
+    picture = draw(segment.captures())
+    assert row(picture, "34 octets")
+    assert CLIENT not in picture
+
+
+def test_handoff_message_of_another_connection_is_not_drawn(segment: Segment) -> None:
+    hand_off(segment)
+    segment.adopt("fe", "be1", port=PORT + 1)
+    assert draw(segment.captures()).count("HANDOFF") == 1
+
+
 def test_handoff_captured_everywhere_counts_time_from_the_first_packet(segment: Segment) -> None:
     hand_off(segment)
     picture = draw(segment.captures())
@@ -185,9 +192,24 @@ def test_octets_that_are_no_text_show_no_first_line(segment: Segment) -> None:
 
 def test_short_segment_padded_by_ethernet_has_no_length(segment: Segment) -> None:
     segment.from_client(("client", "fe"), "S", IRS)
-    bare_ack = IP(bytes(IP(src=CLIENT, dst=VIP) / TCP(sport=PORT, dport=80, flags="A", seq=IRS + 1, ack=ISS + 1)))
-    segment.sends("client", "fe", bytes(bare_ack) + bytes(6))
-    assert "len" not in draw(segment.captures())
+    segment.from_client(("client", "fe"), "A", IRS + 1, ISS + 1, octets=Padding(bytes(6)))
+    assert "len" not in row(draw(segment.captures()), "ACK seq 1")
+
+
+def test_second_segment_shows_no_first_line(segment: Segment) -> None:
+    segment.from_client(("client", "fe"), "S", IRS)
+    segment.from_client(("client", "fe"), "PA", IRS + 1, ISS + 1, octets=REQUEST[:10])
+    segment.from_client(("client", "fe"), "PA", IRS + 11, ISS + 1, octets=REQUEST[10:])
+    picture = draw(segment.captures())
+    assert row(picture, f" {REQUEST[:10].decode()} ")
+    assert REQUEST[10:20].decode() not in picture
+
+
+def test_segment_after_the_handshake_does_not_repeat_its_timestamp(segment: Segment) -> None:
+    segment.from_client(("client", "fe"), "S", IRS)
+    segment.from_client(("client", "fe"), "A", IRS + 1, ISS + 1, options=[("Timestamp", (222, 333))])
+    assert row(draw(segment.captures()), "ACK seq 1")
+    assert "TSval" not in draw(segment.captures())
 
 
 def test_keep_alive_probe_before_the_first_octet_counts_backwards(segment: Segment) -> None:
@@ -201,6 +223,7 @@ def test_ipv6_connection_is_drawn_alike(tmp_path: Path) -> None:
     hand_off(segment)
     picture = draw(segment.captures())
     assert row(picture, "PSH ACK seq 1 ack 35 len 42")
+    assert row(picture, "HANDOFF")
     assert connections(read_frames(segment.captures())) == [
         Connection(ip_address("fd00::2"), PORT, ip_address("fd00::100"), 80)
     ]
@@ -214,6 +237,7 @@ def test_several_connections_only_the_chosen_one_is_drawn(segment: Segment) -> N
     assert (first.client_port, second.client_port) == (PORT, 50000)
     assert "GET" in draw(captures)
     assert draw(captures, second).count("▶") == 1
+    assert len(segments_of(read_frames(captures), second)) == 1
 
 
 def test_node_that_took_no_part_has_no_column(tmp_path: Path) -> None:
@@ -244,7 +268,7 @@ def test_run_of_four_is_drawn_whole(segment: Segment) -> None:
 def test_four_columns_with_long_labels_stay_within_the_width(tmp_path: Path, width: int) -> None:
     segment = Segment(tmp_path, nodes=("client", "fe", "be1", "be2"))
     hand_off(segment)
-    segment.message("be1", "be2", b"HANDOFF " + b"a word and another " * 6)
+    segment.adopt("be1", "be2")
     segment.from_vip(("be2", "client"), "PA", ISS + 10_000_000, IRS + 35, octets=bytes(1400))
     picture = draw(segment.captures(), width=width)
     assert max(len(line) for line in picture.splitlines()) <= width

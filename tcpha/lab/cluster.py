@@ -1,0 +1,299 @@
+"""A lab: client, front end and back ends on one machine, up and down. The demo, the tests and the benchmarks use it.
+
+Must not know what the nodes say to each other. Order of `up`: directory, namespaces and links, servers, back ends and
+front end. Whatever interrupts it takes down what was built. `down` needs no record of `up`: it goes by the names of the
+namespaces and by who lives in them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tcpha.errors import StartError
+from tcpha.lab import addressing, blueprint, documents, namespaces, nginx, programs, residents
+from tcpha.lab.addressing import DEFAULT_NAME, SWITCH, Plan, namespace_of
+from tcpha.lab.blueprint import NGINX, Blueprint
+from tcpha.lab.configuration import Settings
+from tcpha.lab.daemon import READY_LIMIT_S, Daemon, await_ready
+from tcpha.lab.node import Node
+
+RUN_DIRECTORY = Path("/run/tcpha-lab")
+
+
+class Lab:
+    """One lab, standing or not. As a context manager it takes down at the end what it brought up."""
+
+    def __init__(self, name: str = DEFAULT_NAME, *, root: Path = RUN_DIRECTORY) -> None:
+        """Raises StartError if no lab may be called `name`."""
+        self.name = addressing.check_name(name)
+        self.directory = root / name
+        """Configuration, logs and state of the nodes, one directory each."""
+        self.is_claimed = False
+        """Whether what stands, or half stands, was brought up by this very object."""
+        self._plan: Plan | None = None
+        self._documents: Path | None = None
+        self._nodes: dict[str, Node] = {}
+
+    @classmethod
+    def attach(cls, name: str = DEFAULT_NAME, *, root: Path = RUN_DIRECTORY) -> Self:
+        """A lab that another process has brought up.
+
+        Raises:
+            StartError: it does not stand.
+        """
+        lab = cls(name, root=root)
+        present = namespaces_of(lab.name)
+        if not present:
+            raise StartError(f"there is no lab {name}; bring it up: python -m tcpha.lab up --name {name}")
+        known = blueprint.read(lab.directory)
+        backends = sum(node.startswith("be") for node in present)
+        lab._assemble(known or Blueprint(max(1, backends), None, ""))
+        lab._nodes = {name: node for name, node in lab._nodes.items() if name in present}
+        return lab
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_claimed:
+            self.down()
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """By name: client, fe, be1, ..., and the switch, which holds the bridge. Empty while the lab does not stand."""
+        return self._nodes
+
+    def node(self, name: str) -> Node:
+        """One node. Raises StartError if the lab has none of that name."""
+        try:
+            return self._nodes[name]
+        except KeyError:
+            raise StartError(f"lab {self.name} has no node {name!r}, but {' '.join(self._nodes) or 'none'}") from None
+
+    @property
+    def client(self) -> Node:
+        """Where clients run."""
+        return self.node("client")
+
+    @property
+    def fe(self) -> Node:
+        """The front end."""
+        return self.node("fe")
+
+    @property
+    def backends(self) -> tuple[Node, ...]:
+        """The back ends, be1 first."""
+        return tuple(self._nodes[place.node] for place in self.plan.backends if place.node in self._nodes)
+
+    @property
+    def plan(self) -> Plan:
+        """Every address of the lab. Raises StartError while it does not stand."""
+        if self._plan is None:
+            raise StartError(f"lab {self.name} does not stand")
+        return self._plan
+
+    @property
+    def vip4(self) -> IPv4Address:
+        """The virtual IPv4 address."""
+        return self.plan.vip4
+
+    @property
+    def vip6(self) -> IPv6Address:
+        """The virtual IPv6 address."""
+        return self.plan.vip6
+
+    @property
+    def documents(self) -> Path:
+        """The directory of the documents that are served. Raises StartError where nothing is served."""
+        if self._documents is None:
+            raise StartError(f"lab {self.name} serves no documents")
+        return self._documents
+
+    def log(self, node: Node | str) -> Path:
+        """The log of a node's tcpha.fe or tcpha.be."""
+        return (self.node(node) if isinstance(node, str) else node).engine.log
+
+    def up(
+        self,
+        *,
+        backends: int = 2,
+        server: str | None = NGINX,
+        engine: bool = True,
+        settings: Settings | None = None,
+        fe_conf: Path | None = None,
+        be_conf: Path | None = None,
+        ready_limit_s: float = READY_LIMIT_S,
+    ) -> None:
+        """Bring it up, wait until everything serves, leave it running.
+
+        `server` is `nginx`, None for no server, or a command line. Without `engine` only the network and the servers
+        run; configurations are written all the same, so `node.engine.start()` works later. `fe_conf` and `be_conf`
+        take the place of what the lab generates from `settings`.
+
+        Raises:
+            StartError: it stands, or this machine cannot hold it.
+            ConfigError: `fe_conf` or `be_conf` cannot be read.
+            DaemonError: a program ended or was not ready in time. Everything is taken down again.
+        """
+        self._refuse_start(backends, server)
+        self._claim_directory()
+        try:
+            with _system_faults_named(self.name):
+                known = self._blueprint(backends, server)
+                self._build(known)
+                self._configure(known, settings or Settings(), fe_conf, be_conf)
+                self._start_servers(ready_limit_s)
+                if engine:
+                    self._start_engine(ready_limit_s)
+        except BaseException:
+            self.down()
+            raise
+
+    def leaves_traces(self) -> bool:
+        """Whether anything of it is on this machine, whoever brought it up."""
+        paths = (self.directory, documents.directory_in_memory(self.name))
+        return bool(namespaces_of(self.name)) or any(path.exists() for path in paths)
+
+    def down(self) -> None:
+        """Remove every trace of it, whatever is left of it; nothing happens if there is none.
+
+        Raises:
+            StartError: something cannot be removed.
+        """
+        with _system_faults_named(self.name):
+            present = tuple(namespaces_of(self.name).values())
+            residents.end({found for found in map(namespaces.identity, present) if found is not None})
+            for namespace in present:
+                namespaces.remove(namespace)
+            documents.remove(documents.directory_in_memory(self.name))
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self.directory)
+            if self.directory.parent == RUN_DIRECTORY:
+                with suppress(OSError):  # the directory of other labs is in there, or nothing ever was
+                    RUN_DIRECTORY.rmdir()
+        for node in self._nodes.values():
+            for daemon in node.daemons.values():
+                daemon.kill()
+        self._nodes, self._plan, self._documents = {}, None, None
+        self.is_claimed = False
+
+    def _refuse_start(self, backends: int, server: str | None) -> None:
+        addressing.plan(backends)
+        if server not in (None, NGINX):
+            programs.split_command(server)
+        if reason := obstacle(needs_nginx=server == NGINX):
+            raise StartError(reason)
+        if namespaces_of(self.name):
+            raise self._stands()
+
+    def _stands(self) -> StartError:
+        remedy = f"python -m tcpha.lab down --name {self.name}"
+        return StartError(f"lab {self.name} stands already, or remains of it do; take it down: {remedy}")
+
+    def _claim_directory(self) -> None:
+        """Two `up` of one name: one of them makes the directory."""
+        try:
+            while not self.is_claimed:
+                self.directory.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # the `down` of another lab took the parent away meanwhile
+                    self.directory.mkdir()
+                    self.is_claimed = True
+        except FileExistsError:
+            raise self._stands() from None
+        except OSError as error:
+            raise StartError(f"{self.directory} cannot be made: {error.strerror}") from error
+
+    def _blueprint(self, backends: int, server: str | None) -> Blueprint:
+        chosen = documents.choose_directory(self.name, otherwise=self.directory / "documents")
+        known = Blueprint(backends, server, "" if server is None else str(chosen))
+        known.write(self.directory)
+        return known
+
+    def _build(self, known: Blueprint) -> None:
+        # pyroute2 takes a third of a second to import, which whoever enters a lab or takes it down does not need.
+        from tcpha.lab import wiring
+
+        wiring.join(self.name, addressing.plan(known.backends).places)
+        if known.documents:
+            documents.remove(Path(known.documents))
+            documents.make(Path(known.documents))
+        self._assemble(known)
+
+    def _assemble(self, known: Blueprint) -> None:
+        """Nodes and what may run in them, as values: nothing is started."""
+        self._plan = addressing.plan(known.backends)
+        self._documents = Path(known.documents) if known.documents else None
+        for place in self._plan.places:
+            namespace = namespace_of(self.name, place.node)
+            node = Node(place.node, namespace, self.directory / place.node, place.ipv4, place.ipv6)
+            self._nodes[place.node] = node
+            if place is not self._plan.client:
+                node.daemons["engine"] = Daemon(programs.engine(node), node.enter)
+        for node in self.backends:
+            for role, program in programs.servers(node, known).items():
+                node.daemons[role] = Daemon(program, node.enter)
+        self._nodes[SWITCH] = Node(SWITCH, namespace_of(self.name, SWITCH), self.directory / SWITCH, None, None)
+
+    def _configure(self, known: Blueprint, settings: Settings, fe_conf: Path | None, be_conf: Path | None) -> None:
+        for node in self._nodes.values():
+            node.directory.mkdir()
+        secret = programs.write_secret(self.directory)
+        programs.write_front_end(self.plan, self.fe, secret, settings, fe_conf)
+        for node, place in zip(self.backends, self.plan.backends, strict=True):
+            programs.write_back_end(self.plan, node, place, secret, settings, be_conf)
+            if known.server == NGINX:
+                programs.write_nginx(node, known)
+
+    def _start_servers(self, limit_s: float) -> None:
+        roles = ("sink", "server")
+        self._launch([node.daemons[role] for node in self.backends for role in roles if role in node.daemons], limit_s)
+
+    def _start_engine(self, limit_s: float) -> None:
+        self._launch([node.engine for node in (*self.backends, self.fe)], limit_s)
+
+    @staticmethod
+    def _launch(daemons: list[Daemon], limit_s: float) -> None:
+        for daemon in daemons:
+            daemon.launch()
+        await_ready(daemons, limit_s)
+
+
+def obstacle(*, needs_nginx: bool = True) -> str | None:
+    """Why no lab can stand on this machine, in words for a person; None if one can."""
+    if reason := namespaces.fault():
+        return reason
+    if needs_nginx and nginx.find_program() is None:
+        return "nginx is not installed"
+    return None
+
+
+def namespaces_of(lab: str) -> dict[str, str]:
+    """The namespaces, by node, that a lab of this name has or left behind."""
+    found = ((addressing.split_namespace(namespace), namespace) for namespace in namespaces.names())
+    return {split[1]: namespace for split, namespace in found if split is not None and split[0] == lab}
+
+
+def standing(root: Path = RUN_DIRECTORY) -> tuple[str, ...]:
+    """Names of the labs that stand on this machine, or of which something remains, sorted."""
+    split = (addressing.split_namespace(namespace) for namespace in namespaces.names())
+    labs = {lab for lab, node in filter(None, split) if node == SWITCH}
+    with suppress(FileNotFoundError):
+        labs.update(entry.name for entry in root.iterdir() if entry.is_dir())
+    return tuple(sorted(labs))
+
+
+@contextmanager
+def _system_faults_named(lab: str) -> Iterator[None]:
+    """Turn what the kernel says into an error for a person."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"lab {lab}: {error}") from error

@@ -1,0 +1,205 @@
+"""A program that a lab keeps running in a node: start, wait until it serves, stop, kill. setns(2), setsid(2).
+
+Must not know which program it is. Its standard output and error go to a log file, its id to a file beside it, so that a
+later process can stop what an earlier one started. It leads a process group of its own: an interrupt from the terminal
+does not reach it, and a kill reaches its children.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tcpha.errors import StartError, TcphaError
+from tcpha.lab import namespaces
+from tcpha.lab.waiting import wait_until
+
+STOP_LIMIT_S = 5.0
+READY_LIMIT_S = 20.0
+_KILL_LIMIT_S = 5.0
+_TAIL_LINES = 20
+_READY = re.compile(rb"\bready\b")
+
+
+class DaemonError(TcphaError):
+    """A program of a lab ended, or did not get ready: its name, how, and the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run."""
+
+    name: str
+    """Of the log (NAME.log) and of the process id's file (NAME.pid)."""
+    arguments: Sequence[str]
+    directory: Path
+    """Where log and process id go."""
+    environment: Mapping[str, str]
+    serves: Callable[[], bool] | None = None
+    """Whether it serves; None: it does once its log has a line with the word `ready`."""
+
+
+class Daemon:
+    """One program in one node, running or not."""
+
+    def __init__(self, program: Program, enter: Callable[[], AbstractContextManager[None]]) -> None:
+        """`enter` brings the calling thread into the node."""
+        self.program = program
+        self.log = program.directory / f"{program.name}.log"
+        self._enter = enter
+        self._pid_file = program.directory / f"{program.name}.pid"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._log_offset = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs, whoever started it; else None."""
+        if self._child is not None and self._child.poll() is None:
+            return self._child.pid
+        try:
+            pid = int(self._pid_file.read_text())
+        except (OSError, ValueError):
+            return None
+        return pid if self._is_resident(pid) else None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process lives."""
+        return self.pid is not None
+
+    def start(self, limit_s: float = READY_LIMIT_S) -> None:
+        """Run it and wait until it serves.
+
+        Raises:
+            StartError: it runs already, or cannot be run.
+            DaemonError: it ended or did not get ready in time.
+        """
+        self.launch()
+        await_ready([self], limit_s)
+
+    def launch(self) -> None:
+        """Run it and return at once.
+
+        Raises:
+            StartError: it runs already, or cannot be run.
+        """
+        if self.is_running:
+            raise StartError(f"{self.program.name} runs already")
+        with self.log.open("ab") as log:
+            self._log_offset = log.seek(0, os.SEEK_END)
+            # The child is born in the node: no code runs between fork and exec, where threads make it unsafe.
+            with self._enter():
+                self._child = self._popen(log.fileno())
+        self._pid_file.write_text(f"{self._child.pid}\n")
+
+    def stop(self, limit_s: float = STOP_LIMIT_S) -> int | None:
+        """SIGTERM, and SIGKILL if it still lives after `limit_s` seconds; exit status if this process started it."""
+        pid = self.pid
+        if pid is None:
+            return None
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: self.pid != pid, limit_s)
+        return self._kill_group(pid)
+
+    def kill(self) -> int | None:
+        """SIGKILL it and its children, as a crash would; exit status if this process started it."""
+        pid = self.pid
+        return None if pid is None else self._kill_group(pid)
+
+    def restart(self, limit_s: float = READY_LIMIT_S) -> None:
+        """Stop it if it runs, start it again.
+
+        Raises:
+            StartError: it cannot be run.
+            DaemonError: it ended or did not get ready in time.
+        """
+        self.stop()
+        self.start(limit_s)
+
+    def serves(self) -> bool:
+        """Whether it is ready.
+
+        Raises:
+            DaemonError: it ended.
+        """
+        if not self.is_running:
+            raise DaemonError(self.report(f"ended{self._how()} before it was ready"))
+        if self.program.serves is not None:
+            return self.program.serves()
+        return _READY.search(self._log_since_start()) is not None
+
+    def report(self, what: str) -> str:
+        """What happened to it, for a person: node, program, `what`, the end of its log."""
+        tail = self._log_since_start().decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
+        name = f"{self.program.directory.name}: {self.program.name}"
+        return "\n".join([f"{name} {what}; the end of {self.log}:", *(f"    {line}" for line in tail)])
+
+    def _popen(self, log: int) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                self.program.arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.program.environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise StartError(f"{self.program.arguments[0]} cannot be run: {error.strerror}") from error
+
+    def _kill_group(self, pid: int) -> int | None:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        if not wait_until(lambda: self.pid != pid, _KILL_LIMIT_S):
+            raise StartError(f"{self.program.name} (process {pid}) does not end")
+        return self._child.returncode if self._child is not None and self._child.pid == pid else None
+
+    def _is_resident(self, pid: int) -> bool:
+        """Whether `pid` is still the process that was started: it lives in the node and leads its group."""
+        try:
+            with self._enter():
+                here = namespaces.own_identity()
+            return os.getpgid(pid) == pid and namespaces.identity_of_process(pid) == here
+        except OSError:
+            return False
+
+    def _how(self) -> str:
+        status = self._child.returncode if self._child is not None else None
+        if status is None:
+            return ""
+        return f" by signal {-status}" if status < 0 else f" with exit status {status}"
+
+    def _log_since_start(self) -> bytes:
+        with self.log.open("rb") as log:
+            log.seek(self._log_offset)
+            return log.read()
+
+
+def await_ready(daemons: Collection[Daemon], limit_s: float = READY_LIMIT_S) -> None:
+    """Wait until all serve.
+
+    Raises:
+        DaemonError: one ended, or was not ready within `limit_s` seconds.
+    """
+    waiting = list(daemons)
+
+    def all_serve() -> bool:
+        waiting[:] = [daemon for daemon in waiting if not daemon.serves()]
+        return not waiting
+
+    if not wait_until(all_serve, limit_s):
+        raise DaemonError(waiting[0].report(f"was not ready within {limit_s:g} s"))
+
+
+def someone_listens(enter: Callable[[], AbstractContextManager[None]]) -> bool:
+    """Whether a TCP socket listens in the node, on any port (proc_pid_net(5): state 0A)."""
+    with enter():
+        tables = [Path("/proc/thread-self/net", table).read_text() for table in ("tcp", "tcp6")]
+    return any(line.split()[3] == "0A" for table in tables for line in table.splitlines()[1:])

@@ -1,0 +1,161 @@
+"""What runs in the nodes of a lab: the engine (tcpha.fe, tcpha.be) and the servers, as `Program` values.
+
+Must not start anything: it writes the files a program reads, and says how it is run.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import secrets
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+
+import tcpha
+from tcpha.errors import ConfigError, StartError
+from tcpha.lab import configuration, nginx
+from tcpha.lab.addressing import Place, Plan
+from tcpha.lab.blueprint import NGINX, Blueprint
+from tcpha.lab.configuration import Settings
+from tcpha.lab.daemon import Program, someone_listens
+from tcpha.lab.node import Node
+
+_SOCKET_PATH_OCTETS = 107
+
+
+def write_secret(directory: Path) -> Path:
+    """Make the secret all nodes of a lab share, readable by root only; its path."""
+    path = secret_path(directory)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(configuration.secret_text(secrets.token_bytes(configuration.SECRET_OCTETS)))
+    return path
+
+
+def secret_path(directory: Path) -> Path:
+    """Where the secret of the lab with this directory is."""
+    return directory / "secret"
+
+
+def write_front_end(plan: Plan, node: Node, secret: Path, settings: Settings, file: Path | None) -> None:
+    """Write the configuration of the front end: the lab's own, or `file` completed.
+
+    Raises:
+        ConfigError: `file` cannot be read.
+    """
+    state = _state(node)
+    text = (
+        configuration.front_end(plan, secret, state, settings)
+        if file is None
+        else configuration.completed(_read(file), secret, state)
+    )
+    _engine_file(node).write_text(text)
+
+
+def write_back_end(plan: Plan, node: Node, place: Place, secret: Path, settings: Settings, file: Path | None) -> None:
+    """Write the configuration of one back end: the lab's own, or `file` completed and given the node's address.
+
+    Raises:
+        ConfigError: `file` cannot be read.
+    """
+    state = _state(node)
+    text = (
+        configuration.back_end(plan, place, secret, state, settings)
+        if file is None
+        else configuration.completed(configuration.readdressed(_read(file), place), secret, state)
+    )
+    _engine_file(node).write_text(text)
+
+
+def engine(node: Node) -> Program:
+    """How tcpha.fe or tcpha.be runs in a node: with this interpreter, from this package, whatever is installed."""
+    role = _role(node)
+    package = str(Path(tcpha.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    arguments = [sys.executable, "-m", f"tcpha.{role}", "-c", str(_engine_file(node))]
+    return Program(role, arguments, node.directory, {**os.environ, "PYTHONPATH": path})
+
+
+def servers(node: Node, blueprint: Blueprint) -> dict[str, Program]:
+    """How the servers of a back end run, by what they are to the node: `server`, and `sink` beside nginx.
+
+    A command of the user's finds the node's name in TCPHA_NODE and the documents in TCPHA_DOCUMENTS; it must stay in
+    the foreground, and serves once a TCP socket of the node listens.
+
+    Raises:
+        StartError: no nginx, or a command line that is none.
+    """
+    if blueprint.server is None:
+        return {}
+    listens = partial(someone_listens, node.enter)
+    environment = {**os.environ, "TCPHA_NODE": node.name, "TCPHA_DOCUMENTS": blueprint.documents}
+    if blueprint.server != NGINX:
+        return {"server": Program("server", split_command(blueprint.server), node.directory, environment, listens)}
+    program = nginx.find_program()
+    if program is None:
+        raise StartError("nginx is not installed")
+    arguments = nginx.command(program, node.directory, _nginx_file(node))
+    return {"sink": _sink(node), "server": Program("server", arguments, node.directory, environment, listens)}
+
+
+def write_nginx(node: Node, blueprint: Blueprint) -> None:
+    """Write the configuration of a node's nginx, and the directories it needs."""
+    (node.directory / "nginx-temporary").mkdir()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_files = nginx.OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, nginx.OPEN_FILES_WANTED)
+    text = nginx.configuration(node.name, node.directory, Path(blueprint.documents), _sink_socket(node), open_files)
+    _nginx_file(node).write_text(text)
+
+
+def split_command(line: str) -> list[str]:
+    """Words of a command line as a shell reads them, though no shell runs it.
+
+    Raises:
+        StartError: it is empty, or a quotation is open.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise StartError(f"the server command {line!r} cannot be read: {error}") from error
+    if not words:
+        raise StartError("the server command is empty")
+    return words
+
+
+def _sink(node: Node) -> Program:
+    socket = str(_sink_socket(node))
+    if len(os.fsencode(socket)) > _SOCKET_PATH_OCTETS:
+        raise StartError(f"{socket} is too long for the path of a Unix socket")
+    environment = engine(node).environment
+    return Program("sink", [sys.executable, "-m", "tcpha.lab.sink", socket], node.directory, environment)
+
+
+def _role(node: Node) -> str:
+    return "fe" if node.name == "fe" else "be"
+
+
+def _engine_file(node: Node) -> Path:
+    return node.directory / f"tcpha{_role(node)}.conf"
+
+
+def _nginx_file(node: Node) -> Path:
+    return node.directory / "nginx.conf"
+
+
+def _sink_socket(node: Node) -> Path:
+    return node.directory / "sink.socket"
+
+
+def _state(node: Node) -> Path:
+    state = node.directory / "state"
+    state.mkdir(exist_ok=True)
+    return state
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(file, None, f"cannot be read: {error}") from error

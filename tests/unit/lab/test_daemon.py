@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tcpha.errors import StartError
+from tcpha.lab.daemon import Daemon, DaemonError, Program, await_ready
+from tcpha.lab.waiting import wait_until
+
+
+class MakeDaemon(Protocol):
+    def __call__(self, script: str, *, name: str = "program") -> Daemon: ...
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path) -> Iterator[MakeDaemon]:
+    """Daemons that run a shell script outside any namespace, killed after the test."""
+    with ExitStack() as running:
+
+        def make(script: str, *, name: str = "program") -> Daemon:
+            program = Program(name, ["sh", "-c", script], tmp_path, dict(os.environ))
+            daemon = Daemon(program, nullcontext)
+            running.callback(daemon.kill)
+            return daemon
+
+        yield make
+
+
+def test_daemon_started_logs_and_serves(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("echo out; echo ready: yes >&2; exec sleep 60")
+    daemon.start(5.0)
+    assert daemon.is_running
+    assert daemon.log.read_text() == "out\nready: yes\n"
+
+
+@pytest.mark.parametrize("line", ["already", "readying", "unready"])
+def test_daemon_that_logs_another_word_is_not_ready(make_daemon: MakeDaemon, line: str) -> None:
+    daemon = make_daemon(f"echo {line}; exec sleep 60")
+    with pytest.raises(DaemonError, match=r"was not ready within 0\.2 s"):
+        daemon.start(0.2)
+
+
+def test_daemon_that_ends_early_shows_its_status_and_log(make_daemon: MakeDaemon) -> None:
+    with pytest.raises(DaemonError, match=r"ended with exit status 3 before it was ready(?s:.*)line of the log"):
+        make_daemon("echo line of the log; exit 3").start(5.0)
+
+
+def test_daemon_that_is_killed_early_shows_the_signal(make_daemon: MakeDaemon) -> None:
+    with pytest.raises(DaemonError, match="ended by signal 9 before it was ready"):
+        make_daemon("kill -9 $$").start(5.0)
+
+
+def test_daemon_running_started_again_is_refused(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("echo ready; exec sleep 60")
+    daemon.start(5.0)
+    pid = daemon.pid
+    with pytest.raises(StartError, match="runs already"):
+        daemon.start(5.0)
+    assert daemon.pid == pid
+
+
+def test_daemon_whose_program_is_absent_is_refused(tmp_path: Path) -> None:
+    daemon = Daemon(Program("program", ["/no/such/program"], tmp_path, {}), nullcontext)
+    with pytest.raises(StartError, match="/no/such/program cannot be run: No such file"):
+        daemon.start(5.0)
+    assert not daemon.is_running
+
+
+def test_daemon_stopped_may_end_in_its_own_way(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("trap 'echo bye; exit 4' TERM; echo ready; while :; do sleep 0.02; done")
+    daemon.start(5.0)
+    assert daemon.stop() == 4
+    assert not daemon.is_running
+    assert daemon.log.read_text() == "ready\nbye\n"
+    assert daemon.stop() is None
+
+
+def test_daemon_that_ignores_sigterm_is_killed(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("trap '' TERM; echo ready; while :; do sleep 0.02; done")
+    daemon.start(5.0)
+    assert daemon.stop(limit_s=0.2) == -signal.SIGKILL
+    assert not daemon.is_running
+
+
+def test_daemon_killed_takes_its_children_along(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("sleep 60 & echo $! >&2; echo ready; wait")
+    daemon.start(5.0)
+    child = int(daemon.log.read_text().split()[0])
+    assert Path(f"/proc/{child}/exe").exists()
+    assert daemon.kill() == -signal.SIGKILL
+    assert wait_until(lambda: not is_alive(child), 5.0)
+
+
+def test_daemon_restarted_waits_for_a_new_ready(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon('test -e "$0.once" && { echo second; exit 5; }; echo ready; exec sleep 60')
+    daemon.start(5.0)
+    first = daemon.pid
+    daemon.restart(5.0)
+    assert daemon.pid != first
+    assert daemon.log.read_text() == "ready\nready\n"
+
+
+def test_daemon_restarted_that_fails_is_not_taken_for_ready(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    daemon = make_daemon(f"test -e {flag} && exit 5; echo ready; exec sleep 60")
+    daemon.start(5.0)
+    flag.touch()
+    with pytest.raises(DaemonError, match="exit status 5"):
+        daemon.restart(5.0)
+
+
+def test_daemon_of_another_process_is_found_and_stopped(make_daemon: MakeDaemon) -> None:
+    started, found = make_daemon("echo ready; exec sleep 60"), make_daemon("echo never run")
+    started.start(5.0)
+    assert found.pid == started.pid
+    assert found.stop() is None
+    assert not started.is_running
+
+
+@pytest.mark.parametrize("text", ["", "x", "999999999", "-1"])
+def test_daemon_whose_record_is_damaged_is_not_running(make_daemon: MakeDaemon, tmp_path: Path, text: str) -> None:
+    daemon = make_daemon("exit")
+    (tmp_path / "program.pid").write_text(text)
+    assert daemon.pid is None
+    assert daemon.stop() is None
+
+
+def test_daemon_whose_record_names_another_process_leaves_it_alone(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    daemon = make_daemon("exit")
+    with subprocess.Popen(["sleep", "60"]) as other:  # leads no group of its own, unlike any daemon
+        try:
+            (tmp_path / "program.pid").write_text(str(other.pid))
+            assert daemon.pid is None
+            daemon.stop()
+            daemon.kill()
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+def test_await_ready_one_of_two_ends_names_it(make_daemon: MakeDaemon) -> None:
+    good, bad = make_daemon("echo ready; exec sleep 60", name="good"), make_daemon("exit 1", name="bad")
+    good.launch()
+    bad.launch()
+    with pytest.raises(DaemonError, match="bad ended with exit status 1"):
+        await_ready([good, bad], 5.0)
+
+
+def test_await_ready_with_a_question_of_its_own_asks_that(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    script = f"import pathlib, time; pathlib.Path({str(flag)!r}).touch(); time.sleep(60)"
+    daemon = Daemon(Program("p", [sys.executable, "-c", script], tmp_path, dict(os.environ), flag.exists), nullcontext)
+    try:
+        daemon.start(10.0)
+        assert flag.exists()
+    finally:
+        daemon.kill()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False

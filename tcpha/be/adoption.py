@@ -20,9 +20,13 @@ from tcpha.finished import full_period
 from tcpha.flowtable import FlowTable
 from tcpha.proto.ip import key_addresses, key_ports
 from tcpha.proto.messages import Adopted, Closed, Handoff, Reason, Refused
-from tcpha.proto.seqnum import SeqNum, seq_add, seq_le
+from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le
 from tcpha.proto.tcp import ACK, RST, SYN, Segment, encode_segment
 from tcpha.rules import Endpoint
+
+PLAUSIBLE_OCTETS = 1 << 20
+"""How far the server's first acknowledgement may lie from what was injected; a packet of another connection lies
+anywhere."""
 
 _NOTHING: tuple[Action, ...] = ()
 
@@ -84,13 +88,14 @@ class Adoption:
             return self._on_syn_ack(flow, flow.handoff, segment)
         if answer is Answer.NO_LISTENER:
             return self._give_up(flow, flow.handoff, Reason.NO_LISTENER, reset=False)
-        if flow.replay.clearing:
+        if flow.replay.clearing or not segment.flags & ACK:
             return _NOTHING
         flow.replay.clearing = True
-        # Its own acknowledgement number is the one RST it must believe (RFC 5961, 3.2); what that does not end,
-        # socket diagnostics does.
+        # Its own acknowledgement number is the one RST it must believe (RFC 5961, 3.2); what that does not end, socket
+        # diagnostics does. A socket in SYN-RECEIVED is spared: it may be ours, and this packet one of the connection
+        # before, which was still on its way out when the SYN was played.
         reset = encode_segment(flow.key, segment.seg_ack, SeqNum(0), RST, 0)
-        return (Inject(reset), ClearTuple(flow.key, embryonic=True))
+        return (Inject(reset), ClearTuple(flow.key, embryonic=False))
 
     def on_cleared(self, flow: Flow) -> Sequence[Action]:
         """The four-tuple is free: play the SYN (again)."""
@@ -112,8 +117,9 @@ class Adoption:
         self._table.deadlines.set(flow, min(now + wait, replay.give_up_at))
         if flow.state is FlowState.ACK_SENT:
             return (Inject(first_segment(flow, handoff, flow.server_tsval)),)
-        # Hosts answer strange SYNs at a limited rate: silence, too, may mean that another socket is in the way.
-        return (ClearTuple(flow.key, embryonic=False),)
+        # Hosts answer strange SYNs at a limited rate: silence, too, may mean that another socket is in the way; after
+        # the second silence even one that is in SYN-RECEIVED, from a replay nobody remembers.
+        return (ClearTuple(flow.key, embryonic=replay.attempts > 1),)
 
     def _objection(self, flow: Flow | None, handoff: Handoff, period: int) -> Reason | None:
         key = handoff.identity.key
@@ -158,12 +164,19 @@ class Adoption:
         return actions
 
     def _on_first_acknowledgement(self, flow: Flow, handoff: Handoff, segment: Segment) -> Sequence[Action]:
-        """The server's TCP speaks from an established connection."""
+        """The server's TCP speaks from an established connection, if the packet fits to what was injected."""
         if segment.flags & SYN:
-            return _NOTHING  # its SYN-ACK again: the injected ACK was not taken yet
+            known = segment.seg_seq == flow.server_iss  # its SYN-ACK again: the injected ACK was not taken yet
+            return _NOTHING if known else self._play_again(flow)
         wanted = seq_add(flow.identity.irs, 1 + bool(handoff.octets))
-        if not segment.flags & RST and not (segment.flags & ACK and seq_le(wanted, segment.seg_ack)):
-            return _NOTHING
+        fits = (
+            segment.flags & ACK
+            and 0 <= seq_diff(segment.seg_seq, seq_add(flow.server_iss, 1)) < PLAUSIBLE_OCTETS
+            and 0 <= seq_diff(segment.seg_ack, wanted) < PLAUSIBLE_OCTETS
+        )
+        if not fits:
+            refuted = segment.flags & RST and segment.seg_seq == seq_add(flow.server_iss, 1)
+            return self._play_again(flow) if refuted else _NOTHING
         self._counters.adopted += 1
         flow.state = FlowState.ADOPTED
         flow.handoff = flow.replay = None
@@ -176,6 +189,12 @@ class Adoption:
         if flow.owed is not None and seq_le(flow.owed, flow.rcv_nxt):
             flow.owed = None
         return (Send(flow.frontend, Adopted(flow.identity, flow.rcv_nxt)),)
+
+    def _play_again(self, flow: Flow) -> Sequence[Action]:
+        """The SYN-ACK that was answered is of no socket any more: start over. The replay's time limit still holds."""
+        flow.state = FlowState.SYN_SENT
+        flow.translation, flow.arriving, flow.leaving = None, (), ()
+        return (ClearTuple(flow.key, embryonic=True),)
 
     def _refusal(self, frontend: Endpoint, handoff: Handoff, reason: Reason) -> Sequence[Action]:
         self._counters.refused += 1

@@ -150,7 +150,10 @@ class RuleSet:
                 self.timeouts += 1
                 continue
             if found is not None:
-                return next((Choice(server, index) for server in servers if server.addr not in excluding), None)
+                for server in servers:
+                    if server.addr not in excluding:
+                        return Choice(server, index)
+                return None
         return None
 
 

@@ -17,7 +17,7 @@ from typing import assert_never
 
 from tcpha.errors import HandoffAuthError, HandoffFormatError, HandoffVersionError, TruncatedError
 from tcpha.proto.cookie import NO_WINDOW_SCALE, Agreement
-from tcpha.proto.ip import KEY_OCTETS_IPV4, KEY_OCTETS_IPV6, ConnectionKey
+from tcpha.proto.ip import KEY_OCTETS_IPV4, KEY_OCTETS_IPV6, ConnectionKey, key_ports
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import (
     Adopted,
@@ -46,8 +46,10 @@ FIXED_OCTETS = 60
 HEADER_OCTETS_IPV4 = FIXED_OCTETS + 8
 HEADER_OCTETS_IPV6 = FIXED_OCTETS + 32
 ACKNOWLEDGED_TLV_OCTETS = 8
-FLOWS_A_MESSAGE = 24
-"""Identities one CLOSED, FLOWS? or FLOWS carries at most: 24 of IPv6 fit into 1280 octets, the least MTU of IPv6."""
+FLOWS_A_MESSAGE = 19
+"""Flows one CLOSED, FLOWS? or FLOWS carries at most: 19 of IPv6 fit into a header of 1020 octets."""
+SERVERS_A_MESSAGE = 37
+"""Servers one STATUS carries at most: 37 of IPv6 fit into a header of 1020 octets."""
 
 _PURPOSE = b"tcpha handoff"
 _FIXED = struct.Struct("!16sHBBBBBBHHHHIIIIIIHH")
@@ -111,7 +113,10 @@ class Envelope:
     epoch: int
     """The epoch the receiver keeps for the sender, 0 if unknown."""
     sequence: int
-    """Counts the sender's messages to this receiver under this epoch."""
+    """Grows with each message of the sender to this receiver."""
+
+
+_NO_IDENTITY = Identity(ConnectionKey(bytes(KEY_OCTETS_IPV4)), SeqNum(0), SeqNum(0))
 
 
 @dataclass(slots=True)
@@ -119,7 +124,7 @@ class _Body:
     """What differs between messages, before it is laid out."""
 
     type: int
-    identity: Identity | None = None
+    identity: Identity = _NO_IDENTITY
     flags: int = 0
     scales: int = 0
     mss: int = 0
@@ -143,26 +148,26 @@ class HandoffCodec:
 
     def encode(self, envelope: Envelope, message: Message) -> bytes:
         """Return the sealed datagram. Raises: ValueError for a value that does not fit its field."""
-        body = _body(message)
-        identity = body.identity
-        key = identity.key if identity else ConnectionKey(bytes(KEY_OCTETS_IPV4))
+        try:
+            covered = self._lay_out(envelope, _body(message))
+        except (struct.error, OverflowError) as error:
+            raise ValueError(str(error)) from None
+        return self._tag(self._signing, covered) + covered
+
+    def _lay_out(self, envelope: Envelope, body: _Body) -> bytes:
+        """Return everything that the tag covers."""
+        identity, key = body.identity, body.identity.key
         flags = body.flags | (Flag.IPV6 if len(key) == KEY_OCTETS_IPV6 else 0)
         fields = b"".join(map(_encode_field, body.fields)) if body.fields else b""
         words = (FIXED_OCTETS + len(key) - 4 + len(fields)) >> 2
         if words > 0xFF:
             raise ValueError("message header over 1020 octets")
-        client_port, vip_port = struct.unpack_from("!HH", key, len(key) - 4)
-        try:
-            fixed = _FIXED.pack(
-                b"", MAGIC, VERSION, body.type, words, flags, body.scales, self._signing,
-                envelope.sender, body.mss, body.window, body.period, envelope.epoch, envelope.sequence,
-                identity.irs if identity else 0, identity.iss if identity else 0,
-                body.tsval_sent, body.tsval_client, client_port, vip_port,
-            )  # fmt: skip
-        except struct.error as error:
-            raise ValueError(str(error)) from None
-        covered = b"".join((fixed[TAG_OCTETS:], key[:-4], fields, body.octets))
-        return self._tag(self._signing, covered) + covered
+        fixed = _FIXED.pack(
+            b"", MAGIC, VERSION, body.type, words, flags, body.scales, self._signing,
+            envelope.sender, body.mss, body.window, body.period, envelope.epoch, envelope.sequence,
+            identity.irs, identity.iss, body.tsval_sent, body.tsval_client, *_ports(key),
+        )  # fmt: skip
+        return b"".join((fixed[TAG_OCTETS:], key[:-4], fields, body.octets))
 
     def decode(self, datagram: bytes) -> tuple[Envelope, Message]:
         """Open a datagram.
@@ -193,7 +198,10 @@ class HandoffCodec:
             type_number, Identity(key, SeqNum(irs), SeqNum(iss)), flags, scales, mss, window, period,
             tsval_sent, tsval_client, fields, datagram[header_end:],
         )  # fmt: skip
-        return Envelope(sender, epoch, sequence), _DECODERS[type_number](body)
+        try:
+            return Envelope(sender, epoch, sequence), _DECODERS[type_number](body)
+        except ValueError as error:  # a number that its enumeration does not know
+            raise HandoffFormatError(str(error)) from None
 
     def _tag(self, key_number: int, covered: bytes) -> bytes:
         hashed = self._states[key_number].copy()
@@ -256,15 +264,15 @@ def _handoff_body(message: Handoff) -> _Body:
     )
     acknowledged = message.acknowledged
     return _Body(
-        Type.HANDOFF, message.identity, flags, (client or 0) << 4 | (promised or 0), agreement.mss, message.window,
+        Type.HANDOFF, message.identity, flags, _scale(client) << 4 | _scale(promised), agreement.mss, message.window,
         message.period & 0xFFFF, message.tsval_sent or 0, message.tsval_client,
         () if acknowledged is None else ((Tlv.ACKNOWLEDGED, _U32.pack(acknowledged)),), message.octets,
     )  # fmt: skip
 
 
 def _status_body(message: Status) -> _Body:
-    if len(message.digest) != 16:
-        raise ValueError("a digest has 16 octets")
+    if len(message.digest) != 16 or any(len(each.address) not in (4, 16) for each in message.servers):
+        raise ValueError("a digest has 16 octets, an address 4 or 16")
     fields = [
         (Tlv.NONCE, message.nonce.to_bytes(8, "big")),
         (Tlv.EPOCH, _U32.pack(message.epoch)),
@@ -272,10 +280,16 @@ def _status_body(message: Status) -> _Body:
         (Tlv.DIGEST, message.digest),
     ]
     if (stack := message.capabilities) is not None:
-        scale = NO_WINDOW_SCALE if stack.window_scale is None else stack.window_scale
+        scale = NO_WINDOW_SCALE if stack.window_scale is None else _scale(stack.window_scale)
         fields.append((Tlv.CAPABILITIES, _CAPABILITIES.pack(scale, stack.sack | stack.timestamps << 1, stack.mss)))
     fields += [(Tlv.SERVER, _SERVER.pack(each.state, each.port) + each.address) for each in message.servers]
     return _Body(Type.STATUS, fields=tuple(fields))
+
+
+def _scale(shift_count: int | None) -> int:
+    if shift_count is not None and not 0 <= shift_count <= MAX_WINDOW_SCALE:
+        raise ValueError(f"window scale {shift_count}")
+    return shift_count or 0
 
 
 def _encode_key(key: ConnectionKey) -> bytes:
@@ -283,8 +297,13 @@ def _encode_key(key: ConnectionKey) -> bytes:
 
 
 def _encode_identity(identity: Identity) -> bytes:
-    ports = struct.unpack_from("!HH", identity.key, len(identity.key) - 4)
-    return _IDENTITY.pack(identity.irs, identity.iss, *ports) + identity.key[:-4]
+    return _IDENTITY.pack(identity.irs, identity.iss, *_ports(identity.key)) + identity.key[:-4]
+
+
+def _ports(key: ConnectionKey) -> tuple[int, int]:
+    if len(key) not in (KEY_OCTETS_IPV4, KEY_OCTETS_IPV6):
+        raise ValueError(f"a connection key of {len(key)} octets")
+    return key_ports(key)
 
 
 # --- bodies to values
@@ -297,17 +316,24 @@ def _decode_identity(value: bytes) -> Identity:
     return Identity(ConnectionKey(value[_IDENTITY.size :] + value[8:12]), SeqNum(irs), SeqNum(iss))
 
 
-def _identity(body: _Body) -> Identity:
-    if body.identity is None:
-        raise HandoffFormatError("no identity")
-    return body.identity
+def _flows(body: _Body, number: Tlv) -> tuple[Identity, ...]:
+    return tuple(_decode_identity(value) for kind, value in body.fields if kind == number)
+
+
+def _optional(body: _Body, number: Tlv, octets: int) -> bytes | None:
+    for kind, value in body.fields:
+        if kind == number:
+            if len(value) != octets:
+                raise HandoffFormatError(f"{number.name} of {len(value)} octets")
+            return value
+    return None
 
 
 def _required(body: _Body, number: Tlv, octets: int) -> bytes:
-    for kind, value in body.fields:
-        if kind == number and len(value) == octets:
-            return value
-    raise HandoffFormatError(f"{Type(body.type).name} without {number.name} of {octets} octets")
+    value = _optional(body, number, octets)
+    if value is None:
+        raise HandoffFormatError(f"{Type(body.type).name} without {number.name}")
+    return value
 
 
 def _decode_handoff(body: _Body) -> Handoff:
@@ -315,9 +341,9 @@ def _decode_handoff(body: _Body) -> Handoff:
     scaled = bool(flags & Flag.WINDOW_SCALE)
     if scaled and max(body.scales >> 4, body.scales & 15) > MAX_WINDOW_SCALE:
         raise HandoffFormatError("window scale 15", 22)
-    acknowledged = next((value for kind, value in body.fields if kind == Tlv.ACKNOWLEDGED and len(value) == 4), None)
+    acknowledged = _optional(body, Tlv.ACKNOWLEDGED, 4) if body.fields else None
     return Handoff(
-        _identity(body),
+        body.identity,
         Agreement(body.mss, body.scales >> 4 if scaled else None, bool(flags & Flag.SACK)),
         body.scales & 15 if scaled else None,
         body.window,
@@ -330,58 +356,24 @@ def _decode_handoff(body: _Body) -> Handoff:
     )
 
 
-def _decode_adopted(body: _Body) -> Adopted:
-    return Adopted(_identity(body), SeqNum(_U32.unpack(_required(body, Tlv.RCV_NXT, 4))[0]))
-
-
-def _decode_refused(body: _Body) -> Refused:
-    number = _required(body, Tlv.REASON, 1)[0]
-    try:
-        return Refused(_identity(body), Reason(number))
-    except ValueError:
-        raise HandoffFormatError(f"reason {number}") from None
-
-
-def _decode_moved(body: _Body) -> Moved:
-    return Moved(_identity(body), int.from_bytes(_required(body, Tlv.OWNER, 2), "big"))
-
-
-def _decode_closed(body: _Body) -> Closed:
-    return Closed(tuple(_decode_identity(value) for kind, value in body.fields if kind == Tlv.FLOW))
-
-
-def _decode_flows_query(body: _Body) -> FlowsQuery:
-    return FlowsQuery(tuple(_decode_identity(value).key for kind, value in body.fields if kind == Tlv.FLOW))
-
-
-def _decode_flows(body: _Body) -> Flows:
-    return Flows(
-        tuple(_decode_identity(value) for kind, value in body.fields if kind == Tlv.FLOW),
-        tuple(_decode_identity(value).key for kind, value in body.fields if kind == Tlv.ABSENT),
+def _decode_status(body: _Body) -> Status:
+    state, flows = _STATE.unpack(_required(body, Tlv.STATE, _STATE.size))
+    stack = _optional(body, Tlv.CAPABILITIES, _CAPABILITIES.size)
+    return Status(
+        int.from_bytes(_required(body, Tlv.NONCE, 8), "big"),
+        _U32.unpack(_required(body, Tlv.EPOCH, 4))[0],
+        NodeState(state),
+        flows,
+        _required(body, Tlv.DIGEST, 16),
+        None if stack is None else _decode_capabilities(stack),
+        tuple(_decode_server(value) for kind, value in body.fields if kind == Tlv.SERVER),
     )
 
 
-def _decode_status(body: _Body) -> Status:
-    state, flows = _STATE.unpack(_required(body, Tlv.STATE, _STATE.size))
-    stack = next((value for kind, value in body.fields if kind == Tlv.CAPABILITIES), None)
-    try:
-        return Status(
-            int.from_bytes(_required(body, Tlv.NONCE, 8), "big"),
-            _U32.unpack(_required(body, Tlv.EPOCH, 4))[0],
-            NodeState(state),
-            flows,
-            _required(body, Tlv.DIGEST, 16),
-            None if stack is None else _decode_capabilities(stack),
-            tuple(_decode_server(value) for kind, value in body.fields if kind == Tlv.SERVER),
-        )
-    except ValueError as error:
-        raise HandoffFormatError(str(error)) from None
-
-
 def _decode_capabilities(value: bytes) -> Capabilities:
-    if len(value) != _CAPABILITIES.size:
-        raise HandoffFormatError(f"capabilities of {len(value)} octets")
     scale, flags, mss = _CAPABILITIES.unpack(value)
+    if scale > NO_WINDOW_SCALE:
+        raise HandoffFormatError(f"window scale {scale}")
     return Capabilities(None if scale == NO_WINDOW_SCALE else scale, bool(flags & 1), bool(flags & 2), mss)
 
 
@@ -394,11 +386,11 @@ def _decode_server(value: bytes) -> Server:
 
 _DECODERS: dict[int, Callable[[_Body], Message]] = {
     Type.HANDOFF: _decode_handoff,
-    Type.ADOPTED: _decode_adopted,
-    Type.REFUSED: _decode_refused,
-    Type.MOVED: _decode_moved,
-    Type.CLOSED: _decode_closed,
+    Type.ADOPTED: lambda body: Adopted(body.identity, SeqNum(_U32.unpack(_required(body, Tlv.RCV_NXT, 4))[0])),
+    Type.REFUSED: lambda body: Refused(body.identity, Reason(_required(body, Tlv.REASON, 1)[0])),
+    Type.MOVED: lambda body: Moved(body.identity, int.from_bytes(_required(body, Tlv.OWNER, 2), "big")),
+    Type.CLOSED: lambda body: Closed(_flows(body, Tlv.FLOW)),
     Type.STATUS: _decode_status,
-    Type.FLOWS_QUERY: _decode_flows_query,
-    Type.FLOWS: _decode_flows,
+    Type.FLOWS_QUERY: lambda body: FlowsQuery(tuple(each.key for each in _flows(body, Tlv.FLOW))),
+    Type.FLOWS: lambda body: Flows(_flows(body, Tlv.FLOW), tuple(each.key for each in _flows(body, Tlv.ABSENT))),
 }

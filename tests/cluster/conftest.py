@@ -5,17 +5,22 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from tcpha.lab import namespaces
 from tcpha.lab.blueprint import NGINX
 from tcpha.lab.cluster import Lab, obstacle
 from tcpha.lab.configuration import Settings
+from tests.cluster import engine_sight, host_state
+from tests.cluster.conversation import FAMILIES, Family
 
 _numbers = itertools.count(1)
+_with_engine: list[Lab] = []
+"""Labs that stand, and whose engine runs or ran."""
 
 
 class MakeLab(Protocol):
@@ -51,11 +56,17 @@ def lab_name(_machine: None) -> Iterator[str]:
     Lab(name).down()
 
 
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    """Both families in turn."""
+    chosen: Family = request.param
+    return chosen
+
+
 @pytest.fixture(scope="session")
 def lab(_machine: None) -> Iterator[Lab]:
     """A standing lab as `up` makes it: two back ends, nginx, the engine."""
-    with Lab(unique_name()) as standing:
-        standing.up()
+    with engine_lab() as standing:
         yield standing
 
 
@@ -86,3 +97,38 @@ def make_lab(_machine: None) -> Iterator[MakeLab]:
             return lab
 
         yield make
+
+
+@contextmanager
+def engine_lab(
+    settings: Settings | None = None, *, server: str | None = NGINX, engine: bool = True
+) -> Iterator[Lab]:
+    """A lab for the tests of a file. At its end no engine may have counted a fault."""
+    with Lab(unique_name()) as standing:
+        standing.up(settings=settings, server=server, engine=engine)
+        _with_engine.append(standing)
+        try:
+            yield standing
+            assert engine_sight.faults(standing) == []
+        finally:
+            _with_engine.remove(standing)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _faultless() -> Iterator[None]:
+    """After every file: no engine of a standing lab has counted a fault or logged an error."""
+    yield
+    found = [f"{standing.name}: {fault}" for standing in _with_engine for fault in engine_sight.faults(standing)]
+    assert found == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _machine_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever the tests did: the machine's own network is afterwards as before, and no namespace of ours is left."""
+    if obstacle():
+        yield
+        return
+    before = host_state.of_machine()
+    yield
+    assert host_state.of_machine() == before
+    assert [name for name in namespaces.names() if name.startswith(f"t{os.getpid()}n")] == []

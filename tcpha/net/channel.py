@@ -1,0 +1,124 @@
+"""The UDP socket on which front ends and back ends talk: one message, one datagram, never fragmented.
+
+Knows nothing of the messages. A datagram that cannot be sent or that an ICMP error answers is counted, not raised: the
+protocol above repeats. udp(7); SO_TIMESTAMPNS as in the kernel's Documentation/networking/timestamping.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from ipaddress import IPv4Address, IPv6Address
+
+from tcpha.errors import StartError
+from tcpha.net import clock
+
+_SO_RCVBUFFORCE = 33
+_SO_TIMESTAMPNS = 35  # also the type of the control message; its value is a struct timespec
+_TIMESPEC = struct.Struct("@ll")
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
+_DATAGRAM_OCTETS = 1 << 16
+_CONTROL_OCTETS = 64
+
+
+class Channel:
+    """A UDP socket bound to one address and port. Wait for `fileno()` to become readable, then call `read()`.
+
+    `read` and `send` raise nothing: `errors` counts failures by the name of the error (EMSGSIZE: larger than the path's
+    MTU; ECONNREFUSED, EHOSTUNREACH: an ICMP error or an address that does not answer; EAGAIN: the send buffer is full).
+    """
+
+    def __init__(
+        self,
+        addr: IPv4Address | IPv6Address,
+        port: int,
+        *,
+        mark: int | None = None,
+        receive_buffer_octets: int = 8 << 20,
+    ) -> None:
+        """Bind in the network namespace of the calling thread; `mark` is the firewall mark of what is sent.
+
+        Raises: StartError if the port is in use, the address is none of this host, or a right is missing.
+        """
+        self.errors: dict[str, int] = {}
+        self._buffer = memoryview(bytearray(_DATAGRAM_OCTETS))
+        name = f"[{addr}]:{port}" if addr.version == 6 else f"{addr}:{port}"
+        family = socket.AF_INET if addr.version == 4 else socket.AF_INET6
+        try:
+            self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            raise StartError(f"{name} cannot be opened: {error}") from error
+        try:
+            self._set_options(family, receive_buffer_octets)
+            if mark is not None:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            self._socket.bind((str(addr), port))
+        except OSError as error:
+            self._socket.close()
+            raise StartError(_explain(name, addr, error)) from error
+
+    def fileno(self) -> int:
+        """Return the file descriptor that becomes readable when datagrams wait."""
+        return self._socket.fileno()
+
+    def read(self, burst: int = 256) -> list[tuple[bytes, tuple[str, int], float]]:
+        """Return at most `burst` waiting datagrams: octets, source address and port, age in seconds.
+
+        The age counts from the kernel's receipt and is never negative.
+        """
+        datagrams: list[tuple[bytes, tuple[str, int], float]] = []
+        buffers = (self._buffer,)
+        for _ in range(burst):
+            try:
+                length, control, _, source = self._socket.recvmsg_into(buffers, _CONTROL_OCTETS)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._count(error)
+                continue
+            age_s = 0.0
+            if control:
+                seconds, nanoseconds = _TIMESPEC.unpack_from(control[0][2])
+                age_s = max(0.0, clock.utc() - seconds - nanoseconds / 1e9)
+            datagrams.append((bytes(self._buffer[:length]), source[:2], age_s))
+        return datagrams
+
+    def send(self, datagram: bytes, to: tuple[str, int]) -> None:
+        """Send one datagram to an address and port, without waiting."""
+        try:
+            self._socket.sendto(datagram, to)
+        except OSError as error:
+            self._count(error)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _set_options(self, family: socket.AddressFamily, receive_buffer_octets: int) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer_octets)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_octets)
+        if family == socket.AF_INET:
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+        else:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
+
+    def _count(self, error: OSError) -> None:
+        name = errno.errorcode.get(error.errno or errno.EINVAL, str(error.errno))
+        self.errors[name] = self.errors.get(name, 0) + 1
+
+
+def _explain(name: str, addr: IPv4Address | IPv6Address, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{name} is in use"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{name} cannot be bound: {addr} is no address of this host"
+    if error.errno == errno.EACCES:
+        return f"{name} cannot be bound: the right CAP_NET_BIND_SERVICE is missing"
+    if error.errno == errno.EPERM:
+        return f"{name}: datagrams cannot be marked: the right CAP_NET_ADMIN is missing"
+    return f"{name} cannot be opened: {error}"

@@ -1,0 +1,377 @@
+"""Everything a process puts on its host, and its removal: addresses, rules, kernel settings.
+
+What is about to be changed is first written to a file, with what was there before. So whoever comes next, after a stop
+or a kill, can undo it and knows the true originals. The order: rules before addresses (else the kernel itself would
+answer the first packets), settings before addresses (else a back end would answer ARP); removal the other way round.
+Knows nothing of packets. A host is afterwards as before: addresses, iptables-save, sysctls.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Literal
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from tcpha.errors import EdgeError, StartError, TcphaError
+from tcpha.net import firewall, link, sysctl
+
+_SO_NETNS_COOKIE = 71
+_IFA_F_NODAD = 0x02
+_FOREVER_S = 0xFFFFFFFF
+_GONE = (errno.ENODEV, errno.EADDRNOTAVAIL)  # the interface or the address went away by itself
+
+# arp_ignore 1, 2 and 8 keep an address of lo to ourselves; 0 and 3 answer for it.
+_ARP_IGNORE_SILENT = ("1", "2", "8")
+
+_log = logging.getLogger(__name__)
+
+Role = Literal["fe", "be"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a process needs on its host.
+
+    iface: the interface that faces clients and peers. vaddrs, vports: the virtual addresses and their ports. queue:
+    NFQUEUE number of arriving packets; a back end's leaving packets go to the next one. mark: firewall mark of
+    packets that the process makes. icmp_errors: queue ICMP errors for the virtual addresses too.
+    """
+
+    iface: str
+    vaddrs: tuple[IPv4Address | IPv6Address, ...]
+    vports: tuple[int, ...]
+    queue: int
+    mark: int
+    icmp_errors: bool = False
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is ours on the host, as the state file holds it.
+
+    host: boot and network namespace that this is true of. addresses: [interface, address]. sysctls: name -> original.
+    tables: family -> table -> chains before us, None without the table. merging: interfaces whose LRO we switched off.
+    """
+
+    host: str
+    addresses: list[list[str]] = field(default_factory=list)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, dict[str, list[str] | None]] = field(default_factory=dict)
+    merging: list[str] = field(default_factory=list)
+
+
+class Footprint:
+    """The changes that one process, in the role of a front end or a back end, makes to its host.
+
+    `state_dir` holds footprint-ROLE.json while anything is installed, also after a kill, and a lock that one process
+    holds at a time. All calls act on the network namespace of the calling thread, and none may be made from a coroutine
+    (pyroute2 runs an event loop of its own inside them).
+    """
+
+    def __init__(self, role: Role, state_dir: Path) -> None:
+        self._role: Role = role
+        self._state_dir = state_dir
+        self._file = state_dir / f"footprint-{role}.json"
+        self._lock: int | None = None
+
+    def install(self, plan: Plan) -> None:
+        """Put everything in place, and take away what an earlier run left that is not in the plan. Idempotent.
+
+        What is still right stays untouched meanwhile, so connections that outlived their process go on.
+
+        Raises: StartError with everything of ours removed again.
+        """
+        if not _exists(plan.iface):
+            raise StartError(f"there is no interface {plan.iface}")
+        self._take_lock()
+        try:
+            record = self._load()
+            self._drop_unplanned(record, plan)
+            self._switch_merging_off(record, plan.iface)
+            self._install_rules(record, plan)
+            if self._role == "be":
+                self._silence_arp(record, plan)
+            self._add_addresses(record, plan)
+        except BaseException as error:
+            self._undo_failed_install()
+            if isinstance(error, (TcphaError, OSError)):
+                raise StartError(str(error)) from error
+            raise
+
+    def remove(self) -> None:
+        """Take away everything of ours, also what an earlier run left. Idempotent.
+
+        Raises: EdgeError if something could not be taken away: the state file then still names it. StartError if
+        another process of this role holds the state directory.
+        """
+        if self._lock is None and not self._state_dir.exists():
+            firewall.remove(self._role)
+            return
+        self._take_lock()
+        record = self._load()
+        faults: list[str] = []
+        for iface, addr in list(record.addresses):
+            with _collecting(faults):
+                self._remove_address(record, iface, addr)
+        with _collecting(faults):
+            firewall.remove(self._role)
+            self._tidy_tables(record)
+        settings = self._sysctls(record)
+        for name in list(record.sysctls):
+            with _collecting(faults):
+                settings.restore(name)
+        for iface in list(record.merging):
+            with _collecting(faults):
+                self._switch_merging_on(record, iface)
+        if faults:
+            self._save(record)
+            raise EdgeError("not everything could be removed: " + "; ".join(faults))
+        self._file.unlink(missing_ok=True)
+        self._release_lock()
+
+    def release(self) -> None:
+        """Let go of the state directory and leave everything in place for the next start."""
+        self._release_lock()
+
+    # the steps
+
+    def _drop_unplanned(self, record: _Record, plan: Plan) -> None:
+        planned = {(self._holder(addr, plan.iface), str(addr)) for addr in plan.vaddrs}
+        for iface, addr in list(record.addresses):
+            if (iface, addr) not in planned:
+                self._remove_address(record, iface, addr)
+        settings = self._sysctls(record)
+        for name in list(record.sysctls):
+            if f"/{plan.iface}/" not in name:
+                settings.restore(name)
+        for iface in list(record.merging):
+            if iface != plan.iface:
+                self._switch_merging_on(record, iface)
+        self._save(record)
+
+    def _switch_merging_off(self, record: _Record, iface: str) -> None:
+        if link.merges_on_receive(iface):
+            record.merging.append(iface)
+            self._save(record)
+            link.set_merges_on_receive(iface, False)
+
+    def _switch_merging_on(self, record: _Record, iface: str) -> None:
+        if _exists(iface):
+            link.set_merges_on_receive(iface, True)
+        record.merging.remove(iface)
+
+    def _install_rules(self, record: _Record, plan: Plan) -> None:
+        if self._role == "fe":
+            rules = firewall.front_end_rules(plan.vaddrs, plan.vports, plan.queue, icmp_errors=plan.icmp_errors)
+        else:
+            rules = firewall.back_end_rules(
+                plan.vaddrs, plan.vports, plan.queue, plan.queue + 1, plan.mark, icmp_errors=plan.icmp_errors
+            )
+        for family in firewall.FAMILIES:
+            tables = {rule.table for rule in rules if rule.family == family}
+            if not tables:
+                continue
+            now = firewall.tables_in_kernel(family)
+            known = record.tables.setdefault(str(family), {})
+            others = self._tables_of_other_role(record.host).get(str(family), {})
+            for table in tables - set(known):
+                # A table that the other role's process made on this host is ours to remove as well: the last one does.
+                chains = now.get(table)
+                known[table] = others[table] if table in others else None if chains is None else sorted(chains)
+        self._save(record)
+        firewall.replace(self._role, rules)
+
+    def _tidy_tables(self, record: _Record) -> None:
+        for family, before in list(record.tables.items()):
+            firewall.tidy(int(family), before)
+            del record.tables[family]
+
+    def _silence_arp(self, record: _Record, plan: Plan) -> None:
+        """Keep the interface from answering ARP for addresses of lo, and from asking in their name.
+
+        The kernel takes the greater of an interface's value and that of "all", so setting the interface's is enough,
+        unless the value of "all" is one that answers.
+        """
+        if all(addr.version == 6 for addr in plan.vaddrs):
+            return  # neighbour discovery never answers for addresses of lo
+        settings = self._sysctls(record)
+        ignore, announce = f"ipv4/conf/{plan.iface}/arp_ignore", f"ipv4/conf/{plan.iface}/arp_announce"
+        if sysctl.read(ignore) not in _ARP_IGNORE_SILENT:
+            settings.change(ignore, "1")
+        settings.change(announce, "2")
+        effective = max(int(sysctl.read(ignore)), int(sysctl.read("ipv4/conf/all/arp_ignore")))
+        if str(effective) not in _ARP_IGNORE_SILENT:
+            raise StartError(
+                f"net.ipv4.conf.all.arp_ignore = {effective} makes this host answer ARP for its addresses on lo"
+            )
+
+    def _add_addresses(self, record: _Record, plan: Plan) -> None:
+        with IPRoute() as route:
+            held = _held(route)
+            for addr in plan.vaddrs:
+                holder = self._holder(addr, plan.iface)
+                ifaces = held.get(addr, set())
+                if self._role == "be" and ifaces - {holder}:
+                    raise StartError(f"{addr} is on {min(ifaces - {holder})}: a back end must hold it on lo only")
+                # IPv4 answers ARP for an address on any interface; IPv6 only for one on the interface itself.
+                if holder in ifaces or (addr.version == 4 and ifaces):
+                    continue
+                if [holder, str(addr)] not in record.addresses:
+                    record.addresses.append([holder, str(addr)])
+                    self._save(record)
+                _add_address(route, holder, addr)
+
+    def _remove_address(self, record: _Record, iface: str, addr: str) -> None:
+        if _exists(iface):
+            prefix = 32 if ip_address(addr).version == 4 else 128
+            try:
+                with IPRoute() as route:
+                    route.addr("del", index=socket.if_nametoindex(iface), address=addr, prefixlen=prefix)
+            except (NetlinkError, OSError) as error:
+                if not isinstance(error, NetlinkError) or error.code not in _GONE:
+                    raise EdgeError(f"{addr} cannot be taken off {iface}: {error}") from error
+        record.addresses.remove([iface, addr])
+
+    def _holder(self, addr: IPv4Address | IPv6Address, iface: str) -> str:
+        """Return the interface for a virtual address: lo, unless it must answer neighbour discovery."""
+        return iface if self._role == "fe" and addr.version == 6 else "lo"
+
+    def _undo_failed_install(self) -> None:
+        try:
+            self.remove()
+        except TcphaError as error:
+            _log.error("after a failed start: %s", error)
+            self._release_lock()
+
+    # the state file
+
+    def _take_lock(self) -> None:
+        if self._lock is not None:
+            return
+        try:
+            self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            about = self._state_dir.stat()
+            if about.st_uid not in (0, os.geteuid()) or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise StartError(f"{self._state_dir} can be written by other users")
+            descriptor = os.open(self._file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(f"{self._state_dir}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise StartError(f"another process in this role holds {self._state_dir}") from error
+        self._lock = descriptor
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _load(self) -> _Record:
+        """Return what is ours here and now: nothing, if the file is of another boot or another network namespace."""
+        host = _host_identity()
+        record = _read_record(self._file)
+        return record if record is not None and record.host == host else _Record(host)
+
+    def _save(self, record: _Record) -> None:
+        fresh = self._file.with_suffix(".new")
+        try:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "w") as file:
+                json.dump(asdict(record), file, indent=1)
+            os.replace(fresh, self._file)
+        except OSError as error:
+            raise EdgeError(f"{self._file}: {error.strerror}") from error
+
+    def _tables_of_other_role(self, host: str) -> dict[str, dict[str, list[str] | None]]:
+        other = "be" if self._role == "fe" else "fe"
+        record = _read_record(self._state_dir / f"footprint-{other}.json")
+        return record.tables if record is not None and record.host == host else {}
+
+    def _sysctls(self, record: _Record) -> sysctl.Sysctls:
+        return sysctl.Sysctls(record.sysctls, lambda: self._save(record))
+
+
+def _read_record(file: Path) -> _Record | None:
+    try:
+        values = json.loads(file.read_text())
+        return _Record(**{each.name: values[each.name] for each in fields(_Record)})
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StartError(f"{file}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StartError(f"{file} cannot be read ({error}): remove it when nothing of tcpha is on this host") from error
+
+
+def _host_identity() -> str:
+    """Return what tells this boot and this network namespace from any other."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            cookie = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+            return f"{boot} {int.from_bytes(cookie, sys.byteorder)}"
+        except OSError:  # before Linux 5.14; an inode number may come back, a cookie does not
+            return f"{boot} inode {os.stat('/proc/thread-self/ns/net').st_ino}"
+
+
+def _exists(iface: str) -> bool:
+    try:
+        socket.if_nametoindex(iface)
+    except OSError:
+        return False
+    return True
+
+
+def _held(route: IPRoute) -> dict[IPv4Address | IPv6Address, set[str]]:
+    """Return every address of this host with the interfaces that hold it."""
+    held: dict[IPv4Address | IPv6Address, set[str]] = {}
+    for entry in route.get_addr():
+        addr = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+        if addr is not None:
+            held.setdefault(ip_address(addr), set()).add(socket.if_indextoname(entry["index"]))
+    return held
+
+
+def _add_address(route: IPRoute, iface: str, addr: IPv4Address | IPv6Address) -> None:
+    index = socket.if_nametoindex(iface)
+    try:
+        if addr.version == 4:
+            route.addr("add", index=index, address=str(addr), prefixlen=32)
+        else:
+            # Deprecated (RFC 4862, 5.5.4): answered, but never chosen as the source of this host's own connections.
+            route.addr(
+                "add",
+                index=index,
+                address=str(addr),
+                prefixlen=128,
+                flags=_IFA_F_NODAD,
+                preferred_lft=0,
+                valid_lft=_FOREVER_S,
+            )
+    except NetlinkError as error:
+        raise EdgeError(f"{addr} cannot be put on {iface}: {error}") from error
+
+
+@contextmanager
+def _collecting(faults: list[str]) -> Iterator[None]:
+    """Note a fault and go on: what can be removed is removed."""
+    try:
+        yield
+    except TcphaError as error:
+        faults.append(str(error))

@@ -1,0 +1,179 @@
+"""Channel: datagrams whole, aged, never fragmented; faults counted."""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+
+from tcpha.errors import StartError
+from tcpha.net import clock
+from tcpha.net.channel import Channel
+from tests.unit.net.namespaces import Host, pair, until
+
+pytestmark = pytest.mark.cluster
+
+PORT = 666
+Datagrams = list[tuple[bytes, tuple[str, int], float]]
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[Host, Host]]:
+    with pair() as both:
+        yield both
+
+
+def addr_of(host: Host, family: int) -> IPv4Address | IPv6Address:
+    return host.addr4 if family == 4 else host.addr6
+
+
+def channel_of(host: Host, family: int = 4) -> Channel:
+    with host.inside():
+        return Channel(addr_of(host, family), PORT)
+
+
+def received(channel: Channel, count: int) -> Datagrams:
+    datagrams: Datagrams = []
+
+    def enough() -> bool:
+        datagrams.extend(channel.read())
+        return len(datagrams) >= count
+
+    until(enough, channel)
+    return datagrams
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_send_largest_datagram_arrives_with_source_and_age(hosts: tuple[Host, Host], family: int) -> None:
+    left, right = hosts
+    largest = 1500 - (28 if family == 4 else 48)
+    octets = bytes(range(256)) * 8
+    with closing(channel_of(left, family)) as sender, closing(channel_of(right, family)) as receiver:
+        sender.send(octets[:largest], (str(addr_of(right, family)), PORT))
+        sender.send(b"", (str(addr_of(right, family)), PORT))
+        datagrams = received(receiver, 2)
+    assert [(datagram, source) for datagram, source, _ in datagrams] == [
+        (octets[:largest], (str(addr_of(left, family)), PORT)),
+        (b"", (str(addr_of(left, family)), PORT)),
+    ]
+    assert all(0 <= age < 5 for _, _, age in datagrams)
+    assert sender.errors == receiver.errors == {}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_send_datagram_beyond_the_mtu_is_counted_not_fragmented(hosts: tuple[Host, Host], family: int) -> None:
+    left, right = hosts
+    with closing(channel_of(left, family)) as sender, closing(channel_of(right, family)) as receiver:
+        sender.send(bytes(1500 - 27), (str(addr_of(right, family)), PORT))
+        sender.send(b"small", (str(addr_of(right, family)), PORT))
+        assert [datagram for datagram, _, _ in received(receiver, 1)] == [b"small"]
+    assert sender.errors == {"EMSGSIZE": 1}
+
+
+def test_datagram_that_waited_has_the_age_since_the_kernel_received_it(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, right = hosts
+    with closing(channel_of(left)) as sender, closing(channel_of(right)) as receiver:
+        before_s = clock.utc()
+        sender.send(b"old", (str(right.addr4), PORT))
+        until(lambda: bool(select_readable(receiver)), receiver)
+        monkeypatch.setattr(clock, "utc", lambda: before_s + 100)
+        [(_, _, age_s)] = receiver.read()
+        assert 95 < age_s <= 100
+        sender.send(b"from the future", (str(right.addr4), PORT))
+        until(lambda: bool(select_readable(receiver)), receiver)
+        monkeypatch.setattr(clock, "utc", lambda: before_s - 100)
+        [(_, _, age_s)] = receiver.read()
+        assert age_s == 0.0
+
+
+def select_readable(channel: Channel) -> list[Channel]:
+    return select.select([channel], (), (), 0)[0]
+
+
+def test_read_burst_leaves_the_rest_for_the_next_read(hosts: tuple[Host, Host]) -> None:
+    left, right = hosts
+    with closing(channel_of(left)) as sender, closing(channel_of(right)) as receiver:
+        for number in range(10):
+            sender.send(bytes([number]), (str(right.addr4), PORT))
+        datagrams: Datagrams = []
+        while len(datagrams) < 10:
+            until(lambda: bool(select_readable(receiver)), receiver)
+            burst = receiver.read(burst=4)
+            assert 0 < len(burst) <= 4
+            datagrams += burst
+    assert [datagram for datagram, _, _ in datagrams] == [bytes([number]) for number in range(10)]
+
+
+def test_icmp_errors_raise_nowhere(hosts: tuple[Host, Host]) -> None:
+    left, right = hosts
+    with closing(channel_of(left)) as sender:
+        # Nobody listens there: port unreachable comes back. An unused address: host unreachable after a while.
+        for _ in range(3):
+            sender.send(b"x", (str(right.addr4), 9))
+        assert sender.read() == []
+        sender.send(b"x", ("198.51.100.1", PORT))
+        assert sender.read() == []
+    assert sender.errors.get("ENETUNREACH") == 1
+
+
+def test_pending_socket_error_is_counted_and_reading_goes_on(hosts: tuple[Host, Host]) -> None:
+    left, right = hosts
+    with closing(channel_of(left)) as channel, closing(channel_of(right)) as peer:
+        # With extended errors on, the kernel reports ICMP errors on the next call, as it does on some paths anyway.
+        channel._socket.setsockopt(socket.IPPROTO_IP, 11, 1)
+        channel.send(b"x", (str(right.addr4), 9))
+        peer.send(b"answer", (str(left.addr4), PORT))
+        assert [datagram for datagram, _, _ in received(channel, 1)] == [b"answer"]
+        until(lambda: channel.read() == [] and bool(channel.errors), channel)
+    assert channel.errors == {"ECONNREFUSED": 1}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_port_in_use_is_a_start_error_that_names_it(hosts: tuple[Host, Host], family: int) -> None:
+    host = hosts[0]
+    name = r"10\.77\.0\.1:666 is in use" if family == 4 else r"\[fd77::1\]:666 is in use"
+    with closing(channel_of(host, family)), pytest.raises(StartError, match=name):
+        channel_of(host, family)
+
+
+@pytest.mark.parametrize("addr", [IPv4Address("10.77.0.9"), IPv6Address("fd77::9")])
+def test_address_of_another_host_is_a_start_error(hosts: tuple[Host, Host], addr: IPv4Address | IPv6Address) -> None:
+    with hosts[0].inside(), pytest.raises(StartError, match="no address of this host"):
+        Channel(addr, PORT)
+
+
+def test_mark_is_on_what_is_sent(hosts: tuple[Host, Host]) -> None:
+    left, right = hosts
+    left.restore_rules(4, "*mangle", "-A OUTPUT -m mark --mark 0x7c0a -j DROP", "COMMIT")
+    with left.inside():
+        marked = Channel(left.addr4, PORT, mark=0x7C0A)
+        plain = Channel(left.addr4, PORT + 1)
+    with closing(marked), closing(plain), closing(channel_of(right)) as receiver:
+        marked.send(b"marked", (str(right.addr4), PORT))
+        plain.send(b"plain", (str(right.addr4), PORT))
+        assert [datagram for datagram, _, _ in received(receiver, 1)] == [b"plain"]
+    assert marked.errors == {"EPERM": 1}
+
+
+@pytest.mark.parametrize(("arguments", "right"), [("666", "CAP_NET_BIND_SERVICE"), ("20666, mark=1", "CAP_NET_ADMIN")])
+def test_missing_right_is_a_start_error_that_names_it(hosts: tuple[Host, Host], arguments: str, right: str) -> None:
+    program = (
+        "import os\n"
+        "from ipaddress import ip_address\n"
+        "from tcpha.errors import StartError\n"
+        "from tcpha.net.channel import Channel\n"
+        "os.setuid(65534)\n"
+        f"try: Channel(ip_address('127.0.0.1'), {arguments})\n"
+        "except StartError as error: print(error)\n"
+    )
+    with hosts[0].inside():
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert right in done.stdout

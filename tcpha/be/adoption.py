@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpha.be.actions import Action, ClearTuple, DeliverArriving, DeliverLeaving, Inject, Send
+from tcpha.be.closing import watch_arriving
 from tcpha.be.counters import BackEndCounters
 from tcpha.be.flows import Flow, FlowState
 from tcpha.be.holding import PACKETS_A_FLOW, Holding
 from tcpha.be.replay import RETRY_AFTER_S, Answer, first_segment, read_answer, syn, translation_of
 from tcpha.be.translator import translate_arriving
 from tcpha.config import BackEndConfig
+from tcpha.errors import WireError
 from tcpha.finished import full_period
 from tcpha.flowtable import FlowTable
 from tcpha.proto.ip import key_addresses, key_ports
@@ -39,6 +41,8 @@ class Adoption:
     ) -> None:
         self._targets = {(address.packed, port) for address in config.vaddr for port in config.vport}
         self._replay_time_s = config.replay_time
+        self.draining = False
+        """Whether new connections are refused."""
         self._table = table
         self._holding = holding
         self._counters = counters
@@ -48,6 +52,7 @@ class Adoption:
         identity = handoff.identity
         flow = self._table.by_key.get(identity.key)
         if flow is not None and flow.identity == identity and not flow.is_over:
+            flow.frontend = frontend
             return self._repeat(flow, handoff)
         if identity in self._table.finished or (flow is not None and flow.identity == identity):
             self._counters.late_duplicates += 1
@@ -65,7 +70,7 @@ class Adoption:
         self._table.insert(adopted, now)
         if adopted.replay is not None:
             adopted.replay.held = self._holding.take(identity.key)
-        self._table.deadlines.set(adopted, now + RETRY_AFTER_S[0])
+        self._table.deadlines.set(adopted, now + min(RETRY_AFTER_S[0], self._replay_time_s))
         # Where the old connection's socket must go first, `on_cleared` plays the SYN.
         return actions or (Inject(syn(handoff)),)
 
@@ -91,17 +96,27 @@ class Adoption:
         if flow.replay.clearing or not segment.flags & ACK:
             return _NOTHING
         flow.replay.clearing = True
+        if segment.flags & RST:
+            # Whoever sent it is gone. What our SYN has made since then must stay, and answers the SYN again.
+            return (ClearTuple(flow.key, embryonic=False),)
         # Its own acknowledgement number is the one RST it must believe (RFC 5961, 3.2); what that does not end, socket
         # diagnostics does. A socket in SYN-RECEIVED is spared: it may be ours, and this packet one of the connection
         # before, which was still on its way out when the SYN was played.
         reset = encode_segment(flow.key, segment.seg_ack, SeqNum(0), RST, 0)
         return (Inject(reset), ClearTuple(flow.key, embryonic=False))
 
-    def on_cleared(self, flow: Flow) -> Sequence[Action]:
-        """The four-tuple is free: play the SYN (again)."""
-        if flow.handoff is None:
+    def on_cleared(self, flow: Flow, destroyed: bool) -> Sequence[Action]:
+        """The four-tuple is free: play the SYN (again); `destroyed`: a socket was in the way.
+
+        In ACK-SENT the time was up, and no server's socket had the request: say no.
+        """
+        handoff, replay = flow.handoff, flow.replay
+        if handoff is None or replay is None:
             return _NOTHING
-        return (Inject(syn(flow.handoff)),)
+        if flow.state is FlowState.ACK_SENT:
+            return self._give_up(flow, handoff, self._reason(), reset=True)
+        replay.clearing |= destroyed
+        return (Inject(syn(handoff)),)
 
     def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
         """The server is silent: play again what it has not answered, and say no when the time is up."""
@@ -109,7 +124,7 @@ class Adoption:
         if handoff is None or replay is None:
             return _NOTHING
         if now >= replay.give_up_at:
-            return self._give_up(flow, handoff, Reason.BACKLOG_FULL, reset=True)
+            return self.abandon(flow)
         replay.attempts += 1
         replay.clearing = False
         self._counters.retries += 1
@@ -121,15 +136,33 @@ class Adoption:
         # the second silence even one that is in SYN-RECEIVED, from a replay nobody remembers.
         return (ClearTuple(flow.key, embryonic=replay.attempts > 1),)
 
+    def abandon(self, flow: Flow) -> Sequence[Action]:
+        """End a replay: undo it and say no, unless the server's TCP may have taken the request.
+
+        A connection that is established has the request, whatever became of its acknowledgement. It is reset instead:
+        a request that may have run must not run elsewhere.
+        """
+        if flow.handoff is None:
+            return _NOTHING
+        if flow.state is FlowState.ACK_SENT:
+            return (ClearTuple(flow.key, embryonic=False),)
+        return self._give_up(flow, flow.handoff, self._reason(), reset=True)
+
+    def _reason(self) -> Reason:
+        return Reason.DRAINING if self.draining else Reason.BACKLOG_FULL
+
     def _objection(self, flow: Flow | None, handoff: Handoff, period: int) -> Reason | None:
         key = handoff.identity.key
+        if self.draining:
+            return Reason.DRAINING
         if (key_addresses(key)[1], key_ports(key)[1]) not in self._targets:
             return Reason.NOT_MY_ADDRESS
         if period <= self._table.finished.period_floor:
             return Reason.OLDER_GENERATION
-        if flow is not None and not flow.is_over and period < flow.period:
+        replaces = flow is not None and not flow.is_over
+        if flow is not None and replaces and period < flow.period:
             return Reason.OLDER_GENERATION
-        if self._table.is_full():
+        if self._table.is_full() and not replaces:
             self._counters.table_full += 1
             return Reason.TABLE_FULL
         return None
@@ -160,7 +193,14 @@ class Adoption:
         flow.state = FlowState.ACK_SENT
         held, flow.replay.held = flow.replay.held, []
         actions: list[Action] = [Inject(first_segment(flow, handoff, flow.server_tsval))]
-        actions += [Inject(translate_arriving(translation, each)) for each in held]
+        for each in held:
+            try:
+                actions.append(Inject(translate_arriving(translation, each)))
+            except WireError:
+                self._counters.malformed += 1
+                continue
+            self._counters.arriving += 1
+            watch_arriving(flow, each)
         return actions
 
     def _on_first_acknowledgement(self, flow: Flow, handoff: Handoff, segment: Segment) -> Sequence[Action]:

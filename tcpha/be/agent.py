@@ -12,11 +12,10 @@ delivered, and this file only watches for the end of the connection.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 
 from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Note, Send
 from tcpha.be.adoption import Adoption
-from tcpha.be.closing import Farewells, has_ended, watch_arriving, watch_leaving
+from tcpha.be.closing import Farewells, has_ended, is_late, watch_arriving, watch_leaving
 from tcpha.be.counters import BackEndCounters
 from tcpha.be.flows import Flow, FlowState
 from tcpha.be.holding import Holding
@@ -68,18 +67,18 @@ class Agent:
     def on_arriving(self, segment: Segment, now: float) -> Sequence[Action]:
         """A packet for a virtual address. It reaches the server only as part of a flow."""
         flow = self.table.by_key.get(segment.key)
-        if flow is None:
+        if flow is None or (flow.state is FlowState.FINISHED and not is_late(flow, segment)):
             return self._hold(segment, now)
-        if flow.state is FlowState.SYN_SENT:
-            self._adoption.hold(flow, segment)
-            return _NOTHING
         if segment.flags & SYN:
             self.counters.dropped_flags += 1
+            return _NOTHING
+        if flow.state is FlowState.SYN_SENT:
+            self._adoption.hold(flow, segment)
             return _NOTHING
         self.counters.arriving += 1
         flow.last_seen = now
         if segment.flags & (FIN | RST) or flow.busy:
-            if segment.flags & RST and not flow.is_over:
+            if segment.flags & RST and flow.state is FlowState.ADOPTED:
                 self.table.deadlines.set(flow, min(flow.deadline, now + RESET_CHECK_S))
             watch_arriving(flow, segment)
             self._end_if_closed(flow, now)
@@ -103,6 +102,8 @@ class Agent:
             actions = self._adoption.on_leaving(flow, segment, now)
             if not flow.is_adopted:
                 return actions
+            if flow.rst_arriving:
+                self.table.deadlines.set(flow, now + RESET_CHECK_S)
             return [*actions, *self._on_leaving_closely(flow, segment, now)]
         return self._on_leaving_closely(flow, segment, now)
 
@@ -194,9 +195,12 @@ class Agent:
         """What ClearTuple found is gone; `destroyed`: there was something."""
         self.counters.cleared += destroyed
         flow = self.table.by_key.get(key)
-        if flow is None or flow.state is not FlowState.SYN_SENT:
+        if flow is None or flow.replay is None:
             return _NOTHING
-        return self._adoption.on_cleared(flow)
+        if flow.state is FlowState.ACK_SENT and destroyed:
+            self._end(flow, now)  # the host's RST still leaves translated
+            return _NOTHING
+        return self._adoption.on_cleared(flow, destroyed)
 
     def on_examined(self, key: ConnectionKey, alive: bool, now: float) -> Sequence[Action]:
         """Whether a socket of the host holds the four-tuple."""
@@ -238,7 +242,7 @@ class Agent:
         """Return when `on_timer` wants to be called."""
         return min(
             self.table.deadlines.next(),
-            self._holding.next_deadline() or inf,
+            self._holding.next_deadline(),
             self._probe.next_deadline(),
             self._farewells.next_deadline(),
             self._next_sweep,
@@ -247,9 +251,14 @@ class Agent:
     def on_stop(self, now: float) -> Sequence[Action]:
         """The back end goes: end its flows. The host resets them, and the resets still leave translated."""
         self._state = NodeState.DRAINING
+        self._adoption.draining = True
         flows = [flow for flow in self.table.by_key.values() if not flow.is_over]
         actions: list[Action] = [Announce()]
-        actions += [ClearTuple(flow.key, embryonic=True) for flow in flows]
+        for flow in flows:
+            if flow.is_adopted:
+                actions.append(ClearTuple(flow.key, embryonic=True))
+            else:
+                actions += self._adoption.abandon(flow)
         if flows:
             actions.append(Note(f"ends {len(flows)} connections"))
         return actions

@@ -13,22 +13,31 @@ from tcpha.be.actions import Send
 from tcpha.be.flows import Flow
 from tcpha.proto.handoff import FLOWS_A_MESSAGE
 from tcpha.proto.messages import Closed, Identity
-from tcpha.proto.seqnum import seq_add, seq_le, seq_lt
-from tcpha.proto.tcp import ACK, FIN, Segment
+from tcpha.proto.seqnum import seq_add, seq_diff, seq_lt
+from tcpha.proto.tcp import ACK, FIN, RST, Segment
 from tcpha.rules import Endpoint
 
 FAREWELL_DELAY_S = 0.05
 """How long ended flows are collected, so that many share one CLOSED."""
 
 
+LATE_OCTETS = 1 << 24
+"""How far behind the server's RCV.NXT a packet of a finished connection may begin; no receive window is larger."""
+
+
 def watch_arriving(flow: Flow, segment: Segment) -> None:
-    """Look for the client's FIN, and for its acknowledgement of the server's."""
+    """Look for the client's FIN or RST, and for its acknowledgement of the server's FIN.
+
+    Nothing follows a FIN, so only its very number acknowledges it: one beyond it is a stranger's.
+    """
+    if segment.flags & RST:
+        flow.rst_arriving = True
     if segment.flags & FIN:
         end = seq_add(segment.seg_seq, segment.seg_len)
         if seq_lt(flow.rcv_nxt, end):
             flow.fin_arriving = end
             flow.busy = True
-    if flow.fin_leaving is not None and segment.flags & ACK and seq_le(flow.fin_leaving, segment.seg_ack):
+    if flow.fin_leaving is not None and segment.flags & ACK and segment.seg_ack == flow.fin_leaving:
         flow.fin_leaving_acked = True
 
 
@@ -37,8 +46,15 @@ def watch_leaving(flow: Flow, segment: Segment) -> None:
     if segment.flags & FIN and flow.translation is not None:
         flow.fin_leaving = seq_add(segment.seg_seq, flow.translation.seq_delta + segment.seg_len)
         flow.busy = True
-    if flow.fin_arriving is not None and segment.flags & ACK and seq_le(flow.fin_arriving, segment.seg_ack):
-        flow.fin_arriving_acked = True
+    if flow.fin_arriving is not None and segment.flags & ACK:
+        flow.fin_arriving_acked = segment.seg_ack == flow.fin_arriving
+        if seq_lt(flow.fin_arriving, segment.seg_ack):
+            flow.fin_arriving = None  # octets took its place: the server's TCP has not believed it
+
+
+def is_late(flow: Flow, segment: Segment) -> bool:
+    """May a packet belong to a connection that is over, rather than to the next one on the same ports?"""
+    return 0 <= seq_diff(flow.rcv_nxt, segment.seg_seq) < LATE_OCTETS
 
 
 def has_ended(flow: Flow) -> bool:

@@ -50,7 +50,7 @@ class Flow:
     __slots__ = (
         "arriving", "busy", "deadline", "fin_arriving", "fin_arriving_acked", "fin_leaving", "fin_leaving_acked",
         "frontend", "handoff", "identity", "key", "last_seen", "leaving", "leaving_key", "owed", "period", "rcv_nxt",
-        "replay", "server_iss", "server_tsval", "state", "translation",
+        "replay", "rst_arriving", "server_iss", "server_tsval", "state", "translation",
     )  # fmt: skip
 
     def __init__(self, handoff: Handoff, frontend: Endpoint, period: int, give_up_at: float, now: float) -> None:
@@ -83,6 +83,8 @@ class Flow:
         """The number behind the server's FIN, as the client sees it."""
         self.fin_arriving_acked = False
         self.fin_leaving_acked = False
+        self.rst_arriving = False
+        """The client sent an RST: it may have ended the host's socket."""
 
     @property
     def is_adopted(self) -> bool:

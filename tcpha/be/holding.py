@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.tcp import Segment
 
@@ -48,6 +50,6 @@ class Holding:
             dropped += len(self.take(key))
         return dropped
 
-    def next_deadline(self) -> float | None:
-        """Return when the oldest entry expires, None if nothing is held."""
-        return next((deadline for deadline, _ in self._entries.values()), None)
+    def next_deadline(self) -> float:
+        """Return when the oldest entry expires, `math.inf` if nothing is held."""
+        return next((deadline for deadline, _ in self._entries.values()), inf)

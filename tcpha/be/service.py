@@ -6,9 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from ipaddress import ip_address
-from typing import Any
-
-from netfilterqueue import Packet
+from typing import TYPE_CHECKING, Any
 
 from tcpha.be.actions import (
     Action,
@@ -37,6 +35,9 @@ from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Message, NodeState, Status
 from tcpha.proto.tcp import Segment, decode_segment
 from tcpha.rules import Endpoint
+
+if TYPE_CHECKING:
+    from netfilterqueue import Packet
 
 log = logging.getLogger("tcpha.be")
 
@@ -166,26 +167,28 @@ class BackEnd(Node):
         self.send(action.frontend, action.message)
 
     def _clear_tuple(self, action: ClearTuple, now: float) -> None:
-        found = self._find(action.key)
         destroyed = False
-        if found is not None and (action.embryonic or found.state != TCP_SYN_RECEIVED):
-            try:
+        try:
+            found = self._find(action.key)
+            if found is not None and (action.embryonic or found.state != TCP_SYN_RECEIVED):
                 destroyed = self._sockets.destroy(found)
-            except EdgeError as error:
-                log.warning("%s", error)
+        except EdgeError as error:
+            log.warning("%s", error)
         self._do(self._agent.on_cleared(action.key, destroyed, now), now)
 
     def _examine(self, action: Examine, now: float) -> None:
-        self._do(self._agent.on_examined(action.key, self._find(action.key) is not None, now), now)
-
-    def _find(self, key: ConnectionKey) -> TcpSocket | None:
-        client, server = key_addresses(key)
-        client_port, server_port = key_ports(key)
         try:
-            return self._sockets.find(ip_address(server), server_port, ip_address(client), client_port)
+            alive = self._find(action.key) is not None
         except EdgeError as error:
             log.warning("%s", error)
-            return None
+            alive = True  # nobody knows: ask again when the flow has been idle for longer
+        self._do(self._agent.on_examined(action.key, alive, now), now)
+
+    def _find(self, key: ConnectionKey) -> TcpSocket | None:
+        """Return the host's socket for a four-tuple. Raises: EdgeError."""
+        client, server = key_addresses(key)
+        client_port, server_port = key_ports(key)
+        return self._sockets.find(ip_address(server), server_port, ip_address(client), client_port)
 
     def _announce(self, _action: Announce, _now: float) -> None:
         self.announce()

@@ -125,7 +125,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class FlowsQuery:
-    """FLOWS?: which of these four-tuples do you hold? None asked: all that came from the asker."""
+    """FLOWS?: which of these four-tuples do you hold? None asked: all."""
 
     keys: tuple[ConnectionKey, ...]
 

@@ -14,14 +14,15 @@ from tcpha.fe.flows import Flow, FlowState, Pending
 from tcpha.flowtable import FlowTable
 from tcpha.proto.inspect.http1 import answer
 from tcpha.proto.options import encode_timestamps
-from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le, seq_lt
+from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_lt
 from tcpha.proto.tcp import ACK, FIN, PSH, RST, Segment, encode_segment
 
 FIRST_REPEAT_S = 0.25
 MAX_REPEATS = 6
 """The last repeat comes 16 s after the answer."""
 WINDOW = 0xFFFF
-TIMESTAMPS_OCTETS = 12
+FIN_WAIT_S = 16.0
+"""How long a client may keep its side open once it has the answer."""
 
 _NOTHING: tuple[Action, ...] = ()
 
@@ -44,28 +45,49 @@ class Answerer:
         return self._answer(flow, b"", now)
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
-        """A segment of a flow that we answered."""
+        """A segment of a flow that we answered. Raises: ChecksumError."""
         pending = flow.pending
         if pending is None:
             return _NOTHING
+        segment.check_checksum()
         if segment.flags & RST:
-            if segment.seg_seq == pending.acknowledged:  # RFC 5961, 3.2
-                self._table.finish(flow, now)
-            return _NOTHING
+            return self._on_reset(flow, pending, segment, now)
         if not segment.flags & ACK:
             return _NOTHING
+        if not pending.delivered and segment.seg_ack == self._end(flow, pending):
+            pending.delivered = True
+            flow.last_ack = segment.seg_ack
+            self._table.deadlines.set(flow, now + FIN_WAIT_S)
         if segment.payload_octets or segment.flags & FIN:
             return self._on_octets(flow, pending, segment, now)
-        if self._is_acknowledged(flow, pending, segment) and pending.assembly.fin:
+        if pending.delivered and pending.assembly.fin:
             self._table.finish(flow, now)
+        if seq_lt(segment.seg_seq, pending.acknowledged):  # a keep-alive probe
+            return (self._acknowledgement(flow, pending),)
         return _NOTHING
 
+    def on_late_segment(self, flow: Flow, segment: Segment) -> Sequence[Action]:
+        """A segment behind the close (TIME-WAIT, RFC 9293, 3.10.7.4). Raises: ChecksumError, OptionError.
+
+        A FIN that the client repeats, because our acknowledgement of it was lost, is acknowledged again; octets that
+        nobody takes any more are reset.
+        """
+        if segment.flags & (ACK | RST) != ACK or segment.seg_ack != flow.last_ack or not segment.seg_len:
+            return _NOTHING
+        segment.check_checksum()
+        if not segment.flags & FIN:
+            return (Reply(encode_segment(flow.leaving_key, segment.seg_ack, SeqNum(0), RST, 0)),)
+        stamps = segment.timestamps
+        options = b"" if stamps is None else encode_timestamps(stamps[1], stamps[0])
+        ack = seq_add(segment.seg_seq, segment.seg_len)
+        return (Reply(encode_segment(flow.leaving_key, segment.seg_ack, ack, ACK, WINDOW, options)),)
+
     def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
-        """The client has not acknowledged the answer yet."""
+        """The client has not acknowledged the answer yet, or does not close its side."""
         pending = flow.pending
         if pending is None:
             return _NOTHING
-        if pending.repeats >= MAX_REPEATS:
+        if pending.delivered or pending.repeats >= MAX_REPEATS:
             self._table.finish(flow, now)
             return _NOTHING
         pending.repeats += 1
@@ -82,9 +104,17 @@ class Answerer:
         pending.answer = octets
         pending.repeats = 0
         pending.acknowledged = pending.assembly.rcv_nxt
-        pending.assembly.octets = b""  # only their number mattered; `acknowledged` holds it
+        pending.assembly.discard()  # only their number mattered; `acknowledged` holds it
         self._table.deadlines.set(flow, now + FIRST_REPEAT_S)
         return self._packets(flow, pending)
+
+    def _on_reset(self, flow: Flow, pending: Pending, segment: Segment, now: float) -> Sequence[Action]:
+        """RFC 5961, 3.2: only the exact next number resets; one inside the window is challenged."""
+        distance = seq_diff(segment.seg_seq, pending.acknowledged)
+        if distance == 0:
+            self._table.finish(flow, now)
+            return _NOTHING
+        return (self._acknowledgement(flow, pending),) if 0 < distance < WINDOW else _NOTHING
 
     def _on_octets(self, flow: Flow, pending: Pending, segment: Segment, now: float) -> Sequence[Action]:
         """Octets behind the request are thrown away; a repetition means that our answer was lost."""
@@ -95,18 +125,17 @@ class Answerer:
         if seq_lt(pending.acknowledged, end):
             pending.acknowledged = end
             pending.assembly.fin = pending.assembly.fin or bool(segment.flags & FIN)
-        if self._is_acknowledged(flow, pending, segment):
-            if pending.assembly.fin:
-                reply = self._acknowledgement(flow, pending)
-                self._table.finish(flow, now)
-                return (reply,)
-            return (self._acknowledgement(flow, pending),)
-        return self._packets(flow, pending) if repeated else (self._acknowledgement(flow, pending),)
+        if repeated and not pending.delivered:
+            return self._packets(flow, pending)
+        reply = self._acknowledgement(flow, pending)
+        if pending.delivered and pending.assembly.fin:
+            self._table.finish(flow, now)
+        return (reply,)
 
     @staticmethod
-    def _is_acknowledged(flow: Flow, pending: Pending, segment: Segment) -> bool:
-        end = seq_add(flow.identity.iss, 2 + len(pending.answer))
-        return seq_le(end, segment.seg_ack) and seq_diff(segment.seg_ack, end) <= 0
+    def _end(flow: Flow, pending: Pending) -> SeqNum:
+        """SND.NXT: behind the answer and our FIN."""
+        return seq_add(flow.identity.iss, 2 + len(pending.answer))
 
     def _packets(self, flow: Flow, pending: Pending) -> list[Action]:
         """The whole answer and FIN, cut to the client's MSS."""
@@ -117,13 +146,12 @@ class Answerer:
         packets: list[Action] = []
         for offset in cuts:
             piece = pending.answer[offset : offset + size]
-            flags = PSH | FIN | ACK if offset + size >= len(pending.answer) else ACK
+            flags = ACK | (PSH if piece else 0) | FIN if offset + size >= len(pending.answer) else ACK
             packets.append(self._reply(flow, pending, seq_add(first, offset), flags, options, piece))
         return packets
 
     def _acknowledgement(self, flow: Flow, pending: Pending) -> Action:
-        seq = seq_add(flow.identity.iss, 2 + len(pending.answer))
-        return self._reply(flow, pending, seq, ACK, self._timestamps(pending))
+        return self._reply(flow, pending, self._end(flow, pending), ACK, self._timestamps(pending))
 
     @staticmethod
     def _timestamps(pending: Pending) -> bytes:

@@ -17,6 +17,7 @@ class Assembly:
     __slots__ = ("_early", "_window_octets", "fin", "octets", "start")
 
     def __init__(self, start: SeqNum, window_octets: int) -> None:
+        """`window_octets`: what lies further than that behind `start` is not kept."""
         self.start = start
         self.octets = b""
         self.fin = False
@@ -33,6 +34,7 @@ class Assembly:
         """Take in a segment's octets (what lies outside the window is cut off); return whether RCV.NXT advanced."""
         offset = seq_diff(seq, self.start)
         if offset < 0:
+            fin = fin and offset + len(payload) >= 0
             payload, offset = payload[-offset:], 0
         room = self._window_octets - offset
         if room < len(payload):
@@ -41,11 +43,16 @@ class Assembly:
         if offset > have:
             if (payload or fin) and len(self._early) < MAX_EARLY_PIECES:
                 known = self._early.get(offset)
-                if known is None or len(known[0]) < len(payload):
+                if known is None or (len(known[0]), known[1]) < (len(payload), fin):
                     self._early[offset] = (payload, fin)
             return False
         advanced = self._append(offset, payload, fin)
         return self._take_early() or advanced
+
+    def discard(self) -> None:
+        """Let go of all octets; only `fin` is still of use."""
+        self.octets = b""
+        self._early.clear()
 
     def early_pieces(self) -> list[tuple[SeqNum, bytes]]:
         """Return what arrived behind a gap, in order."""

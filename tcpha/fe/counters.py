@@ -41,6 +41,8 @@ class FrontEndCounters:
     closed: int = 0
     """Flows ended by a CLOSED."""
     ports_reused: int = 0
+    older_generations: int = 0
+    """Connections reset because their cookie is older than that of the live flow on the same ports."""
     late_duplicates: int = 0
     """First segments of connections that are over."""
     enquiries: int = 0

@@ -27,6 +27,7 @@ from tcpha.fe.handshake import Handshake, is_first, reset
 from tcpha.fe.reader import Reader
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie, SynCookies
+from tcpha.proto.handoff import FLOWS_A_MESSAGE
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
 from tcpha.proto.promise import Promise
 from tcpha.proto.seqnum import SeqNum, seq_add
@@ -86,7 +87,7 @@ class Dispatcher:
         if flow is None:
             return self._on_segment_unknown(segment, now)
         if flow.noted and segment.seg_seq in flow.noted and segment.flags & (ACK | RST) == ACK:
-            cookie = self._handshake.cookie_of(segment)
+            cookie = self._cookie_of(segment)
             if cookie is not None and _identity(segment) != flow.identity:
                 return self._on_follower_of_syn(segment, cookie, now)
         return self._on_segment_in[flow.state](flow, segment, now)
@@ -99,13 +100,14 @@ class Dispatcher:
         self.counters.syns += 1
         if flow is not None:
             flow.note_syn(segment.seg_seq)
+        self._cookies.period_floor = self.table.finished.period_floor
         return (Reply(self._handshake.syn_ack(segment)),)
 
     def _on_segment_unknown(self, segment: Segment, now: float) -> Sequence[Action]:
         if segment.flags & (ACK | RST) != ACK:
             self.counters.dropped_flags += 1
             return _NOTHING
-        cookie = self._handshake.cookie_of(segment)
+        cookie = self._cookie_of(segment)
         if cookie is not None:
             return self._on_follower_of_syn(segment, cookie, now)
         if segment.payload_octets <= 1 and not segment.flags & FIN:
@@ -113,7 +115,14 @@ class Dispatcher:
             if probed is not None:
                 self.counters.keepalives += 1
                 return (Reply(self._handshake.acknowledge(segment, probed, seq_add(segment.seg_seq, 1))),)
+        if not is_first(segment) and self._handshake.is_last_of_close(segment):
+            return _NOTHING
         return self._enquire(segment, now)
+
+    def _cookie_of(self, segment: Segment) -> Cookie | None:
+        """Verify the cookie of a segment at IRS + 1. Raises: OptionError."""
+        self._cookies.period_floor = self.table.finished.period_floor
+        return self._handshake.cookie_of(segment)
 
     def _on_follower_of_syn(self, segment: Segment, cookie: Cookie, now: float) -> Sequence[Action]:
         """A segment at IRS + 1 with a valid cookie: the handshake's ACK, a close, or the first octets."""
@@ -129,20 +138,27 @@ class Dispatcher:
             self.counters.closed_early += 1
             answer = self._handshake.acknowledge(segment, cookie, seq_add(segment.seg_seq, 1), FIN | ACK)
             return (Reply(answer),)
-        if cookie.tsval is None:
-            self.counters.short_cookies += 1
-        if self.table.is_full():
+        return self._admit(Flow(identity, cookie.period, FlowState.READING, now), cookie, segment, now)
+
+    def _admit(self, flow: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
+        """The first octets of a new flow, which replaces an older one on the same ports."""
+        old = self.table.by_key.get(flow.key)
+        replaces = old is not None and not old.is_over
+        if old is not None and replaces and flow.period < old.period:
+            self.counters.older_generations += 1
+            return (Reply(reset(segment)),)
+        if self.table.is_full() and not replaces:
             self.counters.table_full += 1
             return (Reply(reset(segment)),)
-        self._cookies.period_floor = self.table.finished.period_floor
-        flow = Flow(identity, cookie.period, FlowState.READING, now)
+        if cookie.tsval is None:
+            self.counters.short_cookies += 1
         actions: list[Action] = []
-        old = self.table.by_key.get(flow.key)
         if old is not None:
             self.counters.ports_reused += 1
             self._reader.forget(old)
-            if old.backend is not None and not old.is_over:
+            if old.backend is not None and replaces:
                 actions.append(Send(old.backend, Closed((old.identity,))))
+        self._enquiries.close(flow.key)
         self.table.insert(flow, now)
         actions += self._reader.begin(flow, cookie, segment, now)
         return actions
@@ -155,9 +171,11 @@ class Dispatcher:
 
     def _on_segment_finished(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
         if segment.end > segment.payload_offset and segment.flags & (ACK | RST) == ACK:
-            cookie = self._handshake.cookie_of(segment)
+            cookie = self._cookie_of(segment)
             if cookie is not None and _identity(segment) != flow.identity:
                 return self._on_follower_of_syn(segment, cookie, now)
+        if flow.backend is None:
+            return self._answerer.on_late_segment(flow, segment)
         self.counters.forwarded += 1
         return flow.pass_on
 
@@ -208,6 +226,7 @@ class Dispatcher:
             flow.last_seen = now
             enquiry = self._enquiries.close(identity.key)
             if enquiry is not None:
+                flow.last_ack = enquiry.segment.seg_ack
                 actions.append(Forward(backend, enquiry.segment.packet))
 
     # --- messages from back ends
@@ -241,7 +260,8 @@ class Dispatcher:
         first = self.backends.all[backend].status is None
         if restarted:
             for flow in list(self.table.by_key.values()):
-                if flow.backend == backend and flow.state is FlowState.FORWARDED:
+                adopted = flow.state is FlowState.FORWARDED or (flow.proven and not flow.is_over)
+                if flow.backend == backend and adopted:
                     self.table.remember(flow, now)
                     self.table.remove(flow)
             actions.append(Note(f"be {backend.addr} restarted"))
@@ -293,13 +313,20 @@ class Dispatcher:
     def on_stop(self, now: float) -> Sequence[Action]:
         """The front end goes: end what it carries, so that neither clients nor servers wait for nothing."""
         actions: list[Action] = []
+        ended: dict[Endpoint, list[Identity]] = {}
         for flow in list(self.table.by_key.values()):
-            if flow.state is FlowState.FINISHED:
+            if flow.is_over:
                 continue
             if flow.backend is not None:
-                actions.append(Send(flow.backend, Closed((flow.identity,))))
+                ended.setdefault(flow.backend, []).append(flow.identity)
             actions.append(Reply(encode_segment(flow.leaving_key, flow.last_ack, SeqNum(0), RST, 0)))
+            self._reader.forget(flow)
             self.table.remove(flow)
+        for backend, identities in ended.items():
+            actions += [
+                Send(backend, Closed(tuple(identities[start : start + FLOWS_A_MESSAGE])))
+                for start in range(0, len(identities), FLOWS_A_MESSAGE)
+            ]
         return actions
 
 

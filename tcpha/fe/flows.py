@@ -34,7 +34,7 @@ class Pending:
     """What a flow needs only until a back end has confirmed it: the client's octets and how to speak to the client."""
 
     __slots__ = (
-        "ack_at", "acknowledged", "answer", "answer_at", "assembly", "cookie", "give_up_at", "repeats", "request",
+        "ack_at", "acknowledged", "answer", "assembly", "cookie", "delivered", "give_up_at", "repeats", "request",
         "tried", "tsval_client", "tsval_recent", "window",
     )  # fmt: skip
 
@@ -56,7 +56,8 @@ class Pending:
         self.give_up_at = inf
         self.answer = b""
         """What the front end answered itself."""
-        self.answer_at = inf
+        self.delivered = False
+        """The client acknowledged the answer and our FIN."""
 
 
 class Flow:
@@ -76,7 +77,7 @@ class Flow:
         self.deadline = inf
         self.last_seen = now
         self.last_ack = seq_add(identity.iss, 1)
-        """SEG.ACK of the last segment passed on: what the client expects next."""
+        """SEG.ACK of the last segment passed on, or of our delivered answer: what the client expects next."""
         self.backend: Endpoint | None = None
         self.pass_on: tuple[PassOn, ...] = ()
         """What to do with a packet that goes to the back end: made once, used for each."""

@@ -55,20 +55,23 @@ class Handover:
         self._promised_scale = config.window_scale
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
-        """The back end already gets everything; it holds what comes too early."""
+        """The back end already gets everything; it holds what comes too early. Raises: ChecksumError."""
+        pending = flow.pending
+        if pending is not None and self._proves(flow, pending, segment):
+            segment.check_checksum()
+            flow.proven = True
+            if pending.acknowledged == pending.assembly.start:
+                self._settle(flow, now)
         flow.last_seen = now
         self._counters.forwarded += 1
-        flow.last_ack = segment.seg_ack
-        if segment.flags & ACK and seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) > 0:
-            flow.proven = True
-            if flow.pending is not None and flow.pending.acknowledged == flow.pending.assembly.start:
-                self._settle(flow, now)
+        if segment.flags & ACK:
+            flow.last_ack = segment.seg_ack
         return flow.pass_on
 
     def on_adopted(self, backend: Endpoint, message: Adopted, now: float) -> Sequence[Action]:
         """The back end has rebuilt the connection."""
         flow = self._table.by_key.get(message.identity.key)
-        if flow is None or flow.identity != message.identity or flow.state is FlowState.FINISHED:
+        if flow is None or flow.identity != message.identity:
             return _NOTHING
         if flow.backend != backend:
             return (Send(backend, Closed((message.identity,))),)  # it woke up after we gave it up
@@ -129,6 +132,12 @@ class Handover:
         wait = self._config.handoff_wait if last else self._config.handoff_repeat * (1 << pending.repeats)
         self._table.deadlines.set(flow, now + wait)
 
+    def _proves(self, flow: Flow, pending: Pending, segment: Segment) -> bool:
+        """Does the client acknowledge octets of the server? Its own must lie where a stranger's hardly would."""
+        if not segment.flags & ACK or seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) <= 0:
+            return False
+        return 0 <= seq_diff(segment.seg_seq, pending.assembly.start) <= self._config.window
+
     def _settle(self, flow: Flow, now: float) -> None:
         flow.state = FlowState.FORWARDED
         flow.pending = None
@@ -186,13 +195,11 @@ class Handover:
         assembly = pending.assembly
         overhead = (IPV6_HEADER_OCTETS if len(flow.key) == KEY_OCTETS_IPV6 else IPV4_HEADER_OCTETS) + TCP_HEADER_OCTETS
         size = self._mtu_octets - overhead - (0 if pending.cookie.tsval is None else 12)
-        pieces = [
-            (seq_add(assembly.start, offset), assembly.octets[offset : offset + size], ACK)
-            for offset in range(sent, len(assembly.octets), size)
-        ]
+        pieces = _cut(seq_add(assembly.start, sent), assembly.octets[sent:], size)
         if assembly.fin:
             pieces.append((seq_add(assembly.start, len(assembly.octets)), b"", ACK | FIN))
-        pieces += [(seq, piece, ACK | PSH) for seq, piece in assembly.early_pieces()]
+        for seq, piece in assembly.early_pieces():
+            pieces += _cut(seq, piece, size)
         return pieces
 
     @staticmethod
@@ -205,3 +212,12 @@ class Handover:
         outer = IPV6_HEADER_OCTETS if backend.addr.version == 6 else IPV4_HEADER_OCTETS
         header = HEADER_OCTETS_IPV6 if ipv6 else HEADER_OCTETS_IPV4
         return self._mtu_octets - outer - UDP_HEADER_OCTETS - header - (ACKNOWLEDGED_TLV_OCTETS if owned else 0)
+
+
+def _cut(seq: SeqNum, octets: bytes, size: int) -> list[tuple[SeqNum, bytes, int]]:
+    """Cut octets that begin at `seq` into segments of at most `size`: number, octets, flags."""
+    last = len(octets) - size
+    return [
+        (seq_add(seq, offset), octets[offset : offset + size], ACK if offset < last else ACK | PSH)
+        for offset in range(0, len(octets), size)
+    ]

@@ -6,7 +6,7 @@ that another one began.
 
 from __future__ import annotations
 
-from tcpha.proto.cookie import Agreement, Cookie, SynCookies
+from tcpha.proto.cookie import PERIOD_S, Agreement, Cookie, SynCookies
 from tcpha.proto.ip import KEY_OCTETS_IPV6, reverse_key
 from tcpha.proto.options import Options, encode_options, encode_timestamps
 from tcpha.proto.promise import Promise
@@ -42,7 +42,9 @@ class Handshake:
         sack = offered.sack_permitted and promise.sack
         mss = offered.mss or (DEFAULT_MSS_IPV6 if ipv6 else DEFAULT_MSS_IPV4)
         agreement = Agreement(mss, offered.window_scale if scaled else None, sack)
-        iss, tsval = self._cookies.make(syn.key, syn.seg_seq, agreement, self.utc_s)
+        # Where cookies of this period are refused for want of memory, the next period's are accepted already.
+        made_at = max(self.utc_s, (self._cookies.period_floor + 1) * PERIOD_S)
+        iss, tsval = self._cookies.make(syn.key, syn.seg_seq, agreement, made_at)
         stamps = (tsval, offered.timestamps[0]) if offered.timestamps and promise.timestamps else None
         options = Options(promise.mss_of(ipv6), promise.window_scale if scaled else None, sack, stamps)
         return encode_segment(
@@ -51,11 +53,15 @@ class Handshake:
 
     def cookie_of(self, segment: Segment) -> Cookie | None:
         """Verify the cookie of a segment that begins at IRS + 1. Raises: OptionError."""
-        return self._check(segment, seq_add(segment.seg_seq, -1))
+        return self._check(segment, seq_add(segment.seg_seq, -1), seq_add(segment.seg_ack, -1))
 
     def cookie_of_probe(self, segment: Segment) -> Cookie | None:
         """Verify the cookie of a keep-alive probe, which begins one before what is expected. Raises: OptionError."""
-        return self._check(segment, segment.seg_seq)
+        return self._check(segment, segment.seg_seq, seq_add(segment.seg_ack, -1))
+
+    def is_last_of_close(self, segment: Segment) -> bool:
+        """Does the segment acknowledge our FIN, sent to a client that closed before a request? Raises: OptionError."""
+        return self._check(segment, seq_add(segment.seg_seq, -2), seq_add(segment.seg_ack, -2)) is not None
 
     def is_expired(self, segment: Segment) -> bool:
         """Does the segment complete a handshake of ours that is too old?"""
@@ -70,9 +76,8 @@ class Handshake:
         window = self._promise.window_field(self._window_octets, cookie.agreement.window_scale is not None)
         return encode_segment(reverse_key(segment.key), segment.seg_ack, ack, flags, window, options)
 
-    def _check(self, segment: Segment, irs: SeqNum) -> Cookie | None:
+    def _check(self, segment: Segment, irs: SeqNum, iss: SeqNum) -> Cookie | None:
         stamps = segment.timestamps
-        iss = seq_add(segment.seg_ack, -1)
         return self._cookies.check(segment.key, irs, iss, None if stamps is None else stamps[1], self.utc_s)
 
 

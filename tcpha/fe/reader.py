@@ -14,7 +14,7 @@ from tcpha.fe.actions import Action, Reply
 from tcpha.fe.answerer import Answerer
 from tcpha.fe.assembly import Assembly
 from tcpha.fe.counters import FrontEndCounters
-from tcpha.fe.flows import Flow, Pending
+from tcpha.fe.flows import Flow, FlowState, Pending
 from tcpha.fe.handover import Handover
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie
@@ -46,27 +46,30 @@ class Reader:
         self._handover = handover
         self._answerer = answerer
         self._counters = counters
+        # A head may be longer than the window; then the window moves on while octets are kept.
+        self._room_octets = max(config.window, config.inspect_octets)
         self._reading: dict[Flow, None] = {}  # in the order in which they began
 
     def begin(self, flow: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
         """Take in the first octets of a new flow."""
         stamps = segment.timestamps
         start = seq_add(flow.identity.irs, 1)
-        assembly = Assembly(start, self._config.window)
+        assembly = Assembly(start, self._room_octets)
         flow.pending = pending = Pending(cookie, assembly, stamps[0] if stamps else 0, segment.seg_wnd)
         pending.give_up_at = now + self._config.inspect_time
         assembly.add(start, segment.payload, bool(segment.flags & FIN))
         actions = list(self._inspect(flow, pending, now))
-        if flow.pending is pending and pending.request is None and not pending.answer:
+        if flow.state is FlowState.READING:
             self._reading[flow] = None
             actions += self._evict(now)
         return actions
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
-        """A segment of a flow whose head is incomplete."""
+        """A segment of a flow whose head is incomplete. Raises: ChecksumError, OptionError."""
         pending = flow.pending
         if pending is None:
             return _NOTHING
+        segment.check_checksum()
         expected = pending.assembly.rcv_nxt
         if segment.flags & RST:
             return self._on_reset(flow, pending, segment, now)
@@ -75,7 +78,6 @@ class Reader:
             return _NOTHING
         if segment.seg_ack != seq_add(flow.identity.iss, 1):
             return (self._acknowledgement(flow, pending),)  # of something never sent, or of another connection
-        segment.check_checksum()
         if (stamps := segment.timestamps) is not None and seq_diff(SeqNum(stamps[0]), SeqNum(pending.tsval_recent)) > 0:
             pending.tsval_recent = stamps[0]
         pending.window = segment.seg_wnd
@@ -137,8 +139,10 @@ class Reader:
         options = b""
         if pending.cookie.tsval is not None:
             options = encode_timestamps(pending.cookie.tsval, pending.tsval_recent)
-        room = self._config.window - seq_diff(pending.acknowledged, pending.assembly.start)
-        window = self._promise.window_field(room, pending.cookie.agreement.window_scale is not None)
+        room = self._room_octets - seq_diff(pending.acknowledged, pending.assembly.start)
+        window = self._promise.window_field(
+            min(room, self._config.window), pending.cookie.agreement.window_scale is not None
+        )
         seq = seq_add(flow.identity.iss, 1)
         return Reply(encode_segment(flow.leaving_key, seq, pending.acknowledged, ACK, window, options))
 

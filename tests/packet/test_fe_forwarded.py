@@ -1,0 +1,259 @@
+"""FORWARDED: everything is passed on, nothing is allocated; idle flows are asked about; restarts, losses, the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from tcpha.fe.actions import PassOn, Reply, Send
+from tcpha.fe.flows import FlowState
+from tcpha.proto.messages import Closed, Flows, FlowsQuery, Identity, NodeState, Server, ServerState
+from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.proto.tcp import decode_segment
+from tests.packet.fe_client import GET, GET_JPG, MASK, Client
+from tests.packet.fe_playbook import (
+    BE1,
+    BE2,
+    After,
+    Lost,
+    Playbook,
+    Says,
+    Stop,
+    Told,
+    anything,
+    gets_rst,
+    handoff,
+    lives,
+    nothing,
+)
+
+
+def forwarded(family: int = 4, settings: str = "", irs: int = 1000) -> tuple[Playbook, Client]:
+    book = Playbook(settings)
+    client = book.connected(family, irs=irs)
+    book.adopted(client)
+    return book, client
+
+
+# --- segments
+
+
+@pytest.mark.parametrize("irs", [1000, MASK, MASK - len(GET)])
+def test_forwarded_everything_is_passed_on(irs: int, family: int) -> None:
+    book, client = forwarded(family, irs=irs)
+    after = len(GET)
+    for packet in (
+        client.ack(after, 1460),
+        client.sends(GET, after, 5000),
+        client.sends(b"?", after - 1),
+        client.probe(),
+        client.fin(after + len(GET), 5000),
+        client.rst(after),
+        client.rst(after + 99, flags="RA"),
+        client.sends(b"", after, flags=""),
+        client.ack(after, chksum=1),
+    ):
+        book >> packet << PassOn(BE1)
+    assert book.flow(client).state is FlowState.FORWARDED
+
+
+def test_forwarded_segment_allocates_no_action(family: int) -> None:
+    book, client = forwarded(family)
+    flow = book.flow(client)
+    for at in range(3):
+        actions = book.dispatcher.on_segment(decode_segment(client.ack(len(GET), at)), book.now)
+        assert actions is flow.pass_on
+
+
+def test_forwarded_own_first_segment_again_is_passed_on(family: int) -> None:
+    book, client = forwarded(family)
+    book >> client.sends(GET) << PassOn(BE1)
+    book >> client.syn() << anything  # its SYN, too: the first segment is now one behind a noted SYN
+    book >> client.sends(GET) << PassOn(BE1)
+    book >> client.ack() << PassOn(BE1)
+    assert book.dispatcher.counters.handoffs == 1
+
+
+@pytest.mark.parametrize(("request_head", "backend"), [(GET, BE1), (GET_JPG, BE2)])
+def test_forwarded_port_reused_moves_to_the_back_end_of_the_request(
+    request_head: bytes, backend: object, family: int
+) -> None:
+    book, old = forwarded(family)
+    new = book.client(family, irs=(old.irs + 70000) & MASK)
+    book >> new.syn() << anything >> new.ack() << nothing
+    book >> old.ack(len(GET), 50) << PassOn(BE1)
+    target = BE1 if backend == BE1 else BE2
+    (
+        book
+        >> new.sends(request_head)
+        << [
+            Send(BE1, Closed((old.identity,))),
+            Send(target, handoff(new, request_head)),
+        ]
+    )
+    book >> old.ack(len(GET), 50) << PassOn(target)
+
+
+def test_forwarded_strangers_data_behind_a_syn_harms_nothing(family: int) -> None:
+    book, client = forwarded(family)
+    iss = client.iss
+    book >> client.syn(seq=777) << anything
+    stranger = Client(family, irs=777, iss=iss)
+    book >> stranger.sends(GET) << PassOn(BE1)
+    assert book.flow(client).identity == client.identity
+    assert book.dispatcher.counters.ports_reused == 0
+
+
+def test_forwarded_port_reused_behind_a_strangers_syn_is_recognised(family: int) -> None:
+    book, _ = forwarded(family)
+    new = book.client(family, irs=100)
+    book >> new.syn() << anything >> new.syn(seq=101) << anything
+    book >> new.sends(GET) << anything
+    assert book.flow(new).identity == new.identity
+
+
+def test_forwarded_finished_by_closed_of_its_back_end_only(family: int) -> None:
+    book, client = forwarded(family)
+    book >> Says(BE2, Closed((client.identity,))) << nothing
+    other = Identity(client.key, SeqNum(client.irs), seq_add(SeqNum(client.iss), 1))
+    book >> Says(BE1, Closed((other,))) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+    book >> Says(BE1, Closed((other, client.identity))) << nothing
+    assert book.flow(client).state is FlowState.FINISHED
+    assert book.dispatcher.counters.closed == 1
+
+
+# --- idle
+
+
+IDLE = "idle_time = 10s"
+
+
+def test_idle_flow_that_is_held_is_kept(family: int) -> None:
+    book, client = forwarded(family, IDLE)
+    for _ in range(5):
+        book >> After(12) << Send(BE1, FlowsQuery((client.key,)))
+        book >> Says(BE1, Flows((client.identity,))) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+
+
+def test_idle_flow_that_is_absent_is_dropped(family: int) -> None:
+    book, client = forwarded(family, IDLE)
+    book >> After(12) << Send(BE1, FlowsQuery((client.key,)))
+    book >> Says(BE2, Flows((), (client.key,))) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+    book >> Says(BE1, Flows((), (client.key,))) << nothing
+    assert book.flow(client).state is FlowState.FINISHED
+    assert book.dispatcher.counters.idle_dropped == 1
+
+
+def test_idle_flow_nobody_speaks_of_is_dropped_after_three_questions(family: int) -> None:
+    book, client = forwarded(family, IDLE)
+    question = Send(BE1, FlowsQuery((client.key,)))
+    book >> After(37) << [question] * 3
+    assert book.flow(client).state is FlowState.FORWARDED
+    book >> After(6) << nothing
+    assert book.flow(client).state is FlowState.FINISHED
+
+
+def test_idle_flow_with_packets_is_not_asked_about(family: int) -> None:
+    book, client = forwarded(family, IDLE)
+    for _ in range(20):
+        book >> After(5) << nothing >> client.ack(len(GET)) << PassOn(BE1)
+
+
+def test_busy_flow_absent_answer_to_nothing_asked_is_ignored(family: int) -> None:
+    book, client = forwarded(family)
+    book >> Says(BE1, Flows((), (client.key,))) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+
+
+# --- back ends
+
+
+def test_forwarded_restart_of_its_back_end_drops_it(family: int) -> None:
+    book, client = forwarded(family)
+    other = book.connected(family, port=41000)
+    book.adopted(other, GET_JPG)
+    book >> lives(BE1, restarted=True) << [Told("restarted"), Send(BE1, FlowsQuery(()))]
+    assert not book.knows(client)
+    assert book.flow(other).state is FlowState.FORWARDED
+    book >> client.sends(GET) << nothing  # a late duplicate of the request does not run twice
+    assert book.dispatcher.counters.late_duplicates == 1
+
+
+def test_forwarded_loss_of_its_back_end_keeps_it(family: int) -> None:
+    book, client = forwarded(family)
+    book >> Lost(BE1) << Told("silent") >> client.ack(len(GET)) << PassOn(BE1)
+    book >> lives(BE1) << Told("is up") >> client.ack(len(GET)) << PassOn(BE1)
+
+
+def test_none_first_status_asks_for_all_flows() -> None:
+    book = Playbook(up=())
+    book >> lives(BE1) << [Send(BE1, FlowsQuery(())), Told("is up")]
+    book >> lives(BE1) << nothing
+
+
+def test_none_back_end_whose_server_is_gone_gets_nothing(family: int) -> None:
+    book = Playbook()
+    address = book.connected(family).key
+    half = (len(address) - 4) // 2
+    server = Server(address[half : 2 * half], 80, ServerState.NO_LISTENER)
+    book >> lives(BE1, servers=(server,)) << Told("no listener")
+    client = book.connected(family)
+    book >> client.sends(GET) << anything
+    assert client.octets.startswith(b"HTTP/1.1 503 ")
+    other = book.connected(10 - family)
+    book >> other.sends(GET) << Send(BE1, handoff(other, GET))
+
+
+def test_none_draining_back_end_gets_nothing_new_and_keeps_what_it_has(family: int) -> None:
+    book, client = forwarded(family)
+    book >> lives(BE1, state=NodeState.DRAINING) << Told("draining")
+    book >> client.ack(len(GET)) << PassOn(BE1)
+    other = book.connected(family, port=41000)
+    book >> other.sends(GET) << anything
+    assert other.octets.startswith(b"HTTP/1.1 503 ")
+
+
+# --- the end of the front end
+
+
+def test_stop_ends_clients_and_servers(family: int) -> None:
+    book, client = forwarded(family)
+    book >> client.ack(len(GET), 777) << PassOn(BE1)
+    reader, done = book.connected(family, port=41000), book.connected(family, port=41002)
+    book >> reader.sends(GET[:5]) << nothing
+    book.adopted(done)
+    book >> Says(BE1, Closed((done.identity,))) << nothing
+    handed = book.connected(family, port=41004)
+    book.handing(handed, GET_JPG)
+    (
+        book
+        >> Stop()
+        << [
+            gets_rst(client, 777),
+            gets_rst(reader),
+            gets_rst(handed),
+            Send(BE1, Closed((client.identity,))),
+            Send(BE2, Closed((handed.identity,))),
+        ]
+    )
+    assert book.dispatcher.table.live == 0
+
+
+def test_stop_tells_of_many_flows_in_few_messages() -> None:
+    book = Playbook()
+    for number in range(40):
+        book.adopted(book.connected(port=41000 + number))
+    book >> Stop() << anything
+    assert [len(each.message.identities) for each in book.actions if isinstance(each, Send) and
+            isinstance(each.message, Closed)] == [19, 19, 2]  # fmt: skip
+    assert sum(isinstance(each, Reply) for each in book.actions) == 40
+
+
+def test_stop_learned_flow_is_reset_where_its_client_is(family: int) -> None:
+    book = Playbook()
+    client = Client(family, irs=5, iss=6)
+    book >> client.ack(100, 5000) << anything
+    book >> Says(BE1, Flows((client.identity,))) << anything
+    book >> Stop() << [gets_rst(client, 5000), Send(BE1, Closed((client.identity,)))]

@@ -1,0 +1,339 @@
+"""HANDING: repeats, confirmation, refusal, silence; which back end may have the octets when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tcpha.errors import ChecksumError
+from tcpha.fe.actions import PassOn, Send
+from tcpha.fe.flows import FlowState
+from tcpha.proto.messages import Adopted, Closed, Moved, Reason, Refused
+from tcpha.proto.seqnum import SeqNum, seq_add
+from tests.packet.fe_client import GET, GET_JPG, MASK, POST, Client
+from tests.packet.fe_playbook import (
+    BE1,
+    BE2,
+    EITHER,
+    After,
+    Playbook,
+    Says,
+    anything,
+    gets,
+    handoff,
+    lives,
+    nothing,
+)
+
+PUT = b"PUT /x HTTP/1.1\r\nHost: www\r\nContent-Length: 1\r\n\r\nx"
+UNKNOWN_METHOD = b"FROB / HTTP/1.1\r\nHost: www\r\n\r\n"
+
+
+def handing(book: Playbook, family: int = 4, octets: bytes = GET, irs: int = 1000) -> Client:
+    client = book.connected(family, irs=irs)
+    book.handing(client, octets)
+    return client
+
+
+def adopted(client: Client, octets: int = len(GET)) -> Adopted:
+    return Adopted(client.identity, seq_add(SeqNum(client.irs), 1 + octets))
+
+
+def refused(client: Client, reason: Reason = Reason.BACKLOG_FULL) -> Refused:
+    return Refused(client.identity, reason)
+
+
+def status_line(client: Client) -> bytes:
+    return bytes(client.octets).partition(b"\r\n")[0]
+
+
+# --- repeats
+
+
+@pytest.mark.parametrize("irs", [1000, MASK - 5])
+def test_handing_silence_repeats_the_same_message(irs: int, family: int) -> None:
+    book = Playbook()
+    client = handing(book, family, irs=irs)
+    message = Send(BE1, handoff(client, GET))
+    for wait in (0.05, 0.1, 0.2):
+        book >> After(wait - 0.001) << nothing >> After(0.001) << message
+    assert book.dispatcher.counters.repeats == 3
+    book >> After(0.449) << nothing
+    assert book.flow(client).state is FlowState.HANDING
+
+
+def test_handing_repeats_follow_the_configuration() -> None:
+    book = Playbook("handoff_repeat = 0.1s\nhandoff_repeats = 1\nhandoff_wait = 2s")
+    client = handing(book)
+    message = Send(BE1, handoff(client, GET))
+    book >> After(0.09) << nothing >> After(0.02) << message >> After(1.98) << nothing >> After(0.02) << anything
+    assert status_line(client) == b"HTTP/1.1 503 Service Unavailable"
+
+
+def test_handing_adopted_ends_the_repeats(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    book >> Says(BE1, adopted(client)) << nothing >> After(30) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+    assert book.dispatcher.counters.adopted == 1
+
+
+def test_handing_adopted_of_another_identity_is_ignored(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    other = replace(client.identity, iss=seq_add(SeqNum(client.iss), 1))
+    book >> Says(BE1, Adopted(other, SeqNum(0))) << nothing
+    assert book.flow(client).state is FlowState.HANDING
+
+
+def test_handing_adopted_of_another_back_end_is_sent_away(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    book >> Says(BE2, adopted(client)) << Send(BE2, Closed((client.identity,)))
+    assert book.flow(client).state is FlowState.HANDING
+
+
+def test_none_adopted_of_an_unknown_flow_is_ignored(family: int) -> None:
+    book = Playbook()
+    book >> Says(BE1, adopted(book.connected(family))) << nothing
+
+
+def test_handing_message_that_no_front_end_expects_is_counted() -> None:
+    book = Playbook()
+    client = handing(book)
+    book >> Says(BE1, Moved(client.identity, 9)) << nothing >> Says(BE1, handoff(client, GET)) << nothing
+    assert book.dispatcher.counters.unexpected_messages == 2
+
+
+# --- the client meanwhile
+
+
+def test_handing_segments_are_passed_on(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    for packet in (client.sends(GET), client.sends(b"more", len(GET)), client.ack(len(GET)), client.rst(len(GET))):
+        book >> packet << PassOn(BE1)
+    book >> client.fin(len(GET)) << PassOn(BE1)
+    assert book.flow(client).state is FlowState.HANDING
+
+
+def test_handing_clients_ack_of_the_response_proves_the_adoption(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    book >> client.ack(len(GET), 100) << PassOn(BE1)
+    assert book.flow(client).state is FlowState.FORWARDED
+    book >> After(10) << nothing
+
+
+@pytest.mark.parametrize("at", [-1, 65536, 1 << 31])
+def test_handing_strangers_ack_proves_nothing(at: int, family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    book >> client.ack(at, 100) << PassOn(BE1)
+    assert book.flow(client).state is FlowState.HANDING
+    book >> After(0.05) << Send(BE1, handoff(client, GET))
+
+
+def test_handing_ack_with_bad_checksum_proves_nothing(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    with pytest.raises(ChecksumError):
+        book >> client.ack(len(GET), 100, chksum=1)
+    assert book.flow(client).state is FlowState.HANDING
+
+
+# --- refusal
+
+
+@pytest.mark.parametrize("octets", [GET, POST])
+def test_handing_refused_goes_to_the_next(octets: bytes, family: int) -> None:
+    book = Playbook(rules=EITHER)
+    client = handing(book, family, octets)
+    book >> Says(BE1, refused(client)) << Send(BE2, handoff(client, octets))
+    book >> client.sends(octets) << PassOn(BE2)
+    book >> After(0.05) << Send(BE2, handoff(client, octets))
+    assert book.flow(client).backend == BE2
+
+
+def test_handing_refused_by_all_is_answered_503(family: int) -> None:
+    book = Playbook(rules=EITHER)
+    client = handing(book, family)
+    book >> Says(BE1, refused(client)) << anything >> Says(BE2, refused(client)) << anything
+    assert status_line(client) == b"HTTP/1.1 503 Service Unavailable"
+    assert book.dispatcher.counters.refused == 2
+    book >> client.sends(GET) << anything
+    assert all(not isinstance(action, PassOn | Send) for action in book.actions)
+
+
+def test_handing_refused_where_the_rule_names_one_is_answered_503(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    book >> Says(BE1, refused(client)) << anything
+    assert status_line(client) == b"HTTP/1.1 503 Service Unavailable"
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_handing_refused_of_another_back_end_is_ignored(reason: Reason) -> None:
+    book = Playbook(rules=EITHER)
+    client = handing(book)
+    book >> Says(BE2, refused(client, reason)) << nothing
+    assert book.flow(client).backend == BE1
+
+
+def test_handing_refused_after_proof_is_ignored() -> None:
+    book = Playbook(rules=EITHER)
+    client = book.connected()
+    book >> client.sends(GET[:9]) >> After(0.01) << anything
+    book >> client.sends(GET[9:], 9) << anything >> Says(BE1, adopted(client, 5)) << nothing
+    book >> Says(BE1, refused(client)) << nothing
+    assert book.flow(client).backend == BE1
+
+
+def test_handing_refused_next_is_not_one_that_is_down(family: int) -> None:
+    book = Playbook(rules=EITHER, up=(BE1,))
+    client = handing(book, family)
+    book >> Says(BE1, refused(client)) << anything
+    assert status_line(client) == b"HTTP/1.1 503 Service Unavailable"
+
+
+# --- silence
+
+
+@pytest.mark.parametrize("octets", [GET, PUT, GET_JPG])
+def test_handing_silence_sends_an_idempotent_request_elsewhere(octets: bytes, family: int) -> None:
+    book = Playbook(rules=EITHER)
+    client = handing(book, family, octets)
+    book >> After(0.799) << anything
+    assert book.flow(client).backend == BE1
+    book >> After(0.002) << [Send(BE1, Closed((client.identity,))), Send(BE2, handoff(client, octets))]
+    book >> client.sends(octets) << PassOn(BE2)
+    assert book.dispatcher.counters.silent == 1
+
+
+@pytest.mark.parametrize("octets", [POST, UNKNOWN_METHOD])
+def test_handing_silence_answers_other_requests_503(octets: bytes, family: int) -> None:
+    book = Playbook(rules=EITHER)
+    client = handing(book, family, octets)
+    book >> After(0.799) << anything >> After(0.002) << anything
+    assert book.actions[0] == Send(BE1, Closed((client.identity,)))
+    assert status_line(client) == b"HTTP/1.1 503 Service Unavailable"
+
+
+def test_handing_silence_where_the_rule_names_one_is_answered_503(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    book >> After(0.801) << anything
+    assert status_line(client) == b"HTTP/1.1 503 Service Unavailable"
+    assert book.flow(client).state is FlowState.ANSWERED
+
+
+def test_handing_silence_of_all_is_answered_503(family: int) -> None:
+    book = Playbook(rules=EITHER)
+    client = handing(book, family)
+    book >> After(1.601) << anything
+    assert [action for action in book.actions if isinstance(action, Send)][-1] == Send(BE2, Closed((client.identity,)))
+    assert status_line(client) == b"HTTP/1.1 503 Service Unavailable"
+
+
+@pytest.mark.parametrize("octets", [GET, POST], ids=["elsewhere", "answered"])
+def test_given_up_late_adopted_is_sent_away(octets: bytes, family: int) -> None:
+    book = Playbook(rules=EITHER)
+    client = handing(book, family, octets)
+    book >> After(0.801) << anything
+    state = book.flow(client).state
+    book >> Says(BE1, adopted(client)) << Send(BE1, Closed((client.identity,)))
+    assert book.flow(client).state is state
+
+
+def test_given_up_late_adopted_of_a_finished_flow_is_sent_away(family: int) -> None:
+    book = Playbook(rules=EITHER)
+    client = handing(book, family)
+    book >> After(0.801) << anything
+    book >> Says(BE2, adopted(client)) << nothing >> Says(BE2, Closed((client.identity,))) << nothing
+    book >> Says(BE1, adopted(client)) << Send(BE1, Closed((client.identity,)))
+    book >> Says(BE2, adopted(client)) << nothing
+
+
+def test_given_up_late_refused_is_ignored(family: int) -> None:
+    book = Playbook(rules=EITHER)
+    client = handing(book, family)
+    book >> After(0.801) << anything >> Says(BE1, refused(client)) << nothing
+    assert book.flow(client).backend == BE2
+
+
+def test_handing_silence_of_a_back_end_proven_by_the_client_is_no_fault(family: int) -> None:
+    book = Playbook(rules=EITHER)
+    client = handing(book, family)
+    book >> client.ack(len(GET), 1) << PassOn(BE1) >> After(5) << nothing
+    assert book.flow(client).backend == BE1
+
+
+# --- octets that the client was told had arrived
+
+
+def owning(book: Playbook, family: int, octets: bytes = GET) -> Client:
+    client = book.connected(family)
+    book >> client.sends(octets[:9]) >> After(0.01) << gets(client, "A", 0, 9)
+    book >> client.sends(octets[9:], 9) << anything
+    return client
+
+
+@pytest.mark.parametrize("octets", [GET, POST])
+def test_handing_owned_octets_go_to_the_next_after_refusal(octets: bytes, family: int) -> None:
+    book = Playbook(rules=EITHER)
+    client = owning(book, family, octets)
+    owned = seq_add(SeqNum(client.irs), 10)
+    book >> Says(BE1, refused(client)) << Send(BE2, handoff(client, octets, acknowledged=owned))
+
+
+def test_handing_owned_octets_never_delivered_reset_the_client(family: int) -> None:
+    book = Playbook()
+    client = owning(book, family)
+    book >> Says(BE1, adopted(client, 8)) << nothing
+    book >> After(26) << anything
+    repeats, ends = book.actions[:-2], book.actions[-2:]
+    assert repeats == [Send(BE1, handoff(client, GET, acknowledged=seq_add(SeqNum(client.irs), 10)))] * 8
+    assert book.at[:8] == pytest.approx([0.05, 0.15, 0.35, 0.75, 1.55, 3.15, 6.35, 12.75])
+    gets(client, "RA", 0, 9).check(ends[0])
+    assert ends[1] == Send(BE1, Closed((client.identity,)))
+    assert book.flow(client).state is FlowState.FINISHED
+    assert book.dispatcher.counters.orphaned == 1
+
+
+def test_handing_owned_octets_delivered_late_are_settled(family: int) -> None:
+    book = Playbook()
+    client = owning(book, family)
+    book >> Says(BE1, adopted(client, 8)) << nothing >> After(12) << anything
+    book >> Says(BE1, adopted(client, 9)) << nothing >> After(60) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+
+
+# --- the back end meanwhile
+
+
+def test_handing_closed_ends_it(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    book >> Says(BE1, Closed((client.identity,))) << nothing
+    assert book.flow(client).state is FlowState.FINISHED
+    book >> After(30) << nothing
+
+
+def test_handing_closed_of_another_back_end_is_ignored(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    book >> Says(BE2, Closed((client.identity,))) << nothing
+    assert book.flow(client).state is FlowState.HANDING
+
+    book = Playbook()
+    client = owning(book, family)
+    book >> Says(BE1, adopted(client, 8)) << nothing
+    book >> lives(BE1, restarted=True) << anything
+    assert not book.knows(client)
+    book >> After(0.5) << nothing
+
+    book = Playbook()
+    client = handing(book, family)
+    book >> lives(BE1, restarted=True) << anything
+    book >> After(0.05) << Send(BE1, handoff(client, GET))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address
+
+import pytest
+
+from tcpha.fe.backends import Backends
+from tcpha.proto.ip import connection_key
+from tcpha.proto.messages import Capabilities, NodeState, Server, ServerState, Status
+from tcpha.proto.promise import Promise
+from tcpha.rules import Endpoint
+
+FIRST = Endpoint(IPv4Address("198.18.0.33"), 666)
+SECOND = Endpoint(IPv4Address("198.18.0.38"), 666)
+DIGEST = bytes(16)
+STACK = Capabilities(7, True, True, 1460)
+STATUS = Status(1, 1, NodeState.UP, 0, DIGEST, STACK)
+VIP, OTHER_VIP = ip_address("198.18.0.36"), ip_address("198.18.0.37")
+CLIENT = ip_address("192.0.2.1")
+KEY = connection_key(CLIENT, 1024, VIP, 80)
+
+
+def backends(promise: Promise | None = None) -> Backends:
+    return Backends((FIRST, SECOND), promise or Promise(1460, 7, True, True), DIGEST)
+
+
+def test_unheard_back_ends_are_excluded() -> None:
+    each = backends()
+    assert each.excluded(KEY) == {FIRST.addr, SECOND.addr}
+    assert each.up() == []
+
+
+def test_status_brings_a_back_end_up_and_says_so_once() -> None:
+    each = backends()
+    assert each.on_status(FIRST, STATUS) == ["be 198.18.0.33 is up"]
+    assert each.on_status(FIRST, replace(STATUS, flows=7)) == []
+    assert each.excluded(KEY) == {SECOND.addr}
+    assert each.up() == [FIRST]
+
+
+def test_lost_back_end_is_excluded_until_it_speaks() -> None:
+    each = backends()
+    each.on_status(FIRST, STATUS)
+    assert each.excluded(KEY) == {SECOND.addr}
+    assert each.on_lost(FIRST) == ["be 198.18.0.33 is not used: silent"]
+    assert each.excluded(KEY) == {FIRST.addr, SECOND.addr}
+    assert each.up() == []
+    assert each.on_status(FIRST, STATUS) == ["be 198.18.0.33 is up"]
+    assert each.excluded(KEY) == {SECOND.addr}
+
+
+@pytest.mark.parametrize("state", [NodeState.STARTING, NodeState.DRAINING])
+def test_status_of_a_node_that_is_not_up_excludes(state: NodeState) -> None:
+    each = backends()
+    (note,) = each.on_status(FIRST, replace(STATUS, state=state))
+    assert state.name.lower() in note
+    assert FIRST.addr in each.excluded(KEY)
+    assert each.up() == [FIRST]
+
+
+@pytest.mark.parametrize(
+    ("stack", "name"),
+    [
+        (replace(STACK, window_scale=None), "window scaling"),
+        (replace(STACK, sack=False), "SACK"),
+        (replace(STACK, timestamps=False), "timestamps"),
+    ],
+)
+def test_status_of_a_stack_that_cannot_keep_the_promise_excludes(stack: Capabilities, name: str) -> None:
+    each = backends()
+    assert each.on_status(FIRST, replace(STATUS, capabilities=stack)) == [
+        f"be 198.18.0.33 is not used: its TCP stack does not keep the promise of {name}"
+    ]
+    assert FIRST.addr in each.excluded(KEY)
+
+
+def test_status_of_a_poor_stack_suffices_for_a_poor_promise() -> None:
+    each = backends(Promise(1460, None, False, False))
+    each.on_status(FIRST, replace(STATUS, capabilities=Capabilities(None, False, False, 536)))
+    assert each.excluded(KEY) == {SECOND.addr}
+
+
+def test_status_without_capabilities_excludes() -> None:
+    each = backends()
+    each.on_status(FIRST, replace(STATUS, capabilities=None))
+    assert FIRST.addr in each.excluded(KEY)
+
+
+@pytest.mark.parametrize(
+    ("state", "excluded"),
+    [
+        (ServerState.ANSWERS, False),
+        (ServerState.UNKNOWN, False),
+        (ServerState.NO_LISTENER, True),
+        (ServerState.SILENT, True),
+    ],
+)
+def test_server_state_counts_for_its_own_target_only(state: ServerState, excluded: bool) -> None:
+    each = backends()
+    (note,) = each.on_status(FIRST, replace(STATUS, servers=(Server(VIP.packed, 80, state),)))
+    assert (state.text in note) == (state is not ServerState.ANSWERS)
+    assert (FIRST.addr in each.excluded(KEY)) == excluded
+    assert FIRST.addr not in each.excluded(connection_key(CLIENT, 1024, VIP, 81))
+    assert FIRST.addr not in each.excluded(connection_key(CLIENT, 1024, OTHER_VIP, 80))
+
+
+def test_server_that_recovers_is_used_again() -> None:
+    each = backends()
+    each.on_status(FIRST, replace(STATUS, servers=(Server(VIP.packed, 80, ServerState.SILENT),)))
+    assert FIRST.addr in each.excluded(KEY)
+    each.on_status(FIRST, replace(STATUS, servers=(Server(VIP.packed, 80, ServerState.ANSWERS),)))
+    assert FIRST.addr not in each.excluded(KEY)
+
+
+def test_status_with_another_digest_is_told_once() -> None:
+    each = backends()
+    other = replace(STATUS, digest=bytes(15) + b"\1")
+    assert any("are not those of this front end" in note for note in each.on_status(FIRST, other))
+    assert each.on_status(FIRST, other) == []
+    assert each.on_status(FIRST, STATUS) == []
+    assert len(each.on_status(FIRST, other)) == 1

@@ -116,6 +116,9 @@ def parse_rule(text: str, line: int = 0) -> Rule:
         raise RuleError(error.reason, start + len(body) - len(pattern) + error.column) from None
 
 
+_MATCHES_ANY_TARGET: Final = frozenset((".", ".*", ".+", "^", "^.*", "^.*$", ".*$"))
+
+
 class RuleSet:
     """Rules in file order over the servers they name.
 
@@ -131,7 +134,14 @@ class RuleSet:
             for address in rule.servers:
                 if address not in endpoints:
                     raise ValueError(f"rule {rule.pattern!r} names {address}, which no server has")
-        self._rules = tuple((rule.compiled, tuple(endpoints[address] for address in rule.servers)) for rule in rules)
+        # The usual last rule is not searched for: a target is never empty and has no line end.
+        self._rules = tuple(
+            (
+                None if rule.pattern in _MATCHES_ANY_TARGET else rule.compiled,
+                tuple(endpoints[address] for address in rule.servers),
+            )
+            for rule in rules
+        )
         self._match_time_s = match_time_s
         self.timeouts = 0
         """Matches that were given up because they took longer than `match_time_s`."""
@@ -145,11 +155,11 @@ class RuleSet:
         target = request.target
         for index, (compiled, servers) in enumerate(self._rules):
             try:
-                found = compiled.search(target, timeout=self._match_time_s)
+                found = compiled is None or compiled.search(target, timeout=self._match_time_s) is not None
             except TimeoutError:
                 self.timeouts += 1
                 continue
-            if found is not None:
+            if found:
                 for server in servers:
                     if server.addr not in excluding:
                         return Choice(server, index)

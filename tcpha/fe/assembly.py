@@ -54,6 +54,11 @@ class Assembly:
         self.octets = b""
         self._early.clear()
 
+    @property
+    def has_more(self) -> bool:
+        """Did anything arrive besides `octets`: a FIN, or pieces behind a gap?"""
+        return self.fin or bool(self._early)
+
     def early_pieces(self) -> list[tuple[SeqNum, bytes]]:
         """Return what arrived behind a gap, in order."""
         return [(seq_add(self.start, offset), piece) for offset, (piece, _) in sorted(self._early.items()) if piece]

@@ -187,6 +187,8 @@ class Handover:
             octets=octets[:room],
         )
         actions: list[Action] = [Send(backend, message)]
+        if len(octets) <= room and not pending.assembly.has_more:
+            return actions
         for seq, piece, flags in self._followers(flow, pending, min(room, len(octets))):
             actions.append(Forward(backend, self._client_segment(flow, pending, seq, piece, flags)))
         return actions

@@ -38,6 +38,14 @@ class EventLoop:
         self._signals[number] = callback
         signal.signal(number, self._note)
 
+    def ignore_signals(self) -> None:
+        """From now on the signals have no effect, on programs started from now on neither.
+
+        Whoever presses Ctrl-C twice interrupts a whole process group, and with it what cleans up.
+        """
+        for number in self._signals:
+            signal.signal(number, signal.SIG_IGN)
+
     def stop(self) -> None:
         """End `run` after this round."""
         self._running = False
@@ -69,9 +77,10 @@ class EventLoop:
         ready = {key.fd for key, _ in self._selector.select(wait)}
         if self._wake_in in ready:
             os.read(self._wake_in, 4096)
-            arrived, self._arrived = self._arrived, []
-            for number in arrived:
-                self._signals[number]()
+        # Not only when woken: the octet may be read before the interpreter has called the handler.
+        arrived, self._arrived = self._arrived, []
+        for number in arrived:
+            self._signals[number]()
         for descriptor, callback in self._order:
             if descriptor in ready:
                 callback()

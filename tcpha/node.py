@@ -19,7 +19,7 @@ from tcpha.eventloop import EventLoop
 from tcpha.net import clock, netlink
 from tcpha.net.channel import Channel
 from tcpha.net.footprint import Footprint, Plan, Role
-from tcpha.peers import OwnStatus, Peer, Peers
+from tcpha.peers import OwnStatus, Peers, Received
 from tcpha.proto.handoff import HandoffCodec
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Message, Status
@@ -27,7 +27,8 @@ from tcpha.rules import Endpoint
 
 READY_TIMEOUT_S = 2.0
 """A node reports that it is ready when all its peers were heard, or after this."""
-UNAUTHENTIC_LOG_INTERVAL_S = 10.0
+LOG_INTERVAL_S = 10.0
+"""What can come with every datagram is logged no more often."""
 _QUIET_S = 0.05
 _STOP_LIMIT_S = 1.0
 
@@ -60,7 +61,9 @@ class Node(ABC):
         self._footprint = Footprint(self.role, config.state)
         self._ready = False
         self._ready_at = clock.now() + READY_TIMEOUT_S
-        self._complained: dict[Endpoint, float] = {}
+        self._complain_at: dict[Endpoint, float] = {}
+        self._faults = 0
+        self._fault_log_at = -inf
         self.loop = EventLoop()
 
     # --- what differs
@@ -114,14 +117,15 @@ class Node(ABC):
             self.loop.run(self._on_timer)
             if keep:
                 self._footprint.release()
-                return
-            self.on_stop(clock.now())
-            self._flush()
-            self.loop.run_until_quiet(_QUIET_S, _STOP_LIMIT_S, self._on_timer)
-            self._footprint.remove()
+            else:
+                try:
+                    self._end_flows()
+                finally:
+                    self.loop.ignore_signals()
+                    self._footprint.remove()
+            log.info("%s stopped", self.role)
         finally:
             self.loop.close()
-            log.info("%s stopped", self.role)
 
     def listen(self) -> None:
         """Serve the handoff channel; to be called before any packet queue is added, so that it is read first."""
@@ -140,6 +144,11 @@ class Node(ABC):
         self._peers.announce(clock.now())
         self._flush()
 
+    def _end_flows(self) -> None:
+        self.on_stop(clock.now())
+        self._flush()
+        self.loop.run_until_quiet(_QUIET_S, _STOP_LIMIT_S, self._on_timer)
+
     def _on_channel(self) -> None:
         now = clock.now()
         for datagram, source, age_s in self._channel.read():
@@ -147,12 +156,21 @@ class Node(ABC):
             if received is None:
                 self._complain(source, now)
                 continue
-            endpoint = self._endpoint_of[received.peer.address]
-            if isinstance(received.message, Status):
-                self.on_status(endpoint, received.message, received.restarted, now)
-            else:
-                self.on_message(endpoint, received.message, age_s, now)
+            try:
+                self._on_received(received, age_s, now)
+            except Exception:  # as for packets: a defect costs one message, not the process
+                self._faults += 1
+                if now >= self._fault_log_at:
+                    self._fault_log_at = now + LOG_INTERVAL_S
+                    log.exception("dropped a message that failed (%d so far)", self._faults)
         self._flush()
+
+    def _on_received(self, received: Received, age_s: float, now: float) -> None:
+        endpoint = self._endpoint_of[received.peer.address]
+        if isinstance(received.message, Status):
+            self.on_status(endpoint, received.message, received.restarted, now)
+        else:
+            self.on_message(endpoint, received.message, age_s, now)
 
     def _on_timer(self) -> float:
         now = clock.now()
@@ -175,13 +193,20 @@ class Node(ABC):
         log.info("%s ready%s", self.role, f"; not heard of yet: {names}" if waiting else "")
 
     def _complain(self, source: tuple[str, int], now: float) -> None:
-        """Say, seldom, that a peer's messages do not authenticate: most likely it has another secret."""
+        """Say, seldom, what an operator can mend: a peer with another secret, or with the id of another node."""
         endpoint = self._endpoint_of.get(source)
-        if endpoint is None or self._peer_of[endpoint].unauthentic_at != now:
+        if endpoint is None:
             return
-        if now - self._complained.get(endpoint, -inf) >= UNAUTHENTIC_LOG_INTERVAL_S:
-            self._complained[endpoint] = now
-            log.warning("messages from %s do not authenticate: does it have the same secret?", endpoint.addr)
+        peer = self._peer_of[endpoint]
+        if peer.unauthentic_at == now:
+            trouble = f"messages from {endpoint.addr} do not authenticate: does it have the same secret?"
+        elif peer.duplicate_id_at == now:
+            trouble = f"{endpoint.addr} has the id of another node: it is not used until its `id` is changed"
+        else:
+            return
+        if now >= self._complain_at.get(endpoint, -inf):
+            self._complain_at[endpoint] = now + LOG_INTERVAL_S
+            log.warning("%s", trouble)
 
     def _flush(self) -> None:
         outbox = self._peers.outbox
@@ -197,10 +222,7 @@ class Node(ABC):
             **self.counters(),
             "channel": asdict(self._peers.counters),
             "channel_errors": self._channel.errors,
+            "channel_faults": self._faults,
             "peers": peers,
         }
         log.info("counters %s", json.dumps(shown, sort_keys=True))
-
-    def peer(self, endpoint: Endpoint) -> Peer:
-        """Return what is known of the process at an endpoint."""
-        return self._peer_of[endpoint]

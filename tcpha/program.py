@@ -1,7 +1,8 @@
 """The command lines `python -m tcpha.fe` and `python -m tcpha.be`: options, messages, exit status.
 
-Exit status: 0 after a stop that was asked for; 1 if the host could not be cleaned up; 2 for a fault at start, with one
-line on standard error that says where and why.
+Exit status: 0 after a stop that was asked for; 1 if the kernel failed the process while it served, or the host could
+not be cleaned up; 2 for a fault at start, with one line on standard error that says where and why. Interrupted before
+anything was put on the host: 130.
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ def main(
         for warning in config.warnings():
             print(f"{options.config}: warning: {warning}", file=sys.stderr)
         if options.check:
+            _warn_of_secret(options.config, config)
             print(f"{options.config}: ok")
             return 0
         logging.basicConfig(
             level=config.log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        node = build(config, load_keyring(config.secret))
+        node = _build(config, build)
         node.run(node.plan, options.keep)
     except (ConfigError, StartError) as error:
         print(f"{name}: {error}", file=sys.stderr)
@@ -60,7 +62,26 @@ def main(
     except EdgeError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _build(config: ConfigT, build: Callable[[ConfigT, Keyring], Runnable]) -> Runnable:
+    """Open what the node needs; nothing of the host is changed yet. Raises: ConfigError, StartError."""
+    keyring = load_keyring(config.secret)
+    try:
+        return build(config, keyring)
+    except EdgeError as error:
+        raise StartError(str(error)) from error
+
+
+def _warn_of_secret(file: Path, config: NodeConfig) -> None:
+    """Only warn: who checks a configuration need not be the one who may read the secret."""
+    try:
+        load_keyring(config.secret)
+    except ConfigError as error:
+        print(f"{file}: warning: {error}", file=sys.stderr)
 
 
 def _parse(name: str, default_file: str, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -75,7 +96,12 @@ def _parse(name: str, default_file: str, arguments: Sequence[str] | None) -> arg
     parser.add_argument(
         "-c", "--config", type=Path, default=Path(default_file), metavar="FILE", help="default: %(default)s"
     )
-    parser.add_argument("--check", action="store_true", help="validate the configuration and exit")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only validate the configuration: prints `ok`, or FILE:LINE and the reason; warns if the secret cannot be"
+        " used; needs no rights and changes nothing",
+    )
     parser.add_argument(
         "--keep", action="store_true", help="at the end leave addresses and rules on the host, for the next start"
     )

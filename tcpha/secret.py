@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -14,16 +15,22 @@ MAX_OCTETS = 4096
 def load_keyring(path: Path) -> Keyring:
     """Read the keys (format: `tcpha.proto.keyring`). No key material is in any error.
 
-    Raises: ConfigError if the file is missing, readable by others, or holds no usable key.
+    Raises: ConfigError if the file is missing, no regular file, readable by others, or holds no usable key.
     """
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(path.stat().st_mode)
-            octets = file.read(MAX_OCTETS + 1)
+        # Not blocking: somebody may have put a named pipe there.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            about = os.fstat(file.fileno())
+            octets = file.read(MAX_OCTETS + 1) if stat.S_ISREG(about.st_mode) else b""
     except FileNotFoundError:
         raise ConfigError(path, None, f"no such file; make the secret with: {_recipe(path)}") from None
     except OSError as error:
         raise ConfigError(path, None, f"the secret cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(about.st_mode):
+        raise ConfigError(path, None, "not a regular file: no secret file")
+    if about.st_uid not in (0, os.geteuid()):
+        raise ConfigError(path, None, f"the secret belongs to user {about.st_uid}: chown root {path}")
+    mode = stat.S_IMODE(about.st_mode)
     if mode & 0o077:
         raise ConfigError(path, None, f"others may read or change the secret (mode {mode:04o}): chmod 600 {path}")
     if len(octets) > MAX_OCTETS:

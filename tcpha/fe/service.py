@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import Any
-
-from netfilterqueue import Packet
+from typing import TYPE_CHECKING, Any
 
 from tcpha.config import FrontEndConfig
 from tcpha.errors import WireError
@@ -27,6 +25,9 @@ from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Message, NodeState, Status
 from tcpha.proto.tcp import decode_segment
 from tcpha.rules import Endpoint, RuleSet
+
+if TYPE_CHECKING:
+    from netfilterqueue import Packet
 
 SOLICIT_INTERVAL_S = 1.0
 

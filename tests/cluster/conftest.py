@@ -100,9 +100,7 @@ def make_lab(_machine: None) -> Iterator[MakeLab]:
 
 
 @contextmanager
-def engine_lab(
-    settings: Settings | None = None, *, server: str | None = NGINX, engine: bool = True
-) -> Iterator[Lab]:
+def engine_lab(settings: Settings | None = None, *, server: str | None = NGINX, engine: bool = True) -> Iterator[Lab]:
     """A lab for the tests of a file. At its end no engine may have counted a fault."""
     with Lab(unique_name()) as standing:
         standing.up(settings=settings, server=server, engine=engine)

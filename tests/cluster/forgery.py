@@ -1,0 +1,48 @@
+"""Packets that no kernel of the lab would send by itself, made with scapy and sent from the client node.
+
+Must not use the engine's codec: what is forged here is an independent opinion of how a packet looks.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+
+from tcpha.lab.addressing import IFACE
+from tcpha.lab.cluster import Lab
+from tcpha.lab.node import Node
+from tests.cluster.conversation import Family, client_address, vip
+
+
+def mac_of(node: Node) -> str:
+    return node.run(["ip", "-o", "link", "show", IFACE], check=True).stdout.split("link/ether ")[1].split()[0]
+
+
+def segment(lab: Lab, family: Family, **fields: Any) -> Any:
+    """A TCP segment from the client to the virtual address, as scapy has it; `fields` are those of scapy's TCP."""
+    source, target = client_address(lab, family), vip(lab, family)
+    network = IP(src=source, dst=target) if family == "ipv4" else IPv6(src=source, dst=target)
+    return network / TCP(dport=80, **fields)
+
+
+def send(lab: Lab, packets: list[Any], to: Node) -> None:
+    """Send packets from the client node to the hardware address of `to`, past the client's own kernel."""
+    ether = Ether(src=mac_of(lab.client), dst=mac_of(to))
+    with lab.client.enter():
+        link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    with link:
+        link.bind((IFACE, 0))
+        for packet in packets:
+            link.send(bytes(ether / packet))
+
+
+def forged_packet_sent(lab: Lab, family: Family) -> None:
+    """Send a packet to the front end that looks like a server's answer: its source is the virtual address."""
+    place = lab.plan.fe
+    source, target = vip(lab, family), str(place.ipv4 if family == "ipv4" else place.ipv6)
+    network = IP(src=source, dst=target) if family == "ipv4" else IPv6(src=source, dst=target)
+    send(lab, [network / TCP(sport=80, dport=9, flags="A")], lab.fe)

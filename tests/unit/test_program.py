@@ -1,0 +1,268 @@
+"""The command lines of tcpha.fe and tcpha.be: options, messages, exit status. Nothing is opened: the node is a stub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from tcpha import __version__
+from tcpha.config import FrontEndConfig, load_back_end, load_front_end
+from tcpha.errors import EdgeError, StartError, TcphaError
+from tcpha.net.footprint import Plan
+from tcpha.program import main
+from tcpha.proto.keyring import Keyring
+
+LINES = (
+    "raddr = 192.0.2.23",
+    "vaddr = 192.0.2.36",
+    "server = 192.0.2.33 666",
+    "rule = 192.0.2.33 .*",
+)
+
+
+class Stub:
+    """A node that notes what is asked of it."""
+
+    def __init__(self, fault_at_run: BaseException | None = None) -> None:
+        self.plan = Plan("eth0", (IPv4Address("192.0.2.36"),), (80,), 660, 1)
+        self.built: list[tuple[FrontEndConfig, Keyring]] = []
+        self.runs: list[tuple[Plan, bool]] = []
+        self._fault = fault_at_run
+
+    def build(self, config: FrontEndConfig, keyring: Keyring) -> Stub:
+        self.built.append((config, keyring))
+        return self
+
+    def run(self, plan: Plan, keep: bool) -> None:
+        self.runs.append((plan, keep))
+        if self._fault is not None:
+            raise self._fault
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text("1 " + "ab" * 32 + "\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path, secret: Path) -> Path:
+    return written(tmp_path, secret)
+
+
+def written(tmp_path: Path, secret: Path, *lines: str, instead_of: str | None = None) -> Path:
+    """A configuration of these lines, but for the one that begins with a text, and further ones."""
+    path = tmp_path / "tcphafe.conf"
+    kept = [line for line in LINES if instead_of is None or not line.startswith(instead_of)]
+    path.write_text("".join(f"{line}\n" for line in (*kept, f"secret = {secret}", *lines)))
+    return path
+
+
+def run(stub: Stub, *arguments: str | Path) -> int:
+    return main("fe", "/etc/tcpha/tcphafe.conf", load_front_end, stub.build, list(map(str, arguments)))
+
+
+def only_line(text: str) -> str:
+    lines = text.splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+# Running
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_sound_configuration_node_is_built_and_run_status_0(file: Path, keep: bool) -> None:
+    stub = Stub()
+    assert run(stub, "-c", file, *(["--keep"] if keep else [])) == 0
+    assert stub.runs == [(stub.plan, keep)]
+    assert stub.built[0][0].raddr == IPv4Address("192.0.2.23")
+    assert stub.built[0][1].signing.number == 1
+
+
+def test_warnings_are_said_and_the_node_runs(tmp_path: Path, secret: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path, secret, "rule = 192.0.2.33 jpg$", instead_of="rule")
+    stub = Stub()
+    assert run(stub, "-c", file) == 0
+    assert only_line(capsys.readouterr().err).startswith(f"{file}: warning: ")
+    assert stub.runs
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [(StartError("666 is in use"), 2), (EdgeError("666 is in use"), 1), (KeyboardInterrupt(), 130)]
+)
+def test_fault_at_run_is_said_in_one_line_with_its_status(
+    file: Path, capsys: pytest.CaptureFixture[str], fault: BaseException, status: int
+) -> None:
+    assert run(Stub(fault), "-c", file) == status
+    assert capsys.readouterr().err == ("" if status == 130 else "fe: 666 is in use\n")
+
+
+@pytest.mark.parametrize("fault", [StartError("no such thing"), EdgeError("no such thing")])
+def test_fault_while_opening_is_a_fault_at_start(
+    file: Path, capsys: pytest.CaptureFixture[str], fault: TcphaError
+) -> None:
+    def build(_config: FrontEndConfig, _keyring: Keyring) -> Stub:
+        raise fault
+
+    assert main("fe", "/nowhere", load_front_end, build, ["-c", str(file)]) == 2
+    assert capsys.readouterr().err == "fe: no such thing\n"
+
+
+def test_interrupted_while_opening_says_nothing(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def build(_config: FrontEndConfig, _keyring: Keyring) -> Stub:
+        raise KeyboardInterrupt
+
+    assert main("fe", "/nowhere", load_front_end, build, ["-c", str(file)]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_no_file_named_the_default_is_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    default = tmp_path / "absent.conf"
+    assert main("be", str(default), load_back_end, lambda *_: Stub(), []) == 2
+    assert only_line(capsys.readouterr().err) == f"be: {default}: cannot be read: No such file or directory"
+
+
+# Faults of the file
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(
+    ("line", "instead_of", "number", "reason"),
+    [
+        ("vport = 70000", None, 6, "vport: "),
+        ("vports = 80", None, 6, "unknown key 'vports': did you mean vport?"),
+        ("no equals sign", None, 6, "not of the form `key = value`"),
+        ("hold_time = 1", None, 6, "hold_time is a key of the back end's file only"),
+        ("raddr = 192.0.2.300", "raddr", 5, "raddr: "),
+        ("raddr = 192.0.2.24", None, 6, "raddr is given twice, first in line 1"),
+        ("vaddr = 192.0.2.36", None, 6, "vaddr: 192.0.2.36 is given twice"),
+        ("vaddr = 192.0.2.33", "vaddr", 5, "vaddr: 192.0.2.33 is also server"),
+        ("server = 192.0.2.33", "server", 5, "server: "),
+        ("rule = 192.0.2.99 .*", None, 6, "rule: 192.0.2.99 is in no server line"),
+        ("rule = 192.0.2.33 (jpg", None, 6, "rule: "),
+        ("rule =", None, 6, "rule: no value"),
+        ("log = loud", None, 6, "log: "),
+        ("dead_time = 0.1", None, 6, "dead_time (0.1 s) must be longer than status_time"),
+        ("state = run", None, 6, "state: "),
+        ("mss = 20", None, 6, "is less than 88, the least allowed"),
+        ("# only a comment", "raddr", None, "raddr: missing"),
+        ("# only a comment", "rule", None, "rule: missing"),
+    ],
+)
+def test_fault_of_a_line_is_said_with_file_and_line(
+    tmp_path: Path,
+    secret: Path,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    instead_of: str | None,
+    number: int | None,
+    reason: str,
+    check: bool,
+) -> None:
+    file = written(tmp_path, secret, line, instead_of=instead_of)
+    stub = Stub()
+    assert run(stub, "-c", file, *(["--check"] if check else [])) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    where = f"fe: {file}: " if number is None else f"fe: {file}:{number}: "
+    said = only_line(captured.err)
+    assert said.startswith(where)
+    assert reason in said
+    assert not stub.built
+
+
+def as_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def as_image(path: Path) -> None:
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+
+
+def as_nothing(path: Path) -> None:
+    path.write_text("")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(as_directory, "Is a directory"), (as_image, "not UTF-8"), (as_nothing, "missing: the file must have this key")],
+)
+def test_path_of_another_thing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], None], reason: str
+) -> None:
+    path = tmp_path / "thing"
+    make(path)
+    assert run(Stub(), "-c", path) == 2
+    said = only_line(capsys.readouterr().err)
+    assert said.startswith(f"fe: {path}:")
+    assert reason in said
+
+
+def test_secret_is_unusable_nothing_is_opened(file: Path, secret: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secret.chmod(0o644)
+    stub = Stub()
+    assert run(stub, "-c", file) == 2
+    assert only_line(capsys.readouterr().err).startswith(f"fe: {secret}: others may read")
+    assert not stub.built
+
+
+# Options
+
+
+def test_check_of_a_sound_configuration_says_ok_and_opens_nothing(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub = Stub()
+    assert run(stub, "--check", "-c", file) == 0
+    assert capsys.readouterr() == (f"{file}: ok\n", "")
+    assert not stub.built
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.chmod(0o644), lambda path: path.write_text("x")])
+def test_check_with_an_unusable_secret_warns_and_is_ok(
+    file: Path, secret: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object]
+) -> None:
+    spoil(secret)
+    assert run(Stub(), "--check", "-c", file) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{file}: ok\n"
+    assert only_line(captured.err).startswith(f"{file}: warning: {secret}: ")
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(Stub(), "--version")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"tcpha {__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["fe", "be"])
+def test_help_names_every_option_and_what_check_does(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(name, f"/etc/tcpha/tcpha{name}.conf", load_front_end, Stub().build, ["--help"])
+    assert ended.value.code == 0
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for text in (
+        "--config FILE",
+        "--check",
+        "--keep",
+        "--version",
+        f"/etc/tcpha/tcpha{name}.conf",
+        "warns if the secret",
+    ):
+        assert text in said
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["-c"], ["file.conf"]])
+def test_usage_fault_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(Stub(), *arguments)
+    assert ended.value.code == 2
+    assert "usage: python -m tcpha.fe" in capsys.readouterr().err

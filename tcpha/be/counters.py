@@ -45,5 +45,3 @@ class BackEndCounters:
     malformed: int = 0
     """Packets that could not be decoded."""
     unexpected_messages: int = 0
-    faults: int = 0
-    """Packets or messages dropped because of a defect in this program."""

@@ -62,5 +62,3 @@ class FrontEndCounters:
     malformed: int = 0
     """Packets that could not be decoded."""
     unexpected_messages: int = 0
-    faults: int = 0
-    """Packets or messages dropped because of a defect in this program."""

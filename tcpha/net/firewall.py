@@ -251,7 +251,13 @@ def _run(words: Sequence[str], script: str) -> str:
         raise StartError(f"{words[0]} is missing: install the package iptables")
     try:
         done = subprocess.run(
-            [program, *words[1:]], input=script, capture_output=True, text=True, timeout=_PROGRAM_S, check=False
+            [program, *words[1:]],
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=_PROGRAM_S,
+            check=False,
+            process_group=0,  # a Ctrl-C at the terminal is for us: a change that began is finished
         )
     except subprocess.TimeoutExpired as error:
         raise StartError(f"{words[0]} did not end within {_PROGRAM_S:.0f} s") from error

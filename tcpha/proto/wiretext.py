@@ -84,7 +84,7 @@ start, and one that was current once is never used again.
   by a STATUS that bears the epoch it offered; at most once per peer in 100 ms, unless it bears an offered epoch, which
   no old message can.
 - STATUS that a later one has overtaken teaches nothing either.
-- A process whose sequence passed 2^31 is offered another epoch, under which it begins again at 1.
+- A process whose sequence passed 2^31 is offered another epoch, under which its sequence begins low again.
 
 A process that starts knows no epoch, so it bears 0:
 

@@ -38,6 +38,7 @@ __all__ = ["Address", "BackEndConfig", "Endpoint", "FrontEndConfig", "NodeConfig
 HANDOFF_PORT = 666
 HANDOFF_WAIT_S = 0.45
 STALE_TIME_S = 0.25
+REPLAY_TIME_S = 0.18
 
 
 class NodeConfig(BaseModel):
@@ -54,7 +55,7 @@ class NodeConfig(BaseModel):
     server: Annotated[tuple[ServerAddress, ...], Field(min_length=1)]
     """The back ends: address and handoff port."""
     rule: Annotated[tuple[OrderedRule, ...], Field(min_length=1)]
-    """Which server gets which request; the first that matches wins."""
+    """Which server gets which request, or which ones in turn; the first rule that matches wins."""
 
     iface: InterfaceName | None = None
     """The interface towards the other nodes; None: the one that holds `raddr`."""
@@ -167,8 +168,8 @@ class FrontEndConfig(NodeConfig):
     """A request head that takes longer is refused."""
     ack_delay: Annotated[Duration, Field(ge=0, le=0.5)] = 0.01
     """Before request octets are acknowledged for want of the rest (RFC 9293, 3.8.6.3 allows 0.5 s)."""
-    match_time: Annotated[Duration, Field(ge=0.001, le=1)] = 0.05
-    """One rule may take this long on one request; longer is no match."""
+    match_time: Annotated[Duration, Field(ge=0.001, le=1)] = 0.005
+    """One rule may take this long on one request; a match takes about a microsecond. Longer: the answer is 503."""
     handoff_repeat: Annotated[Duration, Field(ge=0.005, le=5)] = 0.05
     """Between two tries of an unanswered HANDOFF."""
     handoff_repeats: Annotated[Whole, Field(ge=0, le=10)] = 3
@@ -192,10 +193,14 @@ class FrontEndConfig(NodeConfig):
 
     def warnings(self) -> tuple[str, ...]:
         """Return what is legal but probably not meant, one sentence each, for the log at start."""
-        if self.handoff_wait > STALE_TIME_S:
+        latest = STALE_TIME_S + REPLAY_TIME_S
+        if self.handoff_wait > latest:
             return super().warnings()
-        reason = f"handoff_wait {self.handoff_wait:g} s is not above {STALE_TIME_S} s, a back end's default stale_time"
-        return (*super().warnings(), f"{reason}: a request may run on two servers")
+        reason = f"handoff_wait {self.handoff_wait:g} s is not above {latest:g} s"
+        return (
+            *super().warnings(),
+            f"{reason}, a back end's default stale_time and replay_time: a request may run on two servers",
+        )
 
 
 class BackEndConfig(NodeConfig):
@@ -213,7 +218,7 @@ class BackEndConfig(NodeConfig):
     """How long packets of a connection not known yet are held."""
     hold_packets: Annotated[Size, Field(ge=0, le=1 << 20)] = 4096
     """Held packets at most, of all connections."""
-    replay_time: Annotated[Duration, Field(ge=0.01, le=10)] = 0.35
+    replay_time: Annotated[Duration, Field(ge=0.01, le=10)] = REPLAY_TIME_S
     """A replay that takes longer has failed."""
     stale_time: Annotated[Duration, Field(ge=0.01, le=10)] = STALE_TIME_S
     """A HANDOFF that waited longer in the socket is dropped unread."""
@@ -250,8 +255,9 @@ class BackEndConfig(NodeConfig):
             f"no uaddr is IPv{family}: what this node's TCP can promise over IPv{family} stays untested"
             for family in sorted({virtual.version for virtual in self.vaddr} - probed)
         )
-        if self.stale_time >= HANDOFF_WAIT_S:
-            reason = f"stale_time {self.stale_time:g} s is not below {HANDOFF_WAIT_S} s"
+        latest = self.stale_time + self.replay_time
+        if latest >= HANDOFF_WAIT_S:
+            reason = f"stale_time and replay_time together, {latest:g} s, are not below {HANDOFF_WAIT_S} s"
             found.append(f"{reason}, a front end's default handoff_wait: a request may run on two servers")
         return tuple(found)
 

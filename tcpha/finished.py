@@ -22,6 +22,8 @@ class FinishedIdentities:
         # Every entry lives equally long, so the dictionary's insertion order is the order of expiry.
         self._entries: dict[Identity, tuple[float, int]] = {}
         self.period_floor = -1
+        self.forgotten_early = 0
+        """Identities forgotten before their time for want of room; the floor rose with them."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -36,6 +38,7 @@ class FinishedIdentities:
         self.expire(now)
         if len(self._entries) >= self._limit:
             oldest = next(iter(self._entries))
+            self.forgotten_early += 1
             self.period_floor = max(self.period_floor, self._entries.pop(oldest)[1])
         self._entries[identity] = (now + MEMORY_S, period)
 

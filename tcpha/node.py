@@ -29,7 +29,8 @@ READY_TIMEOUT_S = 2.0
 """A node reports that it is ready when all its peers were heard, or after this."""
 LOG_INTERVAL_S = 10.0
 """What can come with every datagram is logged no more often."""
-_QUIET_S = 0.05
+_QUIET_S = 0.25
+"""A node that ended connections goes when nothing has come for so long: longer than a delayed acknowledgement."""
 _STOP_LIMIT_S = 1.0
 
 log = logging.getLogger("tcpha")
@@ -145,9 +146,11 @@ class Node(ABC):
         self._flush()
 
     def _end_flows(self) -> None:
+        carried = self.own_status().flows
         self.on_stop(clock.now())
         self._flush()
-        self.loop.run_until_quiet(_QUIET_S, _STOP_LIMIT_S, self._on_timer)
+        if carried:
+            self.loop.run_until_quiet(_QUIET_S, _STOP_LIMIT_S, self._on_timer)
 
     def _on_channel(self) -> None:
         now = clock.now()
@@ -223,6 +226,7 @@ class Node(ABC):
             "channel": asdict(self._peers.counters),
             "channel_errors": self._channel.errors,
             "channel_faults": self._faults,
+            "source_faults": self.loop.faults,
             "peers": peers,
         }
         log.info("counters %s", json.dumps(shown, sort_keys=True))

@@ -269,6 +269,8 @@ class Peers:
             return None
         self.counters.accepted += 1
         if status is None:
+            if peer.up:
+                peer.last_heard = now
             return Received(peer, message)
         self._believe(peer, envelope.sender, status, now)
         return Received(peer, message, nonce_before not in (None, status.nonce))

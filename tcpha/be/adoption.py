@@ -18,7 +18,7 @@ from tcpha.be.replay import RETRY_AFTER_S, Answer, first_segment, read_answer, s
 from tcpha.be.translator import translate_arriving
 from tcpha.config import BackEndConfig
 from tcpha.errors import WireError
-from tcpha.finished import full_period
+from tcpha.finished import FinishedIdentities, full_period
 from tcpha.flowtable import FlowTable
 from tcpha.proto.ip import key_addresses, key_ports
 from tcpha.proto.messages import Adopted, Closed, Handoff, Reason, Refused
@@ -44,6 +44,7 @@ class Adoption:
         self.draining = False
         """Whether new connections are refused."""
         self._table = table
+        self._refused = FinishedIdentities(config.max_finished)
         self._holding = holding
         self._counters = counters
 
@@ -60,7 +61,7 @@ class Adoption:
         period = full_period(handoff.period, self._table.utc_s)
         reason = self._objection(flow, handoff, period)
         if reason is not None:
-            return self._refusal(frontend, handoff, reason)
+            return self._refusal(frontend, handoff, period, reason, now)
         actions: list[Action] = []
         if flow is not None and not flow.is_over:
             self._counters.replaced += 1
@@ -90,9 +91,9 @@ class Adoption:
             return self._on_first_acknowledgement(flow, flow.handoff, segment)
         answer = read_answer(flow.handoff, segment)
         if answer is Answer.EXPECTED:
-            return self._on_syn_ack(flow, flow.handoff, segment)
+            return self._on_syn_ack(flow, flow.handoff, segment, now)
         if answer is Answer.NO_LISTENER:
-            return self._give_up(flow, flow.handoff, Reason.NO_LISTENER, reset=False)
+            return self._give_up(flow, flow.handoff, Reason.NO_LISTENER, reset=False, now=now)
         if flow.replay.clearing or not segment.flags & ACK:
             return _NOTHING
         flow.replay.clearing = True
@@ -105,7 +106,7 @@ class Adoption:
         reset = encode_segment(flow.key, segment.seg_ack, SeqNum(0), RST, 0)
         return (Inject(reset), ClearTuple(flow.key, embryonic=False))
 
-    def on_cleared(self, flow: Flow, destroyed: bool) -> Sequence[Action]:
+    def on_cleared(self, flow: Flow, destroyed: bool, now: float) -> Sequence[Action]:
         """The four-tuple is free: play the SYN (again); `destroyed`: a socket was in the way.
 
         In ACK-SENT the time was up, and no server's socket had the request: say no.
@@ -114,7 +115,7 @@ class Adoption:
         if handoff is None or replay is None:
             return _NOTHING
         if flow.state is FlowState.ACK_SENT:
-            return self._give_up(flow, handoff, self._reason(), reset=True)
+            return self._give_up(flow, handoff, self._reason(), reset=True, now=now)
         replay.clearing |= destroyed
         return (Inject(syn(handoff)),)
 
@@ -124,7 +125,7 @@ class Adoption:
         if handoff is None or replay is None:
             return _NOTHING
         if now >= replay.give_up_at:
-            return self.abandon(flow)
+            return self.abandon(flow, now)
         replay.attempts += 1
         replay.clearing = False
         self._counters.retries += 1
@@ -136,7 +137,7 @@ class Adoption:
         # the second silence even one that is in SYN-RECEIVED, from a replay nobody remembers.
         return (ClearTuple(flow.key, embryonic=replay.attempts > 1),)
 
-    def abandon(self, flow: Flow) -> Sequence[Action]:
+    def abandon(self, flow: Flow, now: float) -> Sequence[Action]:
         """End a replay: undo it and say no, unless the server's TCP may have taken the request.
 
         A connection that is established has the request, whatever became of its acknowledgement. It is reset instead:
@@ -146,7 +147,11 @@ class Adoption:
             return _NOTHING
         if flow.state is FlowState.ACK_SENT:
             return (ClearTuple(flow.key, embryonic=False),)
-        return self._give_up(flow, flow.handoff, self._reason(), reset=True)
+        return self._give_up(flow, flow.handoff, self._reason(), reset=True, now=now)
+
+    def on_timer(self, now: float) -> None:
+        """Forget refusals that are old enough."""
+        self._refused.expire(now)
 
     def _reason(self) -> Reason:
         return Reason.DRAINING if self.draining else Reason.BACKLOG_FULL
@@ -157,7 +162,9 @@ class Adoption:
             return Reason.DRAINING
         if (key_addresses(key)[1], key_ports(key)[1]) not in self._targets:
             return Reason.NOT_MY_ADDRESS
-        if period <= self._table.finished.period_floor:
+        if handoff.identity in self._refused:
+            return Reason.REFUSED_BEFORE
+        if period <= max(self._table.finished.period_floor, self._refused.period_floor):
             return Reason.OLDER_GENERATION
         replaces = flow is not None and not flow.is_over
         if flow is not None and replaces and period < flow.period:
@@ -181,10 +188,10 @@ class Adoption:
             flow.owed, flow.busy = handoff.acknowledged, True
         return actions
 
-    def _on_syn_ack(self, flow: Flow, handoff: Handoff, segment: Segment) -> Sequence[Action]:
+    def _on_syn_ack(self, flow: Flow, handoff: Handoff, segment: Segment, now: float) -> Sequence[Action]:
         translation = translation_of(handoff, segment)
         if translation is None or flow.replay is None:
-            return self._give_up(flow, handoff, Reason.OPTIONS, reset=True)
+            return self._give_up(flow, handoff, Reason.OPTIONS, reset=True, now=now)
         flow.server_iss = segment.seg_seq
         flow.server_tsval = segment.timestamps[0] if segment.timestamps else 0
         flow.translation = translation
@@ -236,12 +243,18 @@ class Adoption:
         flow.translation, flow.arriving, flow.leaving = None, (), ()
         return (ClearTuple(flow.key, embryonic=True),)
 
-    def _refusal(self, frontend: Endpoint, handoff: Handoff, reason: Reason) -> Sequence[Action]:
+    def _refusal(
+        self, frontend: Endpoint, handoff: Handoff, period: int, reason: Reason, now: float
+    ) -> Sequence[Action]:
+        """Say no, and stay with it: the front end turns elsewhere, so a repeat that comes later must not run."""
         self._counters.refused += 1
-        return (Send(frontend, Refused(handoff.identity, reason)),) if handoff.confirm else _NOTHING
+        if not handoff.confirm:
+            return _NOTHING
+        self._refused.add(handoff.identity, period, self._table.utc_s, now)
+        return (Send(frontend, Refused(handoff.identity, reason)),)
 
-    def _give_up(self, flow: Flow, handoff: Handoff, reason: Reason, reset: bool) -> Sequence[Action]:
+    def _give_up(self, flow: Flow, handoff: Handoff, reason: Reason, reset: bool, now: float) -> Sequence[Action]:
         """Nothing reached the server: undo the replay, then say no."""
         self._table.remove(flow)
         undone = [ClearTuple(flow.key, embryonic=True)] if reset else []
-        return [*undone, *self._refusal(flow.frontend, handoff, reason)]
+        return [*undone, *self._refusal(flow.frontend, handoff, flow.period, reason, now)]

@@ -11,7 +11,9 @@ delivered, and this file only watches for the end of the connection.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from math import inf
 
 from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Note, Send
 from tcpha.be.adoption import Adoption
@@ -23,6 +25,7 @@ from tcpha.be.probe import Probe
 from tcpha.config import BackEndConfig
 from tcpha.flowtable import FlowTable
 from tcpha.peers import OwnStatus
+from tcpha.proto.cookie import PERIOD_SHIFT
 from tcpha.proto.handoff import FLOWS_A_MESSAGE
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Handoff, Identity, Message, NodeState
@@ -35,6 +38,9 @@ SWEEP_FLOWS = 2000
 """Flows looked at in one step of the search for idle ones."""
 RESET_CHECK_S = 0.05
 """After a client's RST, when to ask the host whether it took effect."""
+ANSWERS_AT_ONCE = 64
+ANSWER_INTERVAL_S = 0.01
+"""A list of all flows goes out in pieces of so many messages."""
 
 _NOTHING: tuple[Action, ...] = ()
 
@@ -56,6 +62,8 @@ class Agent:
         self._stale_time_s = config.stale_time
         self._idle_time_s = config.idle_time
         self._next_sweep = 0.0
+        self._answers: deque[Send] = deque()
+        self._next_answer = inf
 
     def status(self) -> OwnStatus:
         """Return what the front ends are to know."""
@@ -162,32 +170,45 @@ class Agent:
             case Closed():
                 return [action for identity in message.identities for action in self._destroy(identity, now)]
             case FlowsQuery():
-                return self._answer_query(frontend, message.keys)
+                return self._answer_query(frontend, message.keys, now)
             case _:
                 self.counters.unexpected_messages += 1
                 return _NOTHING
 
     def _destroy(self, identity: Identity, now: float) -> list[Action]:
-        """The front end gave the connection to another back end, or goes: end it without a word to the client."""
+        """The front end gave the connection to another back end, or goes: end it without a word to the client.
+
+        Also an identity that is not here: its HANDOFF may have been overtaken, and must find that it is over.
+        """
         flow = self.table.by_key.get(identity.key)
-        if flow is None or flow.identity != identity or flow.is_over:
+        if flow is None or flow.identity != identity:
+            self.table.finished.add(identity, int(self.table.utc_s) >> PERIOD_SHIFT, self.table.utc_s, now)
+            return []
+        if flow.is_over:
             return []
         self.counters.destroyed += 1
         self.table.remember(flow, now)
         self.table.remove(flow)
         return [ClearTuple(flow.key, embryonic=True)]
 
-    def _answer_query(self, frontend: Endpoint, keys: tuple[ConnectionKey, ...]) -> Sequence[Action]:
+    def _answer_query(self, frontend: Endpoint, keys: tuple[ConnectionKey, ...], now: float) -> Sequence[Action]:
         if keys:
             flows = {key: self.table.by_key.get(key) for key in keys}
             held = tuple(flow.identity for flow in flows.values() if flow is not None and not flow.is_over)
             absent = tuple(key for key, flow in flows.items() if flow is None or flow.is_over)
             return (Send(frontend, Flows(held, absent)),)
         identities = [flow.identity for flow in self.table.by_key.values() if flow.state is FlowState.ADOPTED]
-        return [
+        self._answers.extend(
             Send(frontend, Flows(tuple(identities[start : start + FLOWS_A_MESSAGE])))
             for start in range(0, len(identities), FLOWS_A_MESSAGE)
-        ]
+        )
+        return self._next_answers(now)
+
+    def _next_answers(self, now: float) -> list[Action]:
+        """A piece of a long answer: packets do not wait for all of it, and the receiver's socket can hold it."""
+        piece: list[Action] = [self._answers.popleft() for _ in range(min(ANSWERS_AT_ONCE, len(self._answers)))]
+        self._next_answer = now + ANSWER_INTERVAL_S if self._answers else inf
+        return piece
 
     # --- what the host's sockets say
 
@@ -200,7 +221,7 @@ class Agent:
         if flow.state is FlowState.ACK_SENT and destroyed:
             self._end(flow, now)  # the host's RST still leaves translated
             return _NOTHING
-        return self._adoption.on_cleared(flow, destroyed)
+        return self._adoption.on_cleared(flow, destroyed, now)
 
     def on_examined(self, key: ConnectionKey, alive: bool, now: float) -> Sequence[Action]:
         """Whether a socket of the host holds the four-tuple."""
@@ -233,8 +254,11 @@ class Agent:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_INTERVAL_S
             self.table.on_timer(now)
+            self._adoption.on_timer(now)
             idle = (flow for flow in self.table.sweep(SWEEP_FLOWS) if now - flow.last_seen >= self._idle_time_s)
             actions += [Examine(flow.key) for flow in idle if flow.state is FlowState.ADOPTED]
+        if now >= self._next_answer:
+            actions += self._next_answers(now)
         actions += self._farewells.on_timer(now)
         return actions
 
@@ -245,6 +269,7 @@ class Agent:
             self._holding.next_deadline(),
             self._probe.next_deadline(),
             self._farewells.next_deadline(),
+            self._next_answer,
             self._next_sweep,
         )
 
@@ -258,7 +283,7 @@ class Agent:
             if flow.is_adopted:
                 actions.append(ClearTuple(flow.key, embryonic=True))
             else:
-                actions += self._adoption.abandon(flow)
+                actions += self._adoption.abandon(flow, now)
         if flows:
             actions.append(Note(f"ends {len(flows)} connections"))
         return actions

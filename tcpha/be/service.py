@@ -140,6 +140,7 @@ class BackEnd(Node):
             "flows": table.live,
             "flows_lingering": len(table) - table.live,
             "finished": len(table.finished),
+            "finished_forgotten_early": table.finished.forgotten_early,
             "arriving_queue_packets": self._arriving.packets,
             "arriving_queue_faults": self._arriving.callback_errors,
             "arriving_queue_dropped": self._arriving.dropped_by_kernel(),

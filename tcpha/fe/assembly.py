@@ -41,13 +41,19 @@ class Assembly:
             payload, fin = payload[: max(room, 0)], False
         have = len(self.octets)
         if offset > have:
-            if (payload or fin) and len(self._early) < MAX_EARLY_PIECES:
+            if (payload or fin) and self._has_room(len(payload)):
                 known = self._early.get(offset)
                 if known is None or (len(known[0]), known[1]) < (len(payload), fin):
                     self._early[offset] = (payload, fin)
             return False
         advanced = self._append(offset, payload, fin)
         return self._take_early() or advanced
+
+    def _has_room(self, octets: int) -> bool:
+        """May another early piece be kept? All of them together hold no more than the window, overlaps or not."""
+        if len(self._early) >= MAX_EARLY_PIECES:
+            return False
+        return sum(len(piece) for piece, _ in self._early.values()) + octets <= self._window_octets
 
     def discard(self) -> None:
         """Let go of all octets; only `fin` is still of use."""

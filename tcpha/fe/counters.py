@@ -29,7 +29,7 @@ class FrontEndCounters:
     silent: int = 0
     """Handoffs given up because the back end did not answer."""
     orphaned: int = 0
-    """Connections reset because octets we acknowledged could not be delivered."""
+    """Connections reset: octets we acknowledged could not be delivered, or the back end restarted."""
     answered: int = 0
     """Connections that the front end answered itself."""
     no_choice: int = 0

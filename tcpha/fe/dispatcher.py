@@ -57,6 +57,7 @@ class Dispatcher:
         self._enquiries = Enquiries(config.max_queries, config.query_rate)
         self._idle_time_s = config.idle_time
         self._next_sweep = 0.0
+        self._stopping = False
         self._answerer = Answerer(self.table, self.counters)
         self._handover = Handover(
             config, rules, self.table, self.backends, self._answerer, self.counters, mtu_octets
@@ -107,6 +108,8 @@ class Dispatcher:
         if segment.flags & (ACK | RST) != ACK:
             self.counters.dropped_flags += 1
             return _NOTHING
+        if self._stopping:  # the RST of `on_stop` missed what was still under way to the client: this one is exact
+            return (Reply(reset(segment)),)
         cookie = self._cookie_of(segment)
         if cookie is not None:
             return self._on_follower_of_syn(segment, cookie, now)
@@ -192,9 +195,7 @@ class Dispatcher:
         bare = not is_first(segment)
         at_once = bare or self._handshake.is_expired(segment)
         everybody = len(backends) == len(self.backends.all)
-        if not self._enquiries.open(segment, at_once, backends, everybody, now):
-            self.counters.unknown_dropped += 1
-            return _NOTHING
+        self._enquiries.open(segment, at_once, backends, everybody, now)
         self.counters.enquiries += 1
         return [Send(backend, FlowsQuery((segment.key,))) for backend in backends]
 
@@ -260,10 +261,8 @@ class Dispatcher:
         first = self.backends.all[backend].status is None
         if restarted:
             for flow in list(self.table.by_key.values()):
-                adopted = flow.state is FlowState.FORWARDED or (flow.proven and not flow.is_over)
-                if flow.backend == backend and adopted:
-                    self.table.remember(flow, now)
-                    self.table.remove(flow)
+                if flow.backend == backend and not flow.is_over:
+                    actions += self._handover.on_restarted(flow, now)
             actions.append(Note(f"be {backend.addr} restarted"))
         if first or restarted:
             actions.append(Send(backend, FlowsQuery(())))
@@ -312,6 +311,7 @@ class Dispatcher:
 
     def on_stop(self, now: float) -> Sequence[Action]:
         """The front end goes: end what it carries, so that neither clients nor servers wait for nothing."""
+        self._stopping = True
         actions: list[Action] = []
         ended: dict[Endpoint, list[Identity]] = {}
         for flow in list(self.table.by_key.values()):

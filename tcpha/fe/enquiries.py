@@ -67,16 +67,15 @@ class Enquiries:
 
     def open(
         self, segment: Segment, may_reset_at_once: bool, asked: list[Endpoint], everybody_asked: bool, now: float
-    ) -> bool:
-        """Begin or renew an enquiry; False if the table is full."""
+    ) -> None:
+        """Begin or renew an enquiry. Where the table is full the oldest goes: strangers cannot fill it for long."""
         known = self._table.pop(segment.key, None)
         if known is None and len(self._table) >= self._limit:
-            return False
+            del self._table[next(iter(self._table))]
         since = known.since if known is not None else now
         self._table[segment.key] = Enquiry(
             segment.key, since, segment, may_reset_at_once, set(asked), everybody_asked, now + ANSWER_TIME_S
         )
-        return True
 
     def close(self, key: ConnectionKey) -> Enquiry | None:
         """Forget an enquiry, because somebody holds the connection or it was reset."""

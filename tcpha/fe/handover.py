@@ -110,6 +110,21 @@ class Handover:
             return self._abandon_proven(flow, pending, now)
         return self._turn_away(flow, pending, flow.backend, now)
 
+    def on_restarted(self, flow: Flow, now: float) -> Sequence[Action]:
+        """The back end's process is another one: it knows nothing of the flow.
+
+        What it had adopted is lost, and the client is told. What it had not confirmed may have run (RFC 9110, 9.2.2).
+        """
+        pending = flow.pending
+        if flow.state is FlowState.HANDING and not flow.proven and pending is not None:
+            if pending.request is not None and idempotent(pending.request.method):
+                return self.begin(flow, pending, now)
+            return self._answerer.refuse(flow, 503, now)
+        self._table.remember(flow, now)
+        self._table.remove(flow)
+        self._counters.orphaned += 1
+        return (Reply(encode_segment(flow.leaving_key, flow.last_ack, SeqNum(0), RST, 0)),)
+
     def begin(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
         """Choose a back end for a complete request, none of those already tried, and hand over."""
         request = pending.request

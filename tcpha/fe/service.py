@@ -121,6 +121,7 @@ class FrontEnd(Node):
             "flows": table.live,
             "flows_lingering": len(table) - table.live,
             "finished": len(table.finished),
+            "finished_forgotten_early": table.finished.forgotten_early,
             "match_timeouts": self._rules.timeouts,
             "queue_packets": self._queue.packets,
             "queue_faults": self._queue.callback_errors,

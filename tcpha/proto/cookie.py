@@ -5,8 +5,10 @@ The initial sequence number ISS carries what the handshake agreed on, under a ke
     bits 31..8   24 bits of the hash
     bits  7..0   agreement octet XOR 8 bits of the hash: MSS class (3), window scale (4, 15 = none), SACK (1)
 
-With timestamps the SYN-ACK's TSval is 32 more bits of the hash, never 0: 56 bits must be guessed, no clock is needed,
-and the request's TSecr must echo it. Without timestamps 24 bits remain.
+With timestamps the SYN-ACK's TSval is 32 more bits of the hash, never 0: no clock is needed, and the request's TSecr
+must echo it. That protects connections which carry timestamps. It does not stop a forger, who leaves them out: a
+segment without timestamps is checked against the 24 bits only, in any of 3 periods and under any key (one or two), so
+one guess in 2**24 / (3 * keys) is right. Segments without timestamps are counted (`short_cookies` of the front end).
 
 Hashed is one 64-octet block with keyed BLAKE2s (digest of 8 octets, RFC 7693), network byte order:
 

@@ -52,6 +52,7 @@ _REASONS = {
     5: "not my address",
     6: "older generation",
     7: "table full",
+    8: "refused before",
 }
 _NODE_STATES = {1: "starting", 2: "up", 3: "draining"}
 _SERVER_STATES = {0: "unknown", 1: "answers", 2: "no listener", 3: "silent"}

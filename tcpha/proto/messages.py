@@ -23,6 +23,7 @@ class Reason(IntEnum):
     NOT_MY_ADDRESS = 5
     OLDER_GENERATION = 6
     TABLE_FULL = 7
+    REFUSED_BEFORE = 8
 
     @property
     def text(self) -> str:

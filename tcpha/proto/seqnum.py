@@ -35,13 +35,3 @@ def seq_lt(a: SeqNum, b: SeqNum) -> bool:
 def seq_le(a: SeqNum, b: SeqNum) -> bool:
     """Is `a` before or equal to `b`?"""
     return ((b - a) & MASK) < _HALF
-
-
-def seq_min(a: SeqNum, b: SeqNum) -> SeqNum:
-    """Return the earlier of two numbers."""
-    return a if seq_le(a, b) else b
-
-
-def seq_max(a: SeqNum, b: SeqNum) -> SeqNum:
-    """Return the later of two numbers."""
-    return b if seq_le(a, b) else a

@@ -133,7 +133,7 @@ TLVS = (
     TlvRow(Tlv.SERVER, "what the BE's probe found at one virtual address and port", _SERVER_LAYOUTS),
     TlvRow(Tlv.DIGEST, "equal on nodes that may work together",
            ((Row(0, 16, "digest", "BLAKE2s-128 over server list, rules and promises"),),)),
-    TlvRow(Tlv.ORIGIN, "not used yet; kept for handoffs between BEs: the identity's irs and iss", ()),
+    TlvRow(Tlv.ORIGIN, "reserved, not sent yet: for connections that move between BEs, the identity's irs and iss", ()),
     TlvRow(Tlv.OWNER, "where the flow lives now", ((Row(0, 2, "owner", "sender id of the BE that has it"),),)),
 )  # fmt: skip
 MESSAGES = (
@@ -141,7 +141,13 @@ MESSAGES = (
     (Type.HANDOFF, "FE to BE", True, "ACKNOWLEDGED?", "adopt this connection"),
     (Type.ADOPTED, "BE to FE", True, "RCV_NXT", "the connection is rebuilt"),
     (Type.REFUSED, "BE to FE", True, "REASON", "not adopted, nothing reached a server"),
-    (Type.MOVED, "BE to FE", True, "OWNER", "the flow lives at another BE now"),
+    (
+        Type.MOVED,
+        "BE to FE",
+        True,
+        "OWNER",
+        "reserved, not sent yet: for connections that move between BEs, where the flow lives now",
+    ),
     (Type.CLOSED, "BE to FE", False, "FLOW*", "these flows are over; from FE to BE: destroy what you built, silently"),
     (Type.STATUS, "both ways", False, "NONCE EPOCH STATE DIGEST CAPABILITIES? SERVER*", "I live, this is what I am"),
     (Type.FLOWS_QUERY, "FE to BE", False, "FLOW*", "do you hold these? with no FLOW: which of mine do you hold?"),

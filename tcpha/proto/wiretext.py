@@ -129,7 +129,10 @@ The FE's initial sequence number is a SYN cookie (RFC 4987). Hashed is one block
 | 4 to 1 | the client's window scale, 0 to 14; 15: windows are not scaled |
 | 0 | SACK |
 
-Cookies of the current period, the one before and the one after are accepted.
+Cookies of the current period, the one before and the one after are accepted, under each key of the secret.
+
+The TSval protects connections that carry timestamps. A forger leaves them out and is right with one guess of iss in
+2^24 / (3 periods * number of keys); the FE counts first segments without timestamps as `short_cookies`.
 
 {cookie_example}
 ## Example

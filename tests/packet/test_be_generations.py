@@ -176,7 +176,8 @@ def test_nothing_handoff_at_the_period_floor_refused(family: int) -> None:
     assert book.hands_off(identity=forgotten) == [send(Refused(forgotten, Reason.OLDER_GENERATION))]
     other = book.identity(3)
     assert book.hands_off(identity=other) == [send(Refused(other, Reason.OLDER_GENERATION))]
-    assert book.hands_off(identity=other, period=(PERIOD + 1) & 0xFFFF) == [inject(flags="S")]
+    newer_one = book.identity(4)
+    assert book.hands_off(identity=newer_one, period=(PERIOD + 1) & 0xFFFF) == [inject(flags="S")]
 
 
 # --- not ours
@@ -215,7 +216,15 @@ def test_nothing_handoff_into_a_full_table_refused(family: int) -> None:
     assert book.hands_off(identity=third) == [send(Refused(third, Reason.TABLE_FULL))]
     assert book.agent.counters.table_full == 1
     book.says(Closed((book.identity(1),)))
-    assert book.hands_off(identity=third) == [inject(flags="S")]
+    assert book.hands_off(identity=third) == [send(Refused(third, Reason.REFUSED_BEFORE))]
+    assert book.hands_off(identity=book.identity(4)) == [inject(flags="S")]
+
+
+@both_families
+def test_nothing_closed_overtakes_its_handoff_which_then_runs_nothing(family: int) -> None:
+    book = Playbook(family)
+    book.says(Closed((book.identity(1),)))
+    assert book.hands_off(identity=book.identity(1)) == [send(Closed((book.identity(1),)))]
 
 
 @both_families

@@ -174,7 +174,8 @@ def test_forwarded_restart_of_its_back_end_drops_it(family: int) -> None:
     book, client = forwarded(family)
     other = book.connected(family, port=41000)
     book.adopted(other, GET_JPG)
-    book >> lives(BE1, restarted=True) << [Told("restarted"), Send(BE1, FlowsQuery(()))]
+    book >> client.ack(len(GET), 77) << PassOn(BE1)
+    book >> lives(BE1, restarted=True) << [gets_rst(client, 77), Told("restarted"), Send(BE1, FlowsQuery(()))]
     assert not book.knows(client)
     assert book.flow(other).state is FlowState.FORWARDED
     book >> client.sends(GET) << nothing  # a late duplicate of the request does not run twice
@@ -239,6 +240,14 @@ def test_stop_ends_clients_and_servers(family: int) -> None:
         ]
     )
     assert book.dispatcher.table.live == 0
+
+
+def test_stop_what_was_under_way_to_the_client_is_reset_where_it_acknowledges(family: int) -> None:
+    """The RST at the stop lies below the window of a client that got more octets meanwhile: it is not believed."""
+    book, client = forwarded(family)
+    book >> client.ack(len(GET), 777) << PassOn(BE1)
+    book >> Stop() << [gets_rst(client, 777), Send(BE1, Closed((client.identity,)))]
+    book >> client.ack(len(GET), 9999) << gets_rst(client, 9999)
 
 
 def test_stop_tells_of_many_flows_in_few_messages() -> None:

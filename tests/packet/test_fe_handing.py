@@ -9,7 +9,7 @@ import pytest
 from tcpha.errors import ChecksumError
 from tcpha.fe.actions import PassOn, Send
 from tcpha.fe.flows import FlowState
-from tcpha.proto.messages import Adopted, Closed, Moved, Reason, Refused
+from tcpha.proto.messages import Adopted, Closed, FlowsQuery, Handoff, Moved, Reason, Refused
 from tcpha.proto.seqnum import SeqNum, seq_add
 from tests.packet.fe_client import GET, GET_JPG, MASK, POST, Client
 from tests.packet.fe_playbook import (
@@ -19,6 +19,7 @@ from tests.packet.fe_playbook import (
     After,
     Playbook,
     Says,
+    Told,
     anything,
     gets,
     handoff,
@@ -335,5 +336,17 @@ def test_handing_closed_of_another_back_end_is_ignored(family: int) -> None:
 
     book = Playbook()
     client = handing(book, family)
-    book >> lives(BE1, restarted=True) << anything
+    (
+        book
+        >> lives(BE1, restarted=True)
+        << [Send(BE1, handoff(client, GET)), Told("restarted"), Send(BE1, FlowsQuery(()))]
+    )
     book >> After(0.05) << Send(BE1, handoff(client, GET))
+
+
+def test_handing_restart_of_its_back_end_a_request_that_may_have_run_is_not_repeated(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family, POST)
+    book >> lives(BE1, restarted=True) << anything
+    assert book.flow(client).state is FlowState.ANSWERED
+    assert not any(isinstance(each, Send) and isinstance(each.message, Handoff) for each in book.actions)

@@ -164,8 +164,9 @@ def test_unknown_questions_are_limited_in_number(family: int) -> None:
     clients = [stranger(book, family, 41000 + number) for number in range(3)]
     for client in clients[:2]:
         book >> client.ack(99, 55) << question(client)
-    book >> clients[2].ack(99, 55) << nothing
-    book >> After(14) << nothing >> clients[2].ack(99, 55) << question(clients[2])
+    book >> clients[2].ack(99, 55) << question(clients[2])  # in the place of the oldest
+    book >> clients[1].ack(99, 55) << nothing  # asked already
+    book >> clients[0].ack(99, 55) << question(clients[0])  # forgotten, so asked again
 
 
 def test_unknown_known_question_is_renewed_though_the_table_is_full(family: int) -> None:

@@ -76,7 +76,7 @@ def test_common_defaults_are_those_of_the_interface(files: Files) -> None:
         "inspect_octets": 16384,
         "inspect_time": 10.0,
         "ack_delay": 0.01,
-        "match_time": 0.05,
+        "match_time": 0.005,
         "handoff_repeat": 0.05,
         "handoff_repeats": 3,
         "handoff_wait": 0.45,
@@ -90,7 +90,7 @@ def test_common_defaults_are_those_of_the_interface(files: Files) -> None:
 def test_back_end_defaults_are_those_of_the_interface(files: Files) -> None:
     config = files.be(ORIGINAL_BE.replace("uaddr = 192.168.1.39\n", ""))
     assert config.uaddr == ()
-    assert (config.hold_time, config.hold_packets, config.replay_time) == (0.05, 4096, 0.35)
+    assert (config.hold_time, config.hold_packets, config.replay_time) == (0.05, 4096, 0.18)
     assert (config.stale_time, config.probe_time) == (0.25, 1.0)
 
 
@@ -149,6 +149,30 @@ def test_first_of_several_faulty_lines_is_named(files: Files) -> None:
     assert files.fault(files.fe, "raddr = y\nmss = 1\n")[0] == 1
 
 
+# --- rules
+
+
+def test_rule_with_alternatives_loads_on_both_roles(files: Files) -> None:
+    change = ("rule = 192.168.1.38 jpg$", "rule = 192.168.1.38,192.168.1.33 jpg$")
+    for load, text in ((files.fe, ORIGINAL_FE), (files.be, ORIGINAL_BE)):
+        rule = load(text.replace(*change)).rule[0]
+        assert rule.servers == (IPv4Address("192.168.1.38"), IPv4Address("192.168.1.33"))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("192.168.1.33,192.168.1.40 x", "rule: 192.168.1.40 is in no server line"),
+        ("192.168.1.33,192.168.1.33 x", "rule: 192.168.1.33 is given twice in one rule (column 21)"),
+        ("192.168.1.33, 192.168.1.38 x", "rule: an address is missing beside a comma"),
+    ],
+)
+def test_fault_in_a_rules_list_of_addresses_is_told_with_its_line(files: Files, value: str, reason: str) -> None:
+    number, told = files.fault(files.fe, f"{ORIGINAL_FE}rule = {value}\n")
+    assert number == FE_NEXT
+    assert told.startswith(reason)
+
+
 # --- warnings
 
 
@@ -161,7 +185,7 @@ def test_first_of_several_faulty_lines_is_named(files: Files) -> None:
         (("raddr = 192.168.1.33", "raddr = 192.168.1.34"), "raddr 192.168.1.34 is in no server line"),
         (("uaddr = 192.168.1.39\n", ""), "no uaddr is IPv4"),
         (("uaddr", "vaddr = 2001:db8::1\nuaddr"), "no uaddr is IPv6"),
-        (("uaddr", "stale_time = 450ms\nuaddr"), "stale_time 0.45 s is not below 0.45 s"),
+        (("uaddr", "stale_time = 270ms\nuaddr"), "stale_time and replay_time together, 0.45 s, are not below 0.45 s"),
     ],
 )
 def test_back_end_file_that_is_probably_not_meant_warns(files: Files, change: tuple[str, str], warning: str) -> None:
@@ -170,8 +194,8 @@ def test_back_end_file_that_is_probably_not_meant_warns(files: Files, change: tu
 
 
 def test_front_end_that_waits_too_short_warns(files: Files) -> None:
-    (found,) = files.fe(ORIGINAL_FE + "handoff_wait = 250ms").warnings()
-    assert found.startswith("handoff_wait 0.25 s is not above 0.25 s")
+    (found,) = files.fe(ORIGINAL_FE + "handoff_wait = 430ms").warnings()
+    assert found.startswith("handoff_wait 0.43 s is not above 0.43 s")
 
 
 # --- models
@@ -246,6 +270,7 @@ def test_digest_leaves_out_what_each_node_decides_for_itself(files: Files, line:
         ("192.168.1.38 666", "192.168.1.38 667"),
         ("jpg$", "jpe?g$"),
         ("rule = 192.168.1.38 jpg$", "rule = 192.168.1.33 jpg$"),
+        ("rule = 192.168.1.38 jpg$", "rule = 192.168.1.38,192.168.1.33 jpg$"),
         ("rule = 192.168.1.38 jpg$\n", ""),
         ("rule = 192.168.1.38 jpg$\nrule = 192.168.1.33 .*", "rule = 192.168.1.33 .*\nrule = 192.168.1.38 jpg$"),
         ("vaddr = 192.168.1.36", "vaddr = 192.168.1.35"),

@@ -12,6 +12,7 @@ from math import inf
 import pytest
 
 from tcpha import eventloop
+from tcpha.errors import EdgeError
 from tcpha.eventloop import EventLoop
 
 LONG_S = 30.0
@@ -168,6 +169,53 @@ def test_signal_callback_fails_the_fault_ends_the_run(loop: EventLoop) -> None:
 
     loop.on_signal(signal.SIGUSR1, fail)
     os.kill(os.getpid(), signal.SIGUSR1)
+    with pytest.raises(ZeroDivisionError):
+        loop.run(lambda: 0.0)
+
+
+def test_source_fails_at_the_edge_it_is_counted_logged_once_and_the_others_go_on(
+    loop: EventLoop, pipes: Callable[[], tuple[int, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[int] = []
+
+    def fail() -> None:
+        raise EdgeError("no table")
+
+    for callback in (fail, lambda: called.append(1)):
+        read, write = pipes()
+        loop.add(read, callback)
+        os.write(write, b"x")
+    loop.run(stop_after(loop, 6))
+    assert len(called) == loop.faults == 5
+    assert caplog.text.count("no table") == 1
+
+
+def test_source_fails_again_after_a_while_it_is_logged_again(
+    loop: EventLoop,
+    pipes: Callable[[], tuple[int, int]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise EdgeError("no table")
+
+    monkeypatch.setattr(eventloop, "LOG_INTERVAL_S", 0.0)
+    read, write = pipes()
+    loop.add(read, fail)
+    os.write(write, b"x")
+    loop.run(stop_after(loop, 4))
+    assert caplog.text.count("no table") == 3
+
+
+def test_source_fails_otherwise_the_fault_ends_the_run(loop: EventLoop, pipes: Callable[[], tuple[int, int]]) -> None:
+    """A defect, not the kernel: whoever adds a source decides what to do about those."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    read, write = pipes()
+    loop.add(read, fail)
+    os.write(write, b"x")
     with pytest.raises(ZeroDivisionError):
         loop.run(lambda: 0.0)
 

@@ -12,7 +12,7 @@ import pytest
 from tcpha import __version__
 from tcpha.config import FrontEndConfig, load_back_end, load_front_end
 from tcpha.errors import EdgeError, StartError, TcphaError
-from tcpha.net.footprint import Plan
+from tcpha.net.footprint import Footprint, Plan, Role
 from tcpha.program import main
 from tcpha.proto.keyring import Keyring
 
@@ -243,8 +243,50 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == f"tcpha {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("removed", "said"),
+    [
+        (
+            ("192.0.2.36 from lo", "3 packet filter rules"),
+            "fe: removed 192.0.2.36 from lo\nfe: removed 3 packet filter rules\n",
+        ),
+        ((), "fe: nothing was left on this host\n"),
+    ],
+)
+def test_clean_takes_away_what_was_left_says_what_and_opens_nothing(
+    file: Path,
+    secret: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    removed: tuple[str, ...],
+    said: str,
+) -> None:
+    secret.unlink()
+    monkeypatch.setattr(Footprint, "remove", lambda _self: removed)
+    stub = Stub()
+    assert run(stub, "--clean", "-c", file) == 0
+    assert capsys.readouterr() == (said, "")
+    assert not stub.built
+
+
+@pytest.mark.parametrize(("fault", "status"), [(StartError("another process"), 2), (EdgeError("not everything"), 1)])
+def test_clean_that_fails_is_said_in_one_line_with_its_status(
+    file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: TcphaError,
+    status: int,
+) -> None:
+    def fail(_footprint: Footprint) -> tuple[str, ...]:
+        raise fault
+
+    monkeypatch.setattr(Footprint, "remove", fail)
+    assert run(Stub(), "--clean", "-c", file) == status
+    assert capsys.readouterr() == ("", f"fe: {fault}\n")
+
+
 @pytest.mark.parametrize("name", ["fe", "be"])
-def test_help_names_every_option_and_what_check_does(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_option_and_what_check_does(name: Role, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(name, f"/etc/tcpha/tcpha{name}.conf", load_front_end, Stub().build, ["--help"])
     assert ended.value.code == 0
@@ -253,6 +295,7 @@ def test_help_names_every_option_and_what_check_does(name: str, capsys: pytest.C
         "--config FILE",
         "--check",
         "--keep",
+        "--clean",
         "--version",
         f"/etc/tcpha/tcpha{name}.conf",
         "warns if the secret",
@@ -260,7 +303,7 @@ def test_help_names_every_option_and_what_check_does(name: str, capsys: pytest.C
         assert text in said
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["-c"], ["file.conf"]])
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["-c"], ["file.conf"], ["--check", "--clean"]])
 def test_usage_fault_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(Stub(), *arguments)

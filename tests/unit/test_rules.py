@@ -46,9 +46,11 @@ def chosen(rules: RuleSet, target: bytes) -> IPv4Address | IPv6Address | None:
 
 
 @pytest.mark.parametrize(
-    ("text", "address", "pattern"),
+    ("text", "addresses", "pattern"),
     [
         ("192.168.1.38 jpg$", B, "jpg$"),
+        ("192.168.1.38,192.168.1.33 jpg$", (B, A), "jpg$"),
+        ("192.168.1.38,2001:db8:0::7,192.168.1.33 a,b", (B, C, A), "a,b"),
         ("192.168.1.38 \t jpg$", B, "jpg$"),
         ("  192.168.1.38 jpg$  ", B, "jpg$"),
         ("192.168.1.38 a b  c", B, "a b  c"),
@@ -57,9 +59,10 @@ def chosen(rules: RuleSet, target: bytes) -> IPv4Address | IPv6Address | None:
         ("2001:db8:0::7 .*", C, ".*"),
     ],
 )
-def test_rule_text_is_read_as_address_and_pattern(text: str, address: object, pattern: str) -> None:
+def test_rule_text_is_read_as_addresses_and_pattern(text: str, addresses: object, pattern: str) -> None:
     rule = parse_rule(text, 7)
-    assert (rule.servers, rule.pattern, rule.line) == ((address,), pattern, 7)
+    expected = addresses if isinstance(addresses, tuple) else (addresses,)
+    assert (rule.servers, rule.pattern, rule.line) == (expected, pattern, 7)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,14 @@ def test_rule_text_is_read_as_address_and_pattern(text: str, address: object, pa
         ("jpg$", 1, "'jpg$' is no IPv4 or IPv6 address"),
         ("  192.168.1 x", 3, "'192.168.1' is no IPv4 or IPv6 address"),
         ("", 1, "'' is no IPv4 or IPv6 address"),
+        ("192.168.1.38, 192.168.1.33 x", 14, "an address is missing beside a comma"),
+        (" 192.168.1.38,,192.168.1.33 x", 15, "an address is missing beside a comma"),
+        (",192.168.1.33 x", 1, "an address is missing beside a comma"),
+        ("192.168.1.38,192.168.1 x", 14, "'192.168.1' is no IPv4 or IPv6 address"),
+        ("192.168.1.38,2001:db8::7,2001:DB8:0::7 x", 26, "2001:db8::7 is given twice in one rule"),
+        ("192.168.1.38,192.168.1.33", 26, "no pattern"),
+        ("192.168.1.38,192.168.1.33 (", 28, "missing )"),
+        (",".join(f"10.0.0.{n}" for n in range(256)) + " x", 2696, "more than 255 addresses in one rule"),
         ("192.168.1.38 (?u)x", 14, "UNICODE"),
         ("192.168.1.38 (?L)x", 14, "(?L) is not allowed"),
     ],
@@ -167,7 +178,7 @@ def test_first_match_excluded_gives_none_even_if_a_later_rule_matches() -> None:
 
 
 def test_rule_with_several_servers_first_that_is_not_excluded_wins() -> None:
-    rules = RuleSet([Rule((A, B), "x")], SERVERS, 0.05)
+    rules = rule_set("192.168.1.33,192.168.1.38 x", "2001:db8::7 .*")
     assert rules.choose(Target(b"x")) == Choice(Endpoint(A, 666), 0)
     assert rules.choose(Target(b"x"), {A}) == Choice(Endpoint(B, 667), 0)
     assert rules.choose(Target(b"x"), {A, B}) is None
@@ -179,13 +190,16 @@ def test_pattern_outside_ascii_matches_the_targets_utf8_octets() -> None:
     assert chosen(rules, "/é".encode("latin-1")) is None
 
 
-def test_match_over_its_time_is_counted_and_the_next_rule_decides() -> None:
-    rules = rule_set(f"192.168.1.38 {EXPONENTIAL}", "192.168.1.33 .*", match_time_s=0.01)
-    assert chosen(rules, b"/" + b"a" * 100 + b"c") == A
+def test_match_over_its_time_is_counted_and_no_later_rule_decides() -> None:
+    rules = rule_set("192.168.1.33 png$", f"192.168.1.38 {EXPONENTIAL}", "192.168.1.33 .*", match_time_s=0.005)
+    endless = b"/" + b"a" * 100 + b"c"
+    assert chosen(rules, endless) is None
     assert rules.timeouts == 1
-    assert chosen(rules, b"/" + b"a" * 100 + b"c") == A
+    assert chosen(rules, endless) is None
     assert rules.timeouts == 2
+    assert chosen(rules, endless + b".png") == A
     assert chosen(rules, b"/aaa") == B
+    assert chosen(rules, b"/b") == A
     assert rules.timeouts == 2
 
 
@@ -296,6 +310,10 @@ def test_rules_behind_a_catch_all_are_warned_of_with_both_lines() -> None:
 def test_rule_with_the_pattern_of_an_earlier_one_is_warned_of() -> None:
     (warning,) = warnings_of("192.168.1.38 jpg$", "192.168.1.33 jpg$", "192.168.1.33 .*")
     assert warning == "rule 'jpg$' (line 2) can never win: rule 'jpg$' (line 1) before it has the same pattern"
+
+
+def test_server_that_is_only_an_alternative_is_named_by_a_rule() -> None:
+    assert warnings_of("192.168.1.38,192.168.1.33 .*") == ()
 
 
 def test_server_that_no_rule_names_is_warned_of() -> None:

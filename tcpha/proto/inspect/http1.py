@@ -76,7 +76,6 @@ _REASON_PHRASES: Final = {
     408: "Request Timeout",
     414: "URI Too Long",
     431: "Request Header Fields Too Large",
-    501: "Not Implemented",
     503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }
@@ -129,7 +128,7 @@ def idempotent(method: bytes) -> bool:
 
 
 def answer(status: int, method: bytes = b"") -> bytes:
-    """Return the complete response that ends a connection without a server: 400 408 414 431 501 503 or 505.
+    """Return the complete response that ends a connection without a server: 400 408 414 431 503 or 505.
 
     Identical octets at every call. `method` is that of the request, if one was read: to HEAD the content is left out
     (RFC 9110, 9.3.2). There is no Date: a core knows no clock, and who has none must not send one (RFC 9110, 6.6.1).

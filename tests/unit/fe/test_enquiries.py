@@ -22,7 +22,7 @@ def segment(port: int = 1024) -> Segment:
 
 def opened(at_once: bool = True, everybody: bool = True) -> Enquiries:
     enquiries = Enquiries(2, 10)
-    assert enquiries.open(segment(), at_once, [FIRST, SECOND], everybody, NOW)
+    enquiries.open(segment(), at_once, [FIRST, SECOND], everybody, NOW)
     return enquiries
 
 
@@ -34,12 +34,15 @@ def test_budget_is_spent_and_refilled_by_time() -> None:
     assert [enquiries.may_ask(NOW + 60) for _ in range(11)] == [True] * 10 + [False]
 
 
-def test_table_full_refuses_others_and_renews_known_ones() -> None:
+def test_table_full_renews_known_ones_and_forgets_the_oldest_for_others() -> None:
     enquiries = opened()
-    assert enquiries.open(segment(1026), True, [FIRST], True, NOW)
-    assert not enquiries.open(segment(1028), True, [FIRST], True, NOW)
-    assert enquiries.open(segment(), True, [FIRST], True, NOW + 1)
+    enquiries.open(segment(1026), True, [FIRST], True, NOW)
+    enquiries.open(segment(), True, [FIRST], True, NOW + 1)
     assert len(enquiries) == 2
+    enquiries.open(segment(1028), True, [FIRST], True, NOW + 1)
+    assert len(enquiries) == 2
+    assert enquiries.get(segment(1026).key) is None
+    assert enquiries.get(segment().key) is not None
 
 
 def test_open_again_keeps_when_it_was_first_seen() -> None:

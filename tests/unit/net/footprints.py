@@ -19,8 +19,8 @@ MARK = 0x7C0A
 ROLES: tuple[Role, Role] = ("fe", "be")
 
 
-def plan_of(host: Host, *vaddrs: IPv4Address | IPv6Address, icmp_errors: bool = False) -> Plan:
-    return Plan(host.iface, vaddrs or (VIP4, VIP6), (80, 443), 660, MARK, icmp_errors=icmp_errors)
+def plan_of(host: Host, *vaddrs: IPv4Address | IPv6Address) -> Plan:
+    return Plan(host.iface, vaddrs or (VIP4, VIP6), (80, 443), 660, MARK)
 
 
 def rules_of(host: Host) -> str:

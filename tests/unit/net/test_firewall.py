@@ -28,7 +28,7 @@ def test_front_end_counting_rule_precedes_the_queue_of_its_address() -> None:
 
 
 def test_back_end_every_rule_excludes_the_mark_and_lo() -> None:
-    rules = back_end_rules([V4, V6], [80, 443], 664, 665, 0x7C0A, icmp_errors=True)
+    rules = back_end_rules([V4, V6], [80, 443], 664, 665, 0x7C0A)
     assert all("-m mark ! --mark 0x7c0a" in r.match for r in rules)
     assert all("! -i lo -d " in r.match for r in rules if r.chain == "PREROUTING")
     assert all("! -o lo -s " in r.match for r in rules if r.chain == "POSTROUTING")
@@ -43,12 +43,6 @@ def test_no_rule_lets_packets_pass_a_queue_without_a_reader(family: int) -> None
     addr = V4 if family == 4 else V6
     for rule in (*front_end_rules([addr], [80], 1), *back_end_rules([addr], [80], 1, 2, 3)):
         assert "bypass" not in rule.target
-
-
-def test_icmp_errors_are_queued_only_when_asked_and_never_neighbour_discovery() -> None:
-    assert not any("icmp" in r.match for r in front_end_rules([V4, V6], [80], 1))
-    kinds = {r.match.split()[-1] for r in front_end_rules([V6], [80], 1, icmp_errors=True) if "icmpv6" in r.match}
-    assert kinds == {"destination-unreachable", "packet-too-big", "time-exceeded"}
 
 
 @pytest.mark.parametrize(

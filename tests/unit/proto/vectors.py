@@ -152,7 +152,7 @@ MALFORMED: tuple[tuple[str, Sequence[tuple[int, bytes]], str], ...] = (
     ("REFUSED over IPv4", [], "without REASON"),
     ("REFUSED over IPv4", [(3, bytes(2))], "REASON of 2"),
     ("REFUSED over IPv4", [(3, b"\x00")], "0 is not a valid Reason"),
-    ("REFUSED over IPv4", [(3, b"\x08")], "8 is not a valid Reason"),
+    ("REFUSED over IPv4", [(3, b"\x09")], "9 is not a valid Reason"),
     ("STATUS", [EPOCH, STATE, DIGEST], "STATUS without NONCE"),
     ("STATUS", [NONCE, STATE, DIGEST], "STATUS without EPOCH"),
     ("STATUS", [NONCE, EPOCH, DIGEST], "STATUS without STATE"),

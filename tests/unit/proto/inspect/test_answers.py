@@ -18,7 +18,6 @@ PHRASES = {
     408: "Request Timeout",
     414: "URI Too Long",
     431: "Request Header Fields Too Large",
-    501: "Not Implemented",
     503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }

@@ -12,7 +12,7 @@ UNITS   := /etc/systemd/system
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv format check test demo bench-micro wire install uninstall clean secret
+.PHONY: help venv format check test test-long demo bench-micro wire install uninstall clean secret
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ check: venv ## the gate: format, lint, types, unit and packet tests; needs no ro
 test: venv ## every test; as root, with real kernels in network namespaces
 	@$(PYTHON) -m pytest
 
+test-long: venv ## the endurance tests at full length: 10,000 connections; takes minutes (root)
+	@TCPHA_LONG=1 $(PYTHON) -m pytest -m long
+
 demo: venv ## a cluster on this machine, requests through it, one connection drawn (root)
 	@$(PYTHON) -m tcpha.lab.demo
 
@@ -42,9 +45,9 @@ bench-micro: venv ## time the inner loops, with pytest-benchmark
 wire: venv ## write docs/wire.md again from the code
 	@$(PYTHON) -m tcpha.proto.wiredoc
 
-install: ## on a real host, as root: /opt/tcpha, samples in /etc/tcpha, systemd units
+install: ## on a real host, as root: /opt/tcpha (PREFIX, a directory of its own), samples in /etc/tcpha, systemd units
 	@[ "$$(id -u)" = 0 ] || { echo "make install: needs root" >&2; exit 1; }
-	@tools/bootstrap service $(PREFIX)
+	@tools/bootstrap service "$(PREFIX)"
 	@install -d -m 755 $(CONF)
 	@for sample in etc/*.conf etc/*.conf.detail; do \
 		target=$(CONF)/$${sample##*/}; \
@@ -57,12 +60,18 @@ install: ## on a real host, as root: /opt/tcpha, samples in /etc/tcpha, systemd 
 	@echo "Installed. Next: a secret (make secret), $(CONF)/tcphafe.conf or tcphabe.conf, then"
 	@echo "systemctl enable --now tcpha-fe (front end) or tcpha-be (back end)."
 
-uninstall: ## remove what install put there; /etc/tcpha stays
+uninstall: ## stop, tidy this host up, remove what install put there; /etc/tcpha stays
 	@[ "$$(id -u)" = 0 ] || { echo "make uninstall: needs root" >&2; exit 1; }
+	@tools/bootstrap check "$(PREFIX)"
 	@systemctl --quiet disable --now tcpha-fe tcpha-be 2>/dev/null || true
+	@for role in fe be; do \
+		if [ -e "$(CONF)/tcpha$$role.conf" ] && "$(PREFIX)/bin/python" -P -c 'import tcpha' 2>/dev/null; then \
+			"$(PREFIX)/bin/python" -P -m "tcpha.$$role" --clean -c "$(CONF)/tcpha$$role.conf" || exit 1; \
+		fi; \
+	done
 	@rm -f $(UNITS)/tcpha-fe.service $(UNITS)/tcpha-be.service
 	@systemctl daemon-reload 2>/dev/null || true
-	@if [ -e $(PREFIX)/tcpha.stamp ]; then rm -rf $(PREFIX); fi
+	@tools/bootstrap remove "$(PREFIX)"
 	@echo "Removed. $(CONF) stays: it holds your configuration and secret."
 
 secret: ## how to make the secret that the nodes share

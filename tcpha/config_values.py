@@ -155,7 +155,7 @@ HostAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 ServerAddress = Annotated[InstanceOf[Endpoint], BeforeValidator(_endpoint)]
 """``ADDRESS PORT``."""
 OrderedRule = Annotated[InstanceOf[Rule], BeforeValidator(_rule)]
-"""``ADDRESS PATTERN``."""
+"""``ADDRESS[,ADDRESS...] PATTERN``."""
 PortNumber = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=65535)]
 """A TCP or UDP port."""
 Whole = Annotated[int, BeforeValidator(_whole)]

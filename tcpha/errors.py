@@ -1,8 +1,9 @@
 """Every exception of the package.
 
 Three audiences, three branches: a person at start (`ConfigError`, `StartError`: exit status 2), the packet path
-(`WireError`: count, drop, go on), a peer that said no (`HandoffRefused`). An unwelcome but legal segment is no
-exception: RFC 9293 prescribes an acknowledgement, a reset or silence for it, so it is an action of a core.
+(`WireError`: count, drop, go on), whoever called the kernel (`EdgeError`). An unwelcome but legal segment is no
+exception: RFC 9293 prescribes an acknowledgement, a reset or silence for it, so it is an action of a core. Nor is a
+peer that says no: that is a message.
 """
 
 from __future__ import annotations
@@ -65,14 +66,6 @@ class HandoffVersionError(WireError):
 
 class HandoffAuthError(WireError):
     """A handoff message whose tag, epoch, sequence or sender is not accepted."""
-
-
-class HandoffRefused(TcphaError):
-    """The peer said no: choose another back end."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class EdgeError(TcphaError):

@@ -1,7 +1,11 @@
-"""The only place where a process waits: for its sockets, for the next deadline, for signals."""
+"""The only place where a process waits: for its sockets, for the next deadline, for signals.
+
+What the kernel does wrong at one source (`EdgeError` out of its callback) is counted and logged; the others go on.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import signal
@@ -9,10 +13,15 @@ from collections.abc import Callable
 from math import inf
 from types import FrameType
 
+from tcpha.errors import EdgeError
 from tcpha.net import clock
 
 MAX_WAIT_S = 1.0
 """Nobody sleeps longer: clocks and limits are looked at once a second even where nothing happens."""
+LOG_INTERVAL_S = 10.0
+"""A source may fail in every round; that is logged no more often."""
+
+log = logging.getLogger("tcpha")
 
 
 class EventLoop:
@@ -24,6 +33,9 @@ class EventLoop:
         self._signals: dict[int, Callable[[], None]] = {}
         self._arrived: list[int] = []
         self._running = True
+        self.faults = 0
+        """Calls of a source that ended with an `EdgeError`."""
+        self._fault_log_at = -inf
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_in, selectors.EVENT_READ)
         signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
@@ -83,8 +95,18 @@ class EventLoop:
             self._signals[number]()
         for descriptor, callback in self._order:
             if descriptor in ready:
-                callback()
+                try:
+                    callback()
+                except EdgeError as error:
+                    self._note_fault(error)
         return bool(ready)
+
+    def _note_fault(self, error: EdgeError) -> None:
+        self.faults += 1
+        now = clock.now()
+        if now >= self._fault_log_at:
+            self._fault_log_at = now + LOG_INTERVAL_S
+            log.error("%s (fault %d of a source; the process goes on)", error, self.faults)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._arrived.append(number)

@@ -1,8 +1,8 @@
 """The command lines `python -m tcpha.fe` and `python -m tcpha.be`: options, messages, exit status.
 
-Exit status: 0 after a stop that was asked for; 1 if the kernel failed the process while it served, or the host could
-not be cleaned up; 2 for a fault at start, with one line on standard error that says where and why. Interrupted before
-anything was put on the host: 130.
+Exit status: 0 after a stop that was asked for, and after a look (`--check`) or a cleaning (`--clean`) that went well; 1
+if the kernel failed the process while it served, or the host could not be cleaned up; 2 for a fault at start, with one
+line on standard error that says where and why. Interrupted before anything was put on the host: 130.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from tcpha import __version__
 from tcpha.config import NodeConfig
 from tcpha.errors import ConfigError, EdgeError, StartError
-from tcpha.net.footprint import Plan
+from tcpha.net.footprint import Footprint, Plan, Role
 from tcpha.proto.keyring import Keyring
 from tcpha.secret import load_keyring
 
@@ -35,7 +35,7 @@ ConfigT = TypeVar("ConfigT", bound=NodeConfig)
 
 
 def main(
-    name: str,
+    name: Role,
     default_file: str,
     load: Callable[[Path], ConfigT],
     build: Callable[[ConfigT, Keyring], Runnable],
@@ -45,6 +45,9 @@ def main(
     options = _parse(name, default_file, arguments)
     try:
         config = load(options.config)
+        if options.clean:
+            _clean(name, config.state)
+            return 0
         for warning in config.warnings():
             print(f"{options.config}: warning: {warning}", file=sys.stderr)
         if options.check:
@@ -67,6 +70,15 @@ def main(
     return 0
 
 
+def _clean(role: Role, state: Path) -> None:
+    """Take away what an earlier run left, and say what. Raises: StartError while a process of this role runs here."""
+    removed = Footprint(role, state).remove()
+    for what in removed:
+        print(f"{role}: removed {what}")
+    if not removed:
+        print(f"{role}: nothing was left on this host")
+
+
 def _build(config: ConfigT, build: Callable[[ConfigT, Keyring], Runnable]) -> Runnable:
     """Open what the node needs; nothing of the host is changed yet. Raises: ConfigError, StartError."""
     keyring = load_keyring(config.secret)
@@ -84,7 +96,7 @@ def _warn_of_secret(file: Path, config: NodeConfig) -> None:
         print(f"{file}: warning: {error}", file=sys.stderr)
 
 
-def _parse(name: str, default_file: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(name: Role, default_file: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m tcpha.{name}",
         description={
@@ -96,14 +108,21 @@ def _parse(name: str, default_file: str, arguments: Sequence[str] | None) -> arg
     parser.add_argument(
         "-c", "--config", type=Path, default=Path(default_file), metavar="FILE", help="default: %(default)s"
     )
-    parser.add_argument(
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
         "--check",
         action="store_true",
         help="only validate the configuration: prints `ok`, or FILE:LINE and the reason; warns if the secret cannot be"
         " used; needs no rights and changes nothing",
     )
-    parser.add_argument(
+    mode.add_argument(
         "--keep", action="store_true", help="at the end leave addresses and rules on the host, for the next start"
+    )
+    mode.add_argument(
+        "--clean",
+        action="store_true",
+        help="only take away what an earlier run left on this host, after a kill or --keep, and say what; of the"
+        " configuration only `state` matters; refused while a process of this role runs here",
     )
     parser.add_argument("--version", action="version", version=f"tcpha {__version__}")
     return parser.parse_args(arguments)

@@ -4,7 +4,8 @@ Pure: knows no file, no socket and no state of a server, only the octets of one 
 inside the `regex` package, which ends a match that takes too long.
 
 A rule is ``ADDRESS PATTERN``, as in TCPHA-0.3: the pattern is a regular expression that is *searched* in the request
-target (RFC 9112, 3.2), so ``jpg$`` matches ``/a/b.jpg``. The first rule in file order that matches wins.
+target (RFC 9112, 3.2), so ``jpg$`` matches ``/a/b.jpg``. The first rule in file order that matches wins. New is
+``ADDRESS,ADDRESS PATTERN``: the first of these servers that may be used gets the request.
 
 Patterns work on octets. Their text is encoded as UTF-8, the encoding of the file it stands in and of what clients
 percent-encode; Latin-1 would give a pattern another meaning than its file shows. The consequence: outside ASCII one
@@ -31,6 +32,9 @@ PATTERN_LIMIT_OCTETS: Final = 4096
 
 REPEAT_LIMIT: Final = 65536
 """Most items that a pattern's repeat counts may multiply to; `regex` writes them all out, and no target is longer."""
+
+SERVERS_OF_A_RULE: Final = 255
+"""Most servers in one rule: the digest that nodes compare counts them in one octet."""
 
 
 class RuleError(TcphaError):
@@ -73,8 +77,8 @@ class Endpoint:
 class Rule:
     """Requests whose target has `pattern` in it go to the first of `servers` that may be used.
 
-    A line of a file names exactly one server. `line` is where the rule was read (0: not from a file); it takes no part
-    in comparisons. Raises: RuleError if the pattern cannot be compiled, with the column in the pattern.
+    `line` is where the rule was read (0: not from a file); it takes no part in comparisons.
+    Raises: RuleError if the pattern cannot be compiled, with the column in the pattern.
     """
 
     servers: tuple[Address, ...]
@@ -96,24 +100,40 @@ class Choice:
 
 
 def parse_rule(text: str, line: int = 0) -> Rule:
-    r"""Read ``ADDRESS PATTERN``. Everything after the blanks that follow the address is the pattern.
+    r"""Read ``ADDRESS[,ADDRESS...] PATTERN``. Everything after the blanks that follow the addresses is the pattern.
 
-    Inner blanks and ``#`` belong to the pattern; blanks at the end do not (write ``[ ]`` or ``\x20``).
-    Raises: RuleError, its column counted in `text`.
+    There is no blank in the list of addresses. Inner blanks and ``#`` belong to the pattern; blanks at the end do not
+    (write ``[ ]`` or ``\x20``). Raises: RuleError, its column counted in `text`.
     """
     body = text.strip(" \t")
     start = text.index(body)
-    name, pattern = [*re.split(r"[ \t]+", body, maxsplit=1), ""][:2]
-    try:
-        address = ip_address(name)
-    except ValueError:
-        raise RuleError(f"{name[:60]!r} is no IPv4 or IPv6 address", start + 1) from None
+    names, pattern = [*re.split(r"[ \t]+", body, maxsplit=1), ""][:2]
+    servers = _parse_servers(names, start + 1)
     if not pattern:
         raise RuleError("no pattern after the address: a rule is ADDRESS PATTERN", start + len(body) + 1)
     try:
-        return Rule((address,), pattern, line)
+        return Rule(servers, pattern, line)
     except RuleError as error:
         raise RuleError(error.reason, start + len(body) - len(pattern) + error.column) from None
+
+
+def _parse_servers(names: str, column: int) -> tuple[Address, ...]:
+    """Read ``ADDRESS[,ADDRESS...]``, which begins at `column`. Raises: RuleError with the column of the faulty one."""
+    servers: dict[Address, None] = {}
+    for name in names.split(","):
+        if not name and names:
+            raise RuleError("an address is missing beside a comma: write ADDRESS,ADDRESS without blanks", column)
+        try:
+            address = ip_address(name)
+        except ValueError:
+            raise RuleError(f"{name[:60]!r} is no IPv4 or IPv6 address", column) from None
+        if address in servers:
+            raise RuleError(f"{address} is given twice in one rule", column)
+        if len(servers) == SERVERS_OF_A_RULE:
+            raise RuleError(f"more than {SERVERS_OF_A_RULE} addresses in one rule", column)
+        servers[address] = None
+        column += len(name) + 1
+    return tuple(servers)
 
 
 _MATCHES_ANY_TARGET: Final = frozenset((".", ".*", ".+", "^", "^.*", "^.*$", ".*$"))
@@ -122,8 +142,8 @@ _MATCHES_ANY_TARGET: Final = frozenset((".", ".*", ".+", "^", "^.*", "^.*$", ".*
 class RuleSet:
     """Rules in file order over the servers they name.
 
-    `match_time_s` bounds one match of one pattern, in seconds; a match that exceeds it is no match and is counted in
-    `timeouts`. Raises: ValueError if a rule names an address that no server has.
+    `match_time_s` bounds one match of one pattern, in seconds; one that exceeds it is counted in `timeouts` and ends
+    the search. Raises: ValueError if a rule names an address that no server has.
     """
 
     __slots__ = ("_match_time_s", "_rules", "timeouts")
@@ -149,8 +169,9 @@ class RuleSet:
     def choose(self, request: Targeted, excluding: Collection[Address] = ()) -> Choice | None:
         """Return the server of the first rule that matches the request's target.
 
-        The first match decides even if all its servers are in `excluding`: then the answer is None, as it is when no
-        rule matches. A rule further down never takes over what an earlier one claims.
+        Of a rule's servers it is the first that is not in `excluding`. The first match decides even if all its servers
+        are: then the answer is None, as it is when no rule matches, and when a rule takes too long to tell. A rule
+        further down never takes over what an earlier one claims, or might claim.
         """
         target = request.target
         for index, (compiled, servers) in enumerate(self._rules):
@@ -158,7 +179,7 @@ class RuleSet:
                 found = compiled is None or compiled.search(target, timeout=self._match_time_s) is not None
             except TimeoutError:
                 self.timeouts += 1
-                continue
+                return None
             if found:
                 for server in servers:
                     if server.addr not in excluding:

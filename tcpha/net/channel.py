@@ -34,10 +34,9 @@ class Channel:
         addr: IPv4Address | IPv6Address,
         port: int,
         *,
-        mark: int | None = None,
         receive_buffer_octets: int = 8 << 20,
     ) -> None:
-        """Bind in the network namespace of the calling thread; `mark` is the firewall mark of what is sent.
+        """Bind in the network namespace of the calling thread.
 
         Raises: StartError if the port is in use, the address is none of this host, or a right is missing.
         """
@@ -51,8 +50,6 @@ class Channel:
             raise StartError(f"{name} cannot be opened: {error}") from error
         try:
             self._set_options(family, receive_buffer_octets)
-            if mark is not None:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             self._socket.bind((str(addr), port))
         except OSError as error:
             self._socket.close()
@@ -119,6 +116,4 @@ def _explain(name: str, addr: IPv4Address | IPv6Address, error: OSError) -> str:
         return f"{name} cannot be bound: {addr} is no address of this host"
     if error.errno == errno.EACCES:
         return f"{name} cannot be bound: the right CAP_NET_BIND_SERVICE is missing"
-    if error.errno == errno.EPERM:
-        return f"{name}: datagrams cannot be marked: the right CAP_NET_ADMIN is missing"
     return f"{name} cannot be opened: {error}"

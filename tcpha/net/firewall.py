@@ -49,16 +49,6 @@ _ACCEPT = struct.pack("!I", 1)
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NFGENMSG = struct.Struct("!BBH")  # family, version, subsystem of the batch
 
-# The errors a path reports about a connection's packets; never neighbour discovery.
-_ICMP_ERRORS = {
-    4: ("icmp --icmp-type destination-unreachable", "icmp --icmp-type time-exceeded"),
-    6: (
-        "icmpv6 --icmpv6-type destination-unreachable",
-        "icmpv6 --icmpv6-type packet-too-big",
-        "icmpv6 --icmpv6-type time-exceeded",
-    ),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -74,9 +64,7 @@ class Rule:
     target: str
 
 
-def front_end_rules(
-    vaddrs: Iterable[IPv4Address | IPv6Address], vports: Sequence[int], queue: int, *, icmp_errors: bool = False
-) -> tuple[Rule, ...]:
+def front_end_rules(vaddrs: Iterable[IPv4Address | IPv6Address], vports: Sequence[int], queue: int) -> tuple[Rule, ...]:
     """Return the rules of a front end.
 
     In raw PREROUTING, before connection tracking: a rule that only counts TCP packets which carry a virtual address as
@@ -89,8 +77,8 @@ def front_end_rules(
         rules.append(Rule(family, "raw", "PREROUTING", f"-s {vaddr} -p tcp", ""))
         to_queue = f"-j NFQUEUE --queue-num {queue}"
         rules += [
-            Rule(family, "raw", "PREROUTING", f"! -i lo -d {vaddr} {what}", to_queue)
-            for what in _wanted(family, vports, icmp_errors)
+            Rule(family, "raw", "PREROUTING", f"! -i lo -d {vaddr} -p tcp --dport {vport}", to_queue)
+            for vport in vports
         ]
         rules += [
             Rule(family, "raw", "OUTPUT", f"-s {vaddr} -p tcp --sport {vport}", "-j CT --notrack") for vport in vports
@@ -104,8 +92,6 @@ def back_end_rules(
     arriving: int,
     leaving: int,
     mark: int,
-    *,
-    icmp_errors: bool = False,
 ) -> tuple[Rule, ...]:
     """Return the rules of a back end.
 
@@ -122,10 +108,10 @@ def back_end_rules(
                 family,
                 "raw",
                 "PREROUTING",
-                f"! -i lo -d {vaddr} {what} {unmarked}",
+                f"! -i lo -d {vaddr} -p tcp --dport {vport} {unmarked}",
                 f"-j NFQUEUE --queue-num {arriving}",
             )
-            for what in _wanted(family, vports, icmp_errors)
+            for vport in vports
         ]
         rules += [
             Rule(
@@ -140,33 +126,29 @@ def back_end_rules(
     return tuple(rules)
 
 
-def _wanted(family: int, vports: Sequence[int], icmp_errors: bool) -> list[str]:
-    wanted = [f"-p tcp --dport {vport}" for vport in vports]
-    if icmp_errors:
-        wanted += [f"-p {kind}" for kind in _ICMP_ERRORS[family]]
-    return wanted
-
-
-def replace(role: str, rules: Sequence[Rule]) -> None:
+def replace(role: str, rules: Sequence[Rule]) -> int:
     """Put in `rules` and take out all earlier rules of `role`, of both families; each table changes at once.
 
-    Raises: StartError if the programs are missing or refuse.
+    Returns how many were taken out. Raises: StartError if the programs are missing or refuse.
     """
     comment = f"tcpha {role}"
+    taken_out = 0
     for family in FAMILIES:
         mine = [rule for rule in rules if rule.family == family]
         if not mine and _find(_PROGRAM[family] + "-save") is None:
             continue
         if script := _script(comment, mine, _run([_PROGRAM[family] + "-save"], "")):
             _run([_PROGRAM[family] + "-restore", "--noflush", "-w"], script)
+            taken_out += sum(line.startswith("-D ") for line in script.splitlines())
+    return taken_out
 
 
-def remove(role: str) -> None:
+def remove(role: str) -> int:
     """Take out all rules of `role`, of both families; each table changes at once. Idempotent.
 
-    Raises: StartError if the programs refuse.
+    Returns how many there were. Raises: StartError if the programs refuse.
     """
-    replace(role, ())
+    return replace(role, ())
 
 
 def tables_in_kernel(family: int) -> dict[str, dict[str, bool]]:

@@ -48,7 +48,7 @@ class Plan:
 
     iface: the interface that faces clients and peers. vaddrs, vports: the virtual addresses and their ports. queue:
     NFQUEUE number of arriving packets; a back end's leaving packets go to the next one. mark: firewall mark of
-    packets that the process makes. icmp_errors: queue ICMP errors for the virtual addresses too.
+    packets that the process makes.
     """
 
     iface: str
@@ -56,7 +56,6 @@ class Plan:
     vports: tuple[int, ...]
     queue: int
     mark: int
-    icmp_errors: bool = False
 
 
 @dataclass(slots=True)
@@ -112,36 +111,41 @@ class Footprint:
                 raise StartError(str(error)) from error
             raise
 
-    def remove(self) -> None:
+    def remove(self) -> tuple[str, ...]:
         """Take away everything of ours, also what an earlier run left. Idempotent.
 
+        Returns what was taken away, a phrase each, in the order in which it was done; nothing if nothing was there.
         Raises: EdgeError if something could not be taken away: the state file then still names it. StartError if
         another process of this role holds the state directory.
         """
         if self._lock is None and not self._state_dir.exists():
-            firewall.remove(self._role)
-            return
+            return _rules_taken(firewall.remove(self._role))
         self._take_lock()
         record = self._load()
         faults: list[str] = []
+        done: list[str] = []
         for iface, addr in list(record.addresses):
             with _collecting(faults):
                 self._remove_address(record, iface, addr)
+                done.append(f"{addr} from {iface}")
         with _collecting(faults):
-            firewall.remove(self._role)
+            done += _rules_taken(firewall.remove(self._role))
             self._tidy_tables(record)
         settings = self._sysctls(record)
         for name in list(record.sysctls):
             with _collecting(faults):
                 settings.restore(name)
+                done.append(f"the change of {name}")
         for iface in list(record.merging):
             with _collecting(faults):
                 self._switch_merging_on(record, iface)
+                done.append(f"the change of {iface}'s large receive offload")
         if faults:
             self._save(record)
             raise EdgeError("not everything could be removed: " + "; ".join(faults))
         self._file.unlink(missing_ok=True)
         self._release_lock()
+        return tuple(done)
 
     def release(self) -> None:
         """Let go of the state directory and leave everything in place for the next start."""
@@ -176,11 +180,9 @@ class Footprint:
 
     def _install_rules(self, record: _Record, plan: Plan) -> None:
         if self._role == "fe":
-            rules = firewall.front_end_rules(plan.vaddrs, plan.vports, plan.queue, icmp_errors=plan.icmp_errors)
+            rules = firewall.front_end_rules(plan.vaddrs, plan.vports, plan.queue)
         else:
-            rules = firewall.back_end_rules(
-                plan.vaddrs, plan.vports, plan.queue, plan.queue + 1, plan.mark, icmp_errors=plan.icmp_errors
-            )
+            rules = firewall.back_end_rules(plan.vaddrs, plan.vports, plan.queue, plan.queue + 1, plan.mark)
         for family in firewall.FAMILIES:
             tables = {rule.table for rule in rules if rule.family == family}
             if not tables:
@@ -305,6 +307,10 @@ class Footprint:
 
     def _sysctls(self, record: _Record) -> sysctl.Sysctls:
         return sysctl.Sysctls(record.sysctls, lambda: self._save(record))
+
+
+def _rules_taken(count: int) -> tuple[str, ...]:
+    return (f"{count} packet filter rules",) if count else ()
 
 
 def _read_record(file: Path) -> _Record | None:

@@ -204,17 +204,18 @@ class Neighbours:
         """Return the file descriptor that becomes readable when the table changed."""
         return self._socket.fileno()
 
-    def read(self) -> bool:
-        """Take in the notifications that wait; return whether an address or its MAC changed.
+    def read(self, burst: int = 256) -> bool:
+        """Take in at most `burst` of the notifications that wait; return whether an address or its MAC changed.
 
+        While more wait the descriptor stays readable: somebody who floods the segment with ARP holds nobody up.
         Raises: EdgeError if the table was lost and the kernel does not give it again.
         """
         changed = False
-        while True:
+        for _ in range(burst):
             try:
                 octets = self._socket.recv(_RECEIVE_OCTETS)
             except BlockingIOError:
-                return changed
+                break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise EdgeError(f"neighbour table: {error}") from error
@@ -223,6 +224,7 @@ class Neighbours:
                 continue
             for message in decode_messages(octets):
                 changed |= self._take(message, self._usable)
+        return changed
 
     def mac(self, addr: IPv4Address | IPv6Address) -> bytes | None:
         """Return the 6 octets that the neighbour answers to, or None while they are not known.

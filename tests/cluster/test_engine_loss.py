@@ -27,8 +27,8 @@ EVERY_THIRD = ["-m", "statistic", "--mode", "nth", "--every", "3", "--packet", "
 
 @pytest.fixture(scope="module")
 def lossy_lab(_machine: None) -> Iterator[Lab]:
-    """A lab whose front end soon asks about idle flows."""
-    with engine_lab(Settings(both=("idle_time = 2s",))) as standing:
+    """A lab whose front end soon asks about idle flows, and bears the loss of several STATUS in a row."""
+    with engine_lab(Settings(both=("idle_time = 2s", "dead_time = 3s"))) as standing:
         yield standing
 
 

@@ -150,30 +150,16 @@ def test_address_of_another_host_is_a_start_error(hosts: tuple[Host, Host], addr
         Channel(addr, PORT)
 
 
-def test_mark_is_on_what_is_sent(hosts: tuple[Host, Host]) -> None:
-    left, right = hosts
-    left.restore_rules(4, "*mangle", "-A OUTPUT -m mark --mark 0x7c0a -j DROP", "COMMIT")
-    with left.inside():
-        marked = Channel(left.addr4, PORT, mark=0x7C0A)
-        plain = Channel(left.addr4, PORT + 1)
-    with closing(marked), closing(plain), closing(channel_of(right)) as receiver:
-        marked.send(b"marked", (str(right.addr4), PORT))
-        plain.send(b"plain", (str(right.addr4), PORT))
-        assert [datagram for datagram, _, _ in received(receiver, 1)] == [b"plain"]
-    assert marked.errors == {"EPERM": 1}
-
-
-@pytest.mark.parametrize(("arguments", "right"), [("666", "CAP_NET_BIND_SERVICE"), ("20666, mark=1", "CAP_NET_ADMIN")])
-def test_missing_right_is_a_start_error_that_names_it(hosts: tuple[Host, Host], arguments: str, right: str) -> None:
+def test_missing_right_is_a_start_error_that_names_it(hosts: tuple[Host, Host]) -> None:
     program = (
         "import os\n"
         "from ipaddress import ip_address\n"
         "from tcpha.errors import StartError\n"
         "from tcpha.net.channel import Channel\n"
         "os.setuid(65534)\n"
-        f"try: Channel(ip_address('127.0.0.1'), {arguments})\n"
+        "try: Channel(ip_address('127.0.0.1'), 666)\n"
         "except StartError as error: print(error)\n"
     )
     with hosts[0].inside():
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert right in done.stdout
+    assert "CAP_NET_BIND_SERVICE" in done.stdout

@@ -55,9 +55,9 @@ def test_install_then_remove_host_is_as_before(host: Host, state: Path, role: Ro
     before = traces_of(host)
     footprint = Footprint(role, state)
     with host.inside():
-        footprint.install(plan_of(host, icmp_errors=True))
+        footprint.install(plan_of(host))
         during = traces_of(host)
-        footprint.install(plan_of(host, icmp_errors=True))
+        footprint.install(plan_of(host))
         assert traces_of(host) == during
         footprint.remove()
         assert traces_of(host) == before

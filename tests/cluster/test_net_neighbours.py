@@ -135,6 +135,20 @@ def test_notifications_lost_table_is_asked_for_again(hosts: tuple[Host, Host]) -
             assert neighbours.mac(addr) == bytes((2, 0, 0, 0, n >> 8, n & 255))
 
 
+def test_more_notifications_than_a_burst_the_rest_waits_for_the_next_read(hosts: tuple[Host, Host]) -> None:
+    left, _ = hosts
+    addr = ip_address("10.77.0.9")
+    with closing(neighbours_of(left)) as neighbours:
+        for number in range(1, 6):
+            left.run(f"ip neigh replace {addr} lladdr 02:00:00:00:00:{number:02x} dev {left.iface} nud permanent")
+        assert neighbours.read(burst=2)
+        assert neighbours.mac(addr) == bytes((2, 0, 0, 0, 0, 2))
+        assert neighbours.read(burst=2)
+        assert neighbours.read(burst=2)
+        assert neighbours.mac(addr) == bytes((2, 0, 0, 0, 0, 5))
+        assert not neighbours.read(burst=2)
+
+
 def test_solicit_that_the_kernel_refuses_is_counted(hosts: tuple[Host, Host]) -> None:
     left, right = hosts
     with closing(neighbours_of(left)) as neighbours:

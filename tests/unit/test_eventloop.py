@@ -217,7 +217,7 @@ def test_source_fails_otherwise_the_fault_ends_the_run(loop: EventLoop, pipes: C
     loop.add(read, fail)
     os.write(write, b"x")
     with pytest.raises(ZeroDivisionError):
-        loop.run(lambda: 0.0)
+        loop.run(stop_after(loop, 5))
 
 
 def test_nothing_happens_run_until_quiet_ends_soon(loop: EventLoop) -> None:

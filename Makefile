@@ -54,11 +54,12 @@ install: ## on a real host, as root: /opt/tcpha (PREFIX, a directory of its own)
 		[ -e "$$target" ] || install -m 644 "$$sample" "$$target"; \
 	done
 	@if [ -d $(UNITS) ]; then \
-		for unit in etc/systemd/*.service; do sed 's|/opt/tcpha|$(PREFIX)|' "$$unit" >"$(UNITS)/$${unit##*/}"; done; \
+		for unit in etc/systemd/*.service; do sed 's|/opt/tcpha|$(PREFIX)|; s|/etc/tcpha|$(CONF)|' "$$unit" >"$(UNITS)/$${unit##*/}"; done; \
 		systemctl daemon-reload 2>/dev/null || true; \
 	fi
 	@echo "Installed. Next: a secret (make secret), $(CONF)/tcphafe.conf or tcphabe.conf, then"
-	@echo "systemctl enable --now tcpha-fe (front end) or tcpha-be (back end)."
+	@if [ -d $(UNITS) ]; then echo "systemctl enable --now tcpha-fe (front end) or tcpha-be (back end)."; \
+	else echo "$(PREFIX)/bin/python -m tcpha.fe (front end) or -m tcpha.be (back end); there is no systemd here."; fi
 
 uninstall: ## stop, tidy this host up, remove what install put there; /etc/tcpha stays
 	@[ "$$(id -u)" = 0 ] || { echo "make uninstall: needs root" >&2; exit 1; }

@@ -63,6 +63,9 @@ class Node(ABC):
         self._ready = False
         self._ready_at = clock.now() + READY_TIMEOUT_S
         self._complain_at: dict[Endpoint, float] = {}
+        self._stranger_log_at = -inf
+        self._loss_log_at = -inf
+        self._losses: dict[str, int] = {}
         self._faults = 0
         self._fault_log_at = -inf
         self.loop = EventLoop()
@@ -183,9 +186,22 @@ class Node(ABC):
             self.on_lost(self._endpoint_of[peer.address], now)
         self._flush()
         deadline = self.on_tick(now)
+        if now >= self._loss_log_at:
+            self._loss_log_at = now + LOG_INTERVAL_S
+            self._report_losses()
         if not self._ready:
             self._report_ready(now)
         return min(deadline, self._peers.next_deadline(), inf if self._ready else self._ready_at)
+
+    def _report_losses(self) -> None:
+        """Say when packets were lost because this process could not keep up."""
+        losses = {name: value for name, value in self.counters().items() if name.endswith("queue_dropped")}
+        for name, value in losses.items():
+            if value > self._losses.get(name, 0):
+                log.warning(
+                    "%s: %d packets more, the process does not keep up", name, value - self._losses.get(name, 0)
+                )
+        self._losses = losses
 
     def _report_ready(self, now: float) -> None:
         waiting = [peer for peer in self._peers.by_address.values() if not peer.up]
@@ -199,6 +215,9 @@ class Node(ABC):
         """Say, seldom, what an operator can mend: a peer with another secret, or with the id of another node."""
         endpoint = self._endpoint_of.get(source)
         if endpoint is None:
+            if now >= self._stranger_log_at:
+                self._stranger_log_at = now + LOG_INTERVAL_S
+                log.warning("messages from %s port %d, which no line of this configuration names", *source)
             return
         peer = self._peer_of[endpoint]
         if peer.unauthentic_at == now:

@@ -103,7 +103,8 @@ def _parse(name: Role, default_file: str, arguments: Sequence[str] | None) -> ar
             "fe": "The front end of a tcpha cluster: answers the virtual addresses and hands connections off.",
             "be": "The back end of a tcpha cluster: rebuilds handed-off connections beside an unmodified server.",
         }[name],
-        epilog="SIGTERM or SIGINT stops it and cleans the host up; SIGUSR1 logs its counters.",
+        epilog="SIGTERM or SIGINT stops it and cleans the host up; SIGUSR1 logs its counters; SIGHUP does nothing. "
+        "Exit status: 0 stopped as asked, 1 the host could not be cleaned up, 2 a fault at start.",
     )
     parser.add_argument(
         "-c", "--config", type=Path, default=Path(default_file), metavar="FILE", help="default: %(default)s"

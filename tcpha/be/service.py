@@ -32,7 +32,7 @@ from tcpha.node import Node
 from tcpha.peers import OwnStatus
 from tcpha.proto.ip import ConnectionKey, key_addresses, key_ports
 from tcpha.proto.keyring import Keyring
-from tcpha.proto.messages import Message, NodeState, Status
+from tcpha.proto.messages import Message, NodeState, ServerState, Status
 from tcpha.proto.tcp import Segment, decode_segment
 from tcpha.rules import Endpoint
 
@@ -54,6 +54,7 @@ class BackEnd(Node):
         self._agent.on_utc(clock.utc(), clock.now())
         self._raw = RawSender(config.mark)
         self._sockets = SocketDiagnostics()
+        self._server_states: dict[tuple[bytes, int], ServerState] = {}
         self._arriving = PacketQueue(config.queue, self._on_arriving, length=config.queue_length)
         self._leaving = PacketQueue(config.queue + 1, self._on_leaving, length=config.queue_length, gso=True)
         self._perform: dict[type[Action], Callable[[Any, float], None]] = {
@@ -193,6 +194,11 @@ class BackEnd(Node):
 
     def _announce(self, _action: Announce, _now: float) -> None:
         self.announce()
+        for server in self.own_status().servers:
+            if self._server_states.get((server.address, server.port)) is not server.state:
+                self._server_states[server.address, server.port] = server.state
+                level = logging.INFO if server.state is ServerState.ANSWERS else logging.WARNING
+                log.log(level, "server at %s port %d: %s", ip_address(server.address), server.port, server.state.text)
 
     @staticmethod
     def _note(action: Note, _now: float) -> None:

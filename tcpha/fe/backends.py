@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from tcpha.proto.handoff import SERVERS_A_MESSAGE
 from tcpha.proto.ip import ConnectionKey, key_addresses, key_ports
 from tcpha.proto.messages import NodeState, ServerState, Status
 from tcpha.proto.promise import Promise
@@ -62,7 +63,9 @@ class Backends:
             self._excluded.clear()
             notes.append(_describe(backend))
         if status.digest not in (self._digest, digest_before):
-            notes.append(f"be {endpoint.addr}: its servers, rules or promises are not those of this front end")
+            notes.append(
+                f"be {endpoint.addr}: its servers, rules, virtual addresses or promises are not those of this front end"
+            )
         return notes
 
     def on_lost(self, endpoint: Endpoint) -> list[str]:
@@ -78,7 +81,7 @@ class Backends:
             return status.state.name.lower()
         stack, promise = status.capabilities, self._promise
         if stack is None:
-            return "its own probe has learned nothing yet"
+            return _troubles(status) or "its own probe has learned nothing yet (does `uaddr` suit its network?)"
         missing = [
             name
             for name, promised, kept in (
@@ -94,19 +97,25 @@ class Backends:
 def _serves(backend: Backend, target: Target) -> bool:
     if backend.complaint or backend.status is None:
         return False
-    return not any(
-        (server.address, server.port) == target and server.state in (ServerState.NO_LISTENER, ServerState.SILENT)
-        for server in backend.status.servers
-    )
+    servers = backend.status.servers
+    states = [server.state for server in servers if (server.address, server.port) == target]
+    if not states:  # it has another vaddr or vport; or it has too many to name them all
+        return not 0 < len(servers) < SERVERS_A_MESSAGE
+    return states[0] in (ServerState.ANSWERS, ServerState.UNKNOWN)
 
 
 def _describe(backend: Backend) -> str:
     where = f"be {backend.endpoint.addr}"
     if backend.complaint or backend.status is None:
         return f"{where} is not used: {backend.complaint}"
-    troubles = [
+    troubles = _troubles(backend.status)
+    return f"{where} is up" + (f", but {troubles}" if troubles else "")
+
+
+def _troubles(status: Status) -> str:
+    """Name the virtual addresses and ports at which its server does not answer."""
+    return "; ".join(
         f"{ip_address(server.address)} port {server.port}: {server.state.text}"
-        for server in backend.status.servers
+        for server in status.servers
         if server.state is not ServerState.ANSWERS
-    ]
-    return f"{where} is up" + (f", but {'; '.join(troubles)}" if troubles else "")
+    )

@@ -41,7 +41,7 @@ def announce(iface: str, vaddrs: Sequence[IPv4Address | IPv6Address]) -> subproc
 
 def _collect(child: subprocess.Popen[bytes], iface: str) -> None:
     _, complaint = child.communicate()
-    if child.returncode != 0:
+    if child.returncode > 0:  # below 0 it was ended together with the front end
         last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
         _log.warning("virtual addresses were not announced on %s: %s", iface, last)
 

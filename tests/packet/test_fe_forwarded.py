@@ -199,11 +199,13 @@ def test_none_back_end_whose_server_is_gone_gets_nothing(family: int) -> None:
     address = book.connected(family).key
     half = (len(address) - 4) // 2
     server = Server(address[half : 2 * half], 80, ServerState.NO_LISTENER)
-    book >> lives(BE1, servers=(server,)) << Told("no listener")
+    other = book.connected(10 - family)
+    half = (len(other.key) - 4) // 2
+    sound = Server(other.key[half : 2 * half], 80, ServerState.ANSWERS)
+    book >> lives(BE1, servers=(server, sound)) << Told("no listener")
     client = book.connected(family)
     book >> client.sends(GET) << anything
     assert client.octets.startswith(b"HTTP/1.1 503 ")
-    other = book.connected(10 - family)
     book >> other.sends(GET) << Send(BE1, handoff(other, GET))
 
 

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from tcpha.fe.backends import Backends
+from tcpha.proto.handoff import SERVERS_A_MESSAGE
 from tcpha.proto.ip import connection_key
 from tcpha.proto.messages import Capabilities, NodeState, Server, ServerState, Status
 from tcpha.proto.promise import Promise
@@ -98,11 +99,35 @@ def test_status_without_capabilities_excludes() -> None:
 )
 def test_server_state_counts_for_its_own_target_only(state: ServerState, excluded: bool) -> None:
     each = backends()
-    (note,) = each.on_status(FIRST, replace(STATUS, servers=(Server(VIP.packed, 80, state),)))
+    others = (Server(VIP.packed, 81, ServerState.ANSWERS), Server(OTHER_VIP.packed, 80, ServerState.ANSWERS))
+    (note,) = each.on_status(FIRST, replace(STATUS, servers=(Server(VIP.packed, 80, state), *others)))
     assert (state.text in note) == (state is not ServerState.ANSWERS)
     assert (FIRST.addr in each.excluded(KEY)) == excluded
     assert FIRST.addr not in each.excluded(connection_key(CLIENT, 1024, VIP, 81))
     assert FIRST.addr not in each.excluded(connection_key(CLIENT, 1024, OTHER_VIP, 80))
+
+
+def test_back_end_with_another_virtual_address_or_port_is_not_used_for_ours() -> None:
+    each = backends()
+    each.on_status(FIRST, replace(STATUS, servers=(Server(VIP.packed, 81, ServerState.ANSWERS),)))
+    assert FIRST.addr in each.excluded(KEY)
+    assert FIRST.addr not in each.excluded(connection_key(CLIENT, 1024, VIP, 81))
+
+
+def test_back_end_with_more_targets_than_a_status_can_name_is_used_for_the_rest() -> None:
+    each = backends()
+    named = tuple(Server(VIP.packed, 1000 + number, ServerState.ANSWERS) for number in range(SERVERS_A_MESSAGE))
+    each.on_status(FIRST, replace(STATUS, servers=named))
+    assert FIRST.addr not in each.excluded(KEY)
+
+
+def test_back_end_whose_server_never_answered_is_told_apart_from_one_that_cannot_probe() -> None:
+    each = backends()
+    (note,) = each.on_status(FIRST, replace(STATUS, capabilities=None))
+    assert "uaddr" in note
+    nobody = (Server(VIP.packed, 80, ServerState.NO_LISTENER),)
+    (note,) = each.on_status(FIRST, replace(STATUS, capabilities=None, servers=nobody))
+    assert note == f"be 198.18.0.33 is not used: {VIP} port 80: no listener"
 
 
 def test_server_that_recovers_is_used_again() -> None:

@@ -208,5 +208,5 @@ def test_back_end_has_other_rules_both_go_on_and_the_front_end_says_so(make_lab:
     file.write_text(file.read_text().replace("jpg$", "png$"))
     for node in (*lab.backends, lab.fe):
         node.engine.launch()
-    said = f"be {odd.ipv4}: its servers, rules or promises are not those of this front end"
+    said = f"be {odd.ipv4}: its servers, rules, virtual addresses or promises are not those of this front end"
     assert wait_until(lambda: said in lab.fe.engine.log.read_text(), 5.0)

@@ -64,6 +64,15 @@ class FlowTable(Generic[FlowT]):
         """How many flows are not finished."""
         return len(self.by_key) - len(self._lingering)
 
+    def sizes(self) -> dict[str, int]:
+        """Return how much is in the table, by the names that metrics show."""
+        return {
+            "flows": self.live,
+            "flows_lingering": len(self._lingering),
+            "finished": len(self.finished),
+            "finished_forgotten_early": self.finished.forgotten_early,
+        }
+
     def is_full(self) -> bool:
         """Is there no room for one more live flow?"""
         return self.live >= self._max_flows

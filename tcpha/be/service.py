@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,10 @@ class BackEnd(Node):
         self._raw = RawSender(config.mark)
         self._sockets = SocketDiagnostics()
         self._server_states: dict[tuple[bytes, int], ServerState] = {}
-        self._arriving = PacketQueue(config.queue, self._on_arriving, length=config.queue_length)
-        self._leaving = PacketQueue(config.queue + 1, self._on_leaving, length=config.queue_length, gso=True)
+        arriving = partial(self._on_packet, self._agent.on_arriving)
+        leaving = partial(self._on_packet, self._agent.on_leaving)
+        self._arriving = PacketQueue(config.queue, arriving, length=config.queue_length)
+        self._leaving = PacketQueue(config.queue + 1, leaving, length=config.queue_length, gso=True)
         self._perform: dict[type[Action], Callable[[Any, float], None]] = {
             Inject: self._inject,
             Send: self._send,
@@ -72,20 +75,12 @@ class BackEnd(Node):
 
     # --- in
 
-    def _on_arriving(self, packet: Packet) -> None:
+    def _on_packet(self, decide: Callable[[Segment, float], Sequence[Action]], packet: Packet) -> None:
+        """A packet out of either queue; `decide` is the agent's input for that direction."""
         now = clock.now()
         try:
             segment = decode_segment(packet.get_payload())
-            self._deliver(packet, segment, self._agent.on_arriving(segment, now), now)
-        except WireError:
-            self._agent.counters.malformed += 1
-            packet.drop()
-
-    def _on_leaving(self, packet: Packet) -> None:
-        now = clock.now()
-        try:
-            segment = decode_segment(packet.get_payload())
-            self._deliver(packet, segment, self._agent.on_leaving(segment, now), now)
+            self._deliver(packet, segment, decide(segment, now), now)
         except WireError:
             self._agent.counters.malformed += 1
             packet.drop()
@@ -135,13 +130,9 @@ class BackEnd(Node):
 
     def counters(self) -> dict[str, Any]:
         """Return every counter and table size by its name."""
-        table = self._agent.table
         return {
             **asdict(self._agent.counters),
-            "flows": table.live,
-            "flows_lingering": len(table) - table.live,
-            "finished": len(table.finished),
-            "finished_forgotten_early": table.finished.forgotten_early,
+            **self._agent.table.sizes(),
             "arriving_queue_packets": self._arriving.packets,
             "arriving_queue_faults": self._arriving.callback_errors,
             "arriving_queue_dropped": self._arriving.dropped_by_kernel(),

@@ -115,13 +115,9 @@ class FrontEnd(Node):
 
     def counters(self) -> dict[str, Any]:
         """Return every counter and table size by its name."""
-        table = self._dispatcher.table
         return {
             **asdict(self._dispatcher.counters),
-            "flows": table.live,
-            "flows_lingering": len(table) - table.live,
-            "finished": len(table.finished),
-            "finished_forgotten_early": table.finished.forgotten_early,
+            **self._dispatcher.table.sizes(),
             "match_timeouts": self._rules.timeouts,
             "queue_packets": self._queue.packets,
             "queue_faults": self._queue.callback_errors,

@@ -203,9 +203,13 @@ def test_document_names_keys_and_counters_that_exist() -> None:
     from tcpha.be.counters import BackEndCounters
     from tcpha.config import BackEndConfig, FrontEndConfig
     from tcpha.fe.counters import FrontEndCounters
+    from tcpha.fe.flows import Flow
+    from tcpha.flowtable import FlowTable
 
+    table_of_flows: FlowTable[Flow] = FlowTable(1, 1, 1.0)
     keys = FrontEndConfig.model_fields.keys() | BackEndConfig.model_fields.keys()
     counters = set(FrontEndCounters.__dataclass_fields__) | set(BackEndCounters.__dataclass_fields__)
+    counters |= table_of_flows.sizes().keys()
     for role in ("fe", "be"):  # a service adds what others count
         counters |= set(re.findall(r'(?m)^ {12}"(\w+)":', (PACKAGE / role / "service.py").read_text()))
     table = DOCUMENT.read_text().partition("## Limits")[2].partition("\n## ")[0]

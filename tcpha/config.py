@@ -158,8 +158,10 @@ class NodeConfig(BaseModel):
 class FrontEndConfig(NodeConfig):
     """tcphafe.conf: the node that answers the virtual addresses and hands connections off."""
 
-    forward: Literal["direct"] = "direct"
-    """How packets reach a back end: unchanged, on the same segment."""
+    forward: Literal["direct", "tunnel"] = "direct"
+    """How packets reach a back end: unchanged, on the same segment, or each inside another one (IP in IP)."""
+    mtu: Annotated[Whole, Field(ge=576, le=65535)] | None = None
+    """Octets of the largest packet on the way to the back ends; None: the interface's MTU."""
     window: Annotated[Size, Field(ge=536, le=65535)] = 65535
     """Receive window advertised before the handoff, octets, unscaled."""
     inspect_octets: Annotated[Size, Field(ge=256, le=65536)] = 16384
@@ -189,6 +191,8 @@ class FrontEndConfig(NodeConfig):
         checks.check_ids(self._self(), self.id, "id" in self.model_fields_set, self._servers())
         checks.check_longer(("inspect_time", self.inspect_time), ("ack_delay", self.ack_delay))
         checks.check_longer(("handoff_wait", self.handoff_wait), ("handoff_repeat", self.handoff_repeat))
+        if self.forward == "tunnel" and self.mtu is not None:
+            checks.check_tunnel_mtu(self.mtu, self.raddr, self.vaddr)
         return self
 
     def warnings(self) -> tuple[str, ...]:

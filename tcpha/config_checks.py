@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 from tcpha.rules import Address, Endpoint, Rule
 
+_IPV6_MINIMUM_MTU = 1280
+
 Place: TypeAlias = tuple[str, int]
 """A key, and which of its lines (from 0)."""
 
@@ -122,6 +124,13 @@ def check_unused(uaddr: Sequence[Address], vaddr: Sequence[Address], others: Seq
             raise Fault(f"{unused.addr} is also {taken[unused.addr]}: it must be used by nobody", unused.place)
         if unused.addr.version not in families:
             raise Fault(f"{unused.addr} is IPv{unused.addr.version}, but no vaddr is", unused.place)
+
+
+def check_tunnel_mtu(mtu: int, raddr: Address, vaddr: Sequence[Address]) -> None:
+    """Raises: Fault if an IPv6 packet of 1280 octets, which every link carries (RFC 8200, 5), would not fit."""
+    least = _IPV6_MINIMUM_MTU + (20 if raddr.version == 4 else 40)
+    if mtu < least and any(virtual.version == 6 for virtual in vaddr):
+        raise Fault(f"{mtu} is less than {least}, which IPv6 in a tunnel over IPv{raddr.version} needs", ("mtu", 0))
 
 
 def check_longer(longer: tuple[str, float], shorter: tuple[str, float]) -> None:

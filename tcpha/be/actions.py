@@ -12,7 +12,10 @@ from tcpha.rules import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class DeliverArriving:
-    """Translate the packet at hand and let it go on to the server. One value per flow serves all packets."""
+    """Translate the packet at hand (a segment, or an ICMP error about one) and let it go on to the server.
+
+    One value per flow serves all packets.
+    """
 
     translation: Translation
 
@@ -22,6 +25,11 @@ class DeliverLeaving:
     """Translate the packet at hand and let it go on to the client. One value per flow serves all packets."""
 
     translation: Translation
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveToHost:
+    """Let the host itself have the packet at hand, as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +76,4 @@ class Note:
     text: str
 
 
-Action = DeliverArriving | DeliverLeaving | Inject | ClearTuple | Examine | Send | Announce | Note
+Action = DeliverArriving | DeliverLeaving | LeaveToHost | Inject | ClearTuple | Examine | Send | Announce | Note

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from math import inf
 
-from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Note, Send
+from tcpha.be.actions import Action, Announce, ClearTuple, Examine, LeaveToHost, Note, Send
 from tcpha.be.adoption import Adoption
 from tcpha.be.closing import Farewells, has_ended, is_late, watch_arriving, watch_leaving
 from tcpha.be.counters import BackEndCounters
@@ -27,6 +27,7 @@ from tcpha.flowtable import FlowTable
 from tcpha.peers import OwnStatus
 from tcpha.proto.cookie import PERIOD_SHIFT
 from tcpha.proto.handoff import FLOWS_A_MESSAGE
+from tcpha.proto.icmp import IcmpError
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Handoff, Identity, Message, NodeState
 from tcpha.proto.seqnum import seq_le, seq_lt
@@ -43,6 +44,7 @@ ANSWER_INTERVAL_S = 0.01
 """A list of all flows goes out in pieces of so many messages."""
 
 _NOTHING: tuple[Action, ...] = ()
+_LEAVE_TO_HOST: tuple[Action, ...] = (LeaveToHost(),)
 
 
 class Agent:
@@ -90,6 +92,14 @@ class Agent:
                 self.table.deadlines.set(flow, min(flow.deadline, now + RESET_CHECK_S))
             watch_arriving(flow, segment)
             self._end_if_closed(flow, now)
+        return flow.arriving
+
+    def on_icmp_error(self, error: IcmpError, now: float) -> Sequence[Action]:
+        """An ICMP error about a packet that left a virtual address. The host's TCP judges it (RFC 5927)."""
+        flow = self.table.by_leaving_key.get(error.key)
+        if flow is None:
+            return _LEAVE_TO_HOST
+        self.counters.icmp_errors += bool(flow.arriving)
         return flow.arriving
 
     def on_leaving(self, segment: Segment, now: float) -> Sequence[Action]:

@@ -27,6 +27,8 @@ class BackEndCounters:
     """Packets from clients translated."""
     leaving: int = 0
     """Packets to clients translated."""
+    icmp_errors: int = 0
+    """ICMP errors about packets to clients, translated."""
     held: int = 0
     """Packets that came before their HANDOFF or before the replay was complete."""
     hold_full: int = 0

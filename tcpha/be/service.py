@@ -17,11 +17,12 @@ from tcpha.be.actions import (
     DeliverLeaving,
     Examine,
     Inject,
+    LeaveToHost,
     Note,
     Send,
 )
 from tcpha.be.agent import Agent
-from tcpha.be.translator import translate_arriving, translate_leaving
+from tcpha.be.translator import translate_arriving, translate_icmp_error, translate_leaving
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, WireError
 from tcpha.net import clock
@@ -29,16 +30,21 @@ from tcpha.net.footprint import Plan, Role
 from tcpha.net.nfqueue import PacketQueue
 from tcpha.net.raw import RawSender
 from tcpha.net.sockdiag import TCP_SYN_RECEIVED, SocketDiagnostics, TcpSocket
+from tcpha.net.tunnel import TunnelSocket, open_tunnels
 from tcpha.node import Node
 from tcpha.peers import OwnStatus
+from tcpha.proto.icmp import decode_icmp_error, is_icmp
 from tcpha.proto.ip import ConnectionKey, key_addresses, key_ports
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Message, NodeState, ServerState, Status
-from tcpha.proto.tcp import Segment, decode_segment
+from tcpha.proto.tcp import decode_segment
+from tcpha.proto.tunnel import with_checksum
 from tcpha.rules import Endpoint
 
 if TYPE_CHECKING:
     from netfilterqueue import Packet
+
+_NOTHING: tuple[Action, ...] = ()
 
 log = logging.getLogger("tcpha.be")
 
@@ -56,10 +62,10 @@ class BackEnd(Node):
         self._raw = RawSender(config.mark)
         self._sockets = SocketDiagnostics()
         self._server_states: dict[tuple[bytes, int], ServerState] = {}
-        arriving = partial(self._on_packet, self._agent.on_arriving)
-        leaving = partial(self._on_packet, self._agent.on_leaving)
-        self._arriving = PacketQueue(config.queue, arriving, length=config.queue_length)
-        self._leaving = PacketQueue(config.queue + 1, leaving, length=config.queue_length, gso=True)
+        self._arriving = PacketQueue(config.queue, self._on_arriving, length=config.queue_length)
+        self._leaving = PacketQueue(config.queue + 1, self._on_leaving, length=config.queue_length, gso=True)
+        self._tunnels = open_tunnels(config.raddr, (endpoint.addr for endpoint in config.fe))
+        self._tunnelled = 0
         self._perform: dict[type[Action], Callable[[Any, float], None]] = {
             Inject: self._inject,
             Send: self._send,
@@ -71,35 +77,93 @@ class BackEnd(Node):
         self.listen()
         self.loop.add(self._leaving.fileno(), self._leaving.read)
         self.loop.add(self._arriving.fileno(), self._arriving.read)
+        for tunnel in self._tunnels:
+            self.loop.add(tunnel.fileno(), partial(self._on_tunnel, tunnel))
         self.plan = Plan(self.iface, config.vaddr, config.vport, config.queue, config.mark)
 
     # --- in
 
-    def _on_packet(self, decide: Callable[[Segment, float], Sequence[Action]], packet: Packet) -> None:
-        """A packet out of either queue; `decide` is the agent's input for that direction."""
+    def _on_arriving(self, packet: Packet) -> None:
+        """A packet for a virtual address. It gets its verdict first: what is injected because of it comes after it."""
         now = clock.now()
+        octets = packet.get_payload()
         try:
-            segment = decode_segment(packet.get_payload())
-            self._deliver(packet, segment, decide(segment, now), now)
+            actions, delivered = self._arrive(octets, now)
         except WireError:
             self._agent.counters.malformed += 1
             packet.drop()
+            return
+        self._give(packet, octets, delivered)
+        self._do(actions, now)
 
-    def _deliver(self, packet: Packet, segment: Segment, actions: Sequence[Action], now: float) -> None:
-        """Give the packet at hand its verdict first: what is injected or sent because of it comes after it."""
+    def _on_leaving(self, packet: Packet) -> None:
+        """A packet that the server sends from a virtual address."""
+        now = clock.now()
+        octets = packet.get_payload()
         delivered = None
+        try:
+            segment = decode_segment(octets)
+            actions = self._agent.on_leaving(segment, now)
+            for action in actions:
+                if type(action) is DeliverLeaving:
+                    delivered = translate_leaving(action.translation, segment)
+        except WireError:
+            self._agent.counters.malformed += 1
+            actions = _NOTHING
+        self._give(packet, octets, delivered)
+        self._do(actions, now)
+
+    def _on_tunnel(self, tunnel: TunnelSocket) -> None:
+        """Packets for virtual addresses that a front end sent from afar."""
+        now = clock.now()
+        for octets in tunnel.read():
+            self._tunnelled += 1
+            try:
+                actions, delivered = self._arrive(octets, now, tunnelled=True)
+            except WireError:
+                self._agent.counters.malformed += 1
+                continue
+            if delivered is not None:
+                self._raw.send(delivered)
+            self._do(actions, now)
+
+    def _arrive(self, octets: bytes, now: float, tunnelled: bool = False) -> tuple[Sequence[Action], bytes | None]:
+        """Return what is to be done, and what the host's TCP is to get. Raises: WireError."""
+        if is_icmp(octets):
+            return self._arrive_error(octets, now, tunnelled)
+        segment = decode_segment(octets)
+        if tunnelled and (repaired := with_checksum(segment)) is not octets:
+            segment = decode_segment(repaired)
+        actions = self._agent.on_arriving(segment, now)
         for action in actions:
-            if type(action) is DeliverLeaving:
-                delivered = translate_leaving(action.translation, segment)
-            elif type(action) is DeliverArriving:
-                delivered = translate_arriving(action.translation, segment)
+            if type(action) is DeliverArriving:
+                return actions, translate_arriving(action.translation, segment)
+        return actions, None
+
+    def _arrive_error(self, octets: bytes, now: float, tunnelled: bool) -> tuple[Sequence[Action], bytes | None]:
+        """The same for an ICMP error. One about anything but a connection of ours is the host's, if it came to it."""
+        leave = None if tunnelled else octets
+        try:
+            error = decode_icmp_error(octets)
+        except WireError:
+            return _NOTHING, leave
+        actions = self._agent.on_icmp_error(error, now)
+        for action in actions:
+            if type(action) is DeliverArriving:
+                return actions, translate_icmp_error(action.translation, error)
+            if type(action) is LeaveToHost:
+                return actions, leave
+        return actions, None
+
+    @staticmethod
+    def _give(packet: Packet, octets: bytes, delivered: bytes | None) -> None:
+        """Give a queued packet its verdict."""
         if delivered is None:
             packet.drop()
-        else:
-            if delivered is not segment.packet:
-                packet.set_payload(delivered)
-            packet.accept()
-        self._do(actions, now)
+            return
+        if delivered is not octets:
+            packet.set_payload(delivered)
+        packet.accept()
 
     def on_message(self, endpoint: Endpoint, message: Message, age_s: float, now: float) -> None:
         """A message from a front end."""
@@ -139,6 +203,8 @@ class BackEnd(Node):
             "leaving_queue_packets": self._leaving.packets,
             "leaving_queue_faults": self._leaving.callback_errors,
             "leaving_queue_dropped": self._leaving.dropped_by_kernel(),
+            "tunnelled": self._tunnelled,
+            "tunnel_errors": {name: count for tunnel in self._tunnels for name, count in tunnel.errors.items()},
             "raw_errors": self._raw.errors,
         }
 

@@ -1,8 +1,8 @@
 """Translation between what the client was promised and what the server's TCP chose.
 
 The replay gives the server the client's own initial sequence number, so only the server's numbers differ: leaving
-packets get SEG.SEQ, TSval and window changed, arriving ones SEG.ACK, every SACK edge, TSecr and, rarely, the window.
-Pure: a packet in, a packet out.
+packets get SEG.SEQ, TSval and window changed, arriving ones SEG.ACK, every SACK edge, TSecr and, rarely, the window. An
+ICMP error about a packet that left quotes the number the client would have seen. Pure: a packet in, a packet out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import struct
 from dataclasses import dataclass
 
 from tcpha.proto.checksum import finish, ones_sum, update
+from tcpha.proto.icmp import CHECKSUM_OFFSET as ICMP_CHECKSUM_OFFSET
+from tcpha.proto.icmp import IcmpError
 from tcpha.proto.ip import PROTOCOL_TCP
 from tcpha.proto.options import ALIGNED_TIMESTAMPS, SACK, TIMESTAMPS, find_options
 from tcpha.proto.seqnum import MASK
@@ -88,6 +90,19 @@ def translate_arriving(translation: Translation, segment: Segment) -> bytes:
     checksum = _U16.unpack_from(header, tcp + CHECKSUM_OFFSET)[0]
     _U16.pack_into(header, tcp + CHECKSUM_OFFSET, update(checksum, change))
     return b"".join((header, packet[end : segment.end]))
+
+
+def translate_icmp_error(translation: Translation, error: IcmpError) -> bytes:
+    """Return an ICMP error about a leaving packet as the server's TCP must see it; the checksum is updated.
+
+    The host's TCP compares the quoted sequence number with what it has sent (RFC 5927, 4.1), and looks at nothing
+    behind it: the quoted TCP checksum stays that of the packet the client would have seen.
+    """
+    packet = bytearray(error.packet)
+    change = _shift_field(packet, error.seq_offset, -translation.seq_delta)
+    at = error.icmp_offset + ICMP_CHECKSUM_OFFSET
+    _U16.pack_into(packet, at, update(_U16.unpack_from(packet, at)[0], change))
+    return bytes(packet)
 
 
 def shift_window(window: int, shift: int) -> int:

@@ -31,6 +31,11 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveToHost:
+    """Let the host itself have the packet at hand."""
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send this message to a back end."""
 
@@ -45,4 +50,4 @@ class Note:
     text: str
 
 
-Action = Reply | PassOn | Forward | Send | Note
+Action = Reply | PassOn | Forward | LeaveToHost | Send | Note

@@ -38,6 +38,8 @@ class FrontEndCounters:
     """Heads that stayed incomplete for too long."""
     forwarded: int = 0
     """Packets of known flows passed on."""
+    icmp_errors: int = 0
+    """ICMP errors about packets of known flows passed on."""
     closed: int = 0
     """Flows ended by a CLOSED."""
     ports_reused: int = 0

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpha.config import FrontEndConfig
-from tcpha.fe.actions import Action, Forward, Note, Reply, Send
+from tcpha.fe.actions import Action, Forward, LeaveToHost, Note, Reply, Send
 from tcpha.fe.answerer import Answerer
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
@@ -28,10 +28,12 @@ from tcpha.fe.reader import Reader
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie, SynCookies
 from tcpha.proto.handoff import FLOWS_A_MESSAGE
+from tcpha.proto.icmp import IcmpError
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
 from tcpha.proto.promise import Promise
 from tcpha.proto.seqnum import SeqNum, seq_add
 from tcpha.proto.tcp import ACK, FIN, RST, SYN, Segment, encode_segment
+from tcpha.proto.tunnel import overhead_octets
 from tcpha.rules import Endpoint, RuleSet
 
 SWEEP_INTERVAL_S = 1.0
@@ -41,26 +43,30 @@ MAX_CHECKS = 3
 """Questions about an idle flow before a silent back end's flow is dropped."""
 
 _NOTHING: tuple[Action, ...] = ()
+_LEAVE_TO_HOST: tuple[Action, ...] = (LeaveToHost(),)
 
 
 class Dispatcher:
     """One front end's decisions."""
 
     def __init__(self, config: FrontEndConfig, cookies: SynCookies, rules: RuleSet, mtu_octets: int) -> None:
-        """`mtu_octets`: what fits into one packet on the way to the back ends."""
+        """`mtu_octets`: what fits into one packet on the way to the back ends, a tunnel's own header included."""
         self.counters = FrontEndCounters()
         promise = Promise(config.mss, config.window_scale, config.sack, config.timestamps)
         self.backends = Backends(config.server, promise, config.digest())
         self.table: FlowTable[Flow] = FlowTable(config.max_flows, config.max_finished, config.finished_time)
         self._cookies = cookies
-        self._handshake = Handshake(cookies, promise, config.window)
+        carried_octets = mtu_octets
+        if config.forward == "tunnel":
+            carried_octets -= overhead_octets(config.raddr.version)
+        self._handshake = Handshake(cookies, promise.fitted(carried_octets), config.window)
         self._enquiries = Enquiries(config.max_queries, config.query_rate)
         self._idle_time_s = config.idle_time
         self._next_sweep = 0.0
         self._stopping = False
         self._answerer = Answerer(self.table, self.counters)
         self._handover = Handover(
-            config, rules, self.table, self.backends, self._answerer, self.counters, mtu_octets
+            config, rules, self.table, self.backends, self._answerer, self.counters, mtu_octets, carried_octets
         )  # fmt: skip
         self._reader = Reader(
             config, promise, self.table, self._handover, self._answerer, self.counters
@@ -180,6 +186,17 @@ class Dispatcher:
         if flow.backend is None:
             return self._answerer.on_late_segment(flow, segment)
         self.counters.forwarded += 1
+        return flow.pass_on
+
+    def on_icmp_error(self, error: IcmpError, now: float) -> Sequence[Action]:
+        """An ICMP error about a packet that left for a client: the back end that sent it must hear of it.
+
+        It moves no deadline and proves nothing: anybody may have sent it. The host's TCP at the back end judges it.
+        """
+        flow = self.table.by_leaving_key.get(error.key)
+        if flow is None or not flow.pass_on:
+            return _LEAVE_TO_HOST
+        self.counters.icmp_errors += 1
         return flow.pass_on
 
     # --- connections nobody here knows

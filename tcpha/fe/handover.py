@@ -44,7 +44,9 @@ class Handover:
         answerer: Answerer,
         counters: FrontEndCounters,
         mtu_octets: int,
+        carried_octets: int,
     ) -> None:
+        """`mtu_octets`, `carried_octets`: of the largest datagram, and of the largest packet of a client's."""
         self._config = config
         self._rules = rules
         self._table = table
@@ -52,6 +54,7 @@ class Handover:
         self._answerer = answerer
         self._counters = counters
         self._mtu_octets = mtu_octets
+        self._carried_octets = carried_octets
         self._promised_scale = config.window_scale
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
@@ -211,7 +214,7 @@ class Handover:
     def _followers(self, flow: Flow, pending: Pending, sent: int) -> list[tuple[SeqNum, bytes, int]]:
         assembly = pending.assembly
         overhead = (IPV6_HEADER_OCTETS if len(flow.key) == KEY_OCTETS_IPV6 else IPV4_HEADER_OCTETS) + TCP_HEADER_OCTETS
-        size = self._mtu_octets - overhead - (0 if pending.cookie.tsval is None else 12)
+        size = self._carried_octets - overhead - (0 if pending.cookie.tsval is None else 12)
         pieces = _cut(seq_add(assembly.start, sent), assembly.octets[sent:], size)
         if assembly.fin:
             pieces.append((seq_add(assembly.start, len(assembly.octets)), b"", ACK | FIN))

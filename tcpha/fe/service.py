@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcpha.config import FrontEndConfig
 from tcpha.errors import WireError
-from tcpha.fe.actions import Action, Forward, Note, PassOn, Reply, Send
+from tcpha.fe.actions import Action, Forward, LeaveToHost, Note, PassOn, Reply, Send
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.net import clock
 from tcpha.net.announce import announce
@@ -21,10 +21,12 @@ from tcpha.net.raw import RawSender
 from tcpha.node import Node
 from tcpha.peers import OwnStatus
 from tcpha.proto.cookie import SynCookies
+from tcpha.proto.icmp import decode_icmp_error, encode_too_big, is_icmp
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Message, NodeState, Status
 from tcpha.proto.tcp import decode_segment
-from tcpha.rules import Endpoint, RuleSet
+from tcpha.proto.tunnel import Tunnel, overhead_octets
+from tcpha.rules import Address, Endpoint, RuleSet
 
 if TYPE_CHECKING:
     from netfilterqueue import Packet
@@ -46,12 +48,24 @@ class FrontEnd(Node):
         self._vaddrs = config.vaddr
         rules = RuleSet(config.rule, config.server, config.match_time)
         self._rules = rules
-        self._dispatcher = Dispatcher(config, SynCookies(keyring), rules, self.mtu_octets)
+        mtu_octets = config.mtu or self.mtu_octets
+        self._dispatcher = Dispatcher(config, SynCookies(keyring), rules, mtu_octets)
         self._dispatcher.on_utc(clock.utc(), clock.now())
         self._raw = RawSender(config.mark)
         self._link = LinkSender(self.iface)
         self._neighbours = Neighbours(self.iface)
-        self._servers = tuple(server.addr for server in config.server)
+        self._next_hops: tuple[Address, ...] = ()
+        """Back ends whose hardware addresses must be known."""
+        self._tunnels: dict[Endpoint, Tunnel] = {}
+        self._carried_octets = mtu_octets - overhead_octets(config.raddr.version)
+        self._too_big = 0
+        self._transmit: Callable[[Endpoint, bytes], None]
+        if config.forward == "tunnel":
+            self._tunnels = {server: Tunnel(config.raddr, server.addr) for server in config.server}
+            self._transmit = self._send_through_tunnel
+        else:
+            self._next_hops = tuple(server.addr for server in config.server)
+            self._transmit = self._send_to_neighbour
         self._queue = PacketQueue(config.queue, self._on_packet, length=config.queue_length)
         self._unresolved = 0
         self._solicit_at = 0.0
@@ -70,8 +84,11 @@ class FrontEnd(Node):
     # --- in
 
     def _on_packet(self, packet: Packet) -> None:
-        """Every queued packet is taken out of the host's hands: dropped here, and sent again where it must go on."""
+        """Every queued segment is taken out of the host's hands: dropped here, and sent again where it must go on."""
         octets = packet.get_payload()
+        if is_icmp(octets):
+            self._on_icmp(packet, octets)
+            return
         dispatcher = self._dispatcher
         try:
             actions = dispatcher.on_segment(decode_segment(octets), clock.now())
@@ -79,6 +96,20 @@ class FrontEnd(Node):
             dispatcher.counters.malformed += 1
             actions = ()
         for action in actions:
+            self._perform[type(action)](action, octets)
+        packet.drop()
+
+    def _on_icmp(self, packet: Packet, octets: bytes) -> None:
+        """An ICMP error. What is not about a connection of ours is the host's own business."""
+        try:
+            actions = self._dispatcher.on_icmp_error(decode_icmp_error(octets), clock.now())
+        except WireError:
+            packet.accept()
+            return
+        for action in actions:
+            if type(action) is LeaveToHost:
+                packet.accept()
+                return
             self._perform[type(action)](action, octets)
         packet.drop()
 
@@ -100,7 +131,7 @@ class FrontEnd(Node):
         self._do(self._dispatcher.on_timer(now))
         if now >= self._solicit_at:
             self._solicit_at = now + SOLICIT_INTERVAL_S
-            for addr in self._servers:
+            for addr in self._next_hops:
                 if self._neighbours.mac(addr) is None:
                     self._neighbours.solicit(addr)
         return min(self._dispatcher.next_deadline(), self._solicit_at)
@@ -123,6 +154,7 @@ class FrontEnd(Node):
             "queue_faults": self._queue.callback_errors,
             "queue_dropped": self._queue.dropped_by_kernel(),
             "unresolved": self._unresolved,
+            "too_big": self._too_big,
             "raw_errors": self._raw.errors,
             "link_errors": self._link.errors,
         }
@@ -146,12 +178,19 @@ class FrontEnd(Node):
     def _forward(self, action: Forward, _at_hand: bytes) -> None:
         self._transmit(action.backend, action.packet)
 
-    def _transmit(self, backend: Endpoint, packet: bytes) -> None:
+    def _send_to_neighbour(self, backend: Endpoint, packet: bytes) -> None:
         mac = self._neighbours.mac(backend.addr)
         if mac is None:
             self._unresolved += 1  # the client repeats it
         else:
             self._link.send(mac, packet)
+
+    def _send_through_tunnel(self, backend: Endpoint, packet: bytes) -> None:
+        if len(packet) > self._carried_octets:  # more than the MSS of our SYN-ACK allowed
+            self._too_big += 1
+            self._raw.send(encode_too_big(packet, self._carried_octets))
+        else:
+            self._raw.send(self._tunnels[backend].wrap(packet))
 
     def _send(self, action: Send, _at_hand: bytes) -> None:
         self.send(action.backend, action.message)

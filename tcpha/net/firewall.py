@@ -40,6 +40,13 @@ _PROGRAM = {4: "iptables", 6: "ip6tables"}
 _ADDRESS_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROGRAM_S = 30.0
 
+# What a host's TCP takes note of (RFC 1122, 3.2.2; RFC 4443, 3): never echo or neighbour discovery.
+_ICMP_ERRORS = {
+    4: tuple(f"-p icmp --icmp-type {kind}" for kind in (3, 11, 12)),
+    6: tuple(f"-p icmpv6 --icmpv6-type {kind}" for kind in (1, 2, 3, 4)),
+}
+_ICMP_TOO_BIG = {4: "-p icmp --icmp-type 3/4", 6: "-p icmpv6 --icmpv6-type 2"}
+
 _NETLINK_NETFILTER = 12
 _NFT = 10  # NFNL_SUBSYS_NFTABLES
 _NFT_GETTABLE, _NFT_DELTABLE, _NFT_GETCHAIN, _NFT_DELCHAIN = (_NFT << 8 | kind for kind in (1, 2, 4, 5))
@@ -68,8 +75,8 @@ def front_end_rules(vaddrs: Iterable[IPv4Address | IPv6Address], vports: Sequenc
     """Return the rules of a front end.
 
     In raw PREROUTING, before connection tracking: a rule that only counts TCP packets which carry a virtual address as
-    source (a back end's answers that pass the front end although they should not), then what goes into the queue. The
-    front end's own packets are not tracked.
+    source (a back end's answers that pass the front end although they should not), then what goes into the queue:
+    TCP to the ports, and ICMP errors. The front end's own packets are not tracked.
     """
     rules: list[Rule] = []
     for vaddr in vaddrs:
@@ -81,8 +88,10 @@ def front_end_rules(vaddrs: Iterable[IPv4Address | IPv6Address], vports: Sequenc
             for vport in vports
         ]
         rules += [
-            Rule(family, "raw", "OUTPUT", f"-s {vaddr} -p tcp --sport {vport}", "-j CT --notrack") for vport in vports
+            Rule(family, "raw", "PREROUTING", f"! -i lo -d {vaddr} {error}", to_queue) for error in _ICMP_ERRORS[family]
         ]
+        own = [f"-s {vaddr} -p tcp --sport {vport}" for vport in vports] + [f"-s {vaddr} {_ICMP_TOO_BIG[family]}"]
+        rules += [Rule(family, "raw", "OUTPUT", match, "-j CT --notrack") for match in own]
     return tuple(rules)
 
 
@@ -95,23 +104,24 @@ def back_end_rules(
 ) -> tuple[Rule, ...]:
     """Return the rules of a back end.
 
-    Packets that arrive for a virtual address go to the queue `arriving` before connection tracking sees them; packets
-    that the server sends from it go to the queue `leaving` after connection tracking saw them. Packets that carry
-    `mark` and the host's traffic with itself are left alone.
+    Packets that arrive for a virtual address, and ICMP errors, go to the queue `arriving` before connection tracking
+    sees them; packets that the server sends from it go to the queue `leaving` after connection tracking saw them.
+    Packets that carry `mark` and the host's traffic with itself are left alone.
     """
     rules: list[Rule] = []
     unmarked = f"-m mark ! --mark {mark:#x}"
     for vaddr in vaddrs:
         family = vaddr.version
+        matches = [f"-p tcp --dport {vport}" for vport in vports] + [*_ICMP_ERRORS[family]]
         rules += [
             Rule(
                 family,
                 "raw",
                 "PREROUTING",
-                f"! -i lo -d {vaddr} -p tcp --dport {vport} {unmarked}",
+                f"! -i lo -d {vaddr} {match} {unmarked}",
                 f"-j NFQUEUE --queue-num {arriving}",
             )
-            for vport in vports
+            for match in matches
         ]
         rules += [
             Rule(

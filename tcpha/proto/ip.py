@@ -18,7 +18,11 @@ from tcpha.proto.checksum import finish
 IpAddress = IPv4Address | IPv6Address
 ConnectionKey = NewType("ConnectionKey", bytes)
 
+PROTOCOL_ICMP = 1
+PROTOCOL_IPV4 = 4
 PROTOCOL_TCP = 6
+PROTOCOL_IPV6 = 41
+PROTOCOL_ICMPV6 = 58
 IPV4_HEADER_OCTETS = 20
 IPV6_HEADER_OCTETS = 40
 KEY_OCTETS_IPV4 = 12
@@ -69,9 +73,20 @@ def key_text(key: ConnectionKey) -> str:
 
 def encode_ip_header(key: ConnectionKey, payload_octets: int) -> bytes:
     """Return the IP header that carries `payload_octets` of TCP along `key` (20 or 40 octets, don't fragment)."""
-    if len(key) == KEY_OCTETS_IPV4:
+    return _encode_header(key[:-4], PROTOCOL_TCP, payload_octets, _DONT_FRAGMENT)
+
+
+def encode_header(
+    source: bytes, destination: bytes, protocol: int, payload_octets: int, *, whole: bool = True
+) -> bytes:
+    """Return an IP header between packed addresses of one family; `whole`: routers must not fragment (IPv4)."""
+    return _encode_header(source + destination, protocol, payload_octets, _DONT_FRAGMENT if whole else 0)
+
+
+def _encode_header(addresses: bytes, protocol: int, payload_octets: int, fragment: int) -> bytes:
+    if len(addresses) == 8:
         length = IPV4_HEADER_OCTETS + payload_octets
-        words = 0x4500 + length + _DONT_FRAGMENT + (HOP_LIMIT << 8 | PROTOCOL_TCP)
-        checksum = finish(words + int.from_bytes(key[:8], "big"))
-        return _IPV4.pack(0x4500, length, 0, _DONT_FRAGMENT, HOP_LIMIT, PROTOCOL_TCP, checksum, key[:8])
-    return _IPV6.pack(0x60000000, payload_octets, PROTOCOL_TCP, HOP_LIMIT, key[:32])
+        words = 0x4500 + length + fragment + (HOP_LIMIT << 8 | protocol)
+        checksum = finish(words + int.from_bytes(addresses, "big"))
+        return _IPV4.pack(0x4500, length, 0, fragment, HOP_LIMIT, protocol, checksum, addresses)
+    return _IPV6.pack(0x60000000, payload_octets, protocol, HOP_LIMIT, addresses)

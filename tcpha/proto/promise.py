@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-IPV6_EXTRA_OCTETS = 20
+from tcpha.proto.ip import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS
+from tcpha.proto.tcp import TCP_HEADER_OCTETS
+
+IPV6_EXTRA_OCTETS = IPV6_HEADER_OCTETS - IPV4_HEADER_OCTETS
 """An IPv6 header is that much longer than one of IPv4."""
 
 
@@ -22,6 +25,10 @@ class Promise:
     def mss_of(self, ipv6: bool) -> int:
         """Return the MSS offered over one address family."""
         return self.mss - IPV6_EXTRA_OCTETS if ipv6 else self.mss
+
+    def fitted(self, mtu_octets: int) -> Promise:
+        """Return the promise for a way on which packets of `mtu_octets` fit; what was promised is never exceeded."""
+        return replace(self, mss=min(self.mss, mtu_octets - IPV4_HEADER_OCTETS - TCP_HEADER_OCTETS))
 
     def window_field(self, octets: int, scaled: bool) -> int:
         """Return the window field that offers `octets`, at most 65535; not 0 unless `octets` is."""

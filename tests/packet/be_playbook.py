@@ -21,15 +21,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scapy.layers.inet import IP, TCP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 
-from tcpha.be.actions import Action, Announce, ClearTuple, DeliverArriving, DeliverLeaving, Examine, Inject, Note, Send
+from tcpha.be.actions import (
+    Action,
+    Announce,
+    ClearTuple,
+    DeliverArriving,
+    DeliverLeaving,
+    Examine,
+    Inject,
+    LeaveToHost,
+    Note,
+    Send,
+)
 from tcpha.be.agent import Agent
-from tcpha.be.translator import translate_arriving, translate_leaving
+from tcpha.be.translator import translate_arriving, translate_icmp_error, translate_leaving
 from tcpha.config import BackEndConfig, Endpoint, load_back_end
 from tcpha.errors import WireError
 from tcpha.proto.cookie import Agreement
+from tcpha.proto.icmp import IcmpError, decode_icmp_error
 from tcpha.proto.ip import ConnectionKey, IpAddress, connection_key
 from tcpha.proto.messages import Handoff, Identity, Message
 from tcpha.proto.seqnum import SeqNum
@@ -51,6 +63,7 @@ QUIET = "probe_time = 600\n"
 
 VIPS = {4: "192.168.1.36", 6: "2001:db8::24"}
 CLIENTS = {4: "198.18.0.10", 6: "2001:db8:c::a"}
+ROUTERS = {4: "198.18.0.1", 6: "2001:db8:c::1"}
 PORT = 40000
 MASK = 0xFFFFFFFF
 # Everything wraps within the first segments.
@@ -206,6 +219,21 @@ class Playbook:
         segment = decode_segment(packet)
         return self.perform(self.agent.on_arriving(segment, self.now), segment)
 
+    def errs(self, seq: int = 1, mtu_octets: int = 1400, port: int = PORT) -> list[Event]:
+        """An ICMP error about a packet to the client that began at the server's octet `seq`, as the client counts."""
+        error = decode_icmp_error(self.icmp_error(ISS + seq, mtu_octets, port))
+        return self.perform(self.agent.on_icmp_error(error, self.now), error=error)
+
+    def icmp_error(self, seq: int, mtu_octets: int = 1400, port: int = PORT) -> bytes:
+        """What a router says; `seq` is absolute."""
+        vip, client, router = VIPS[self.family], CLIENTS[self.family], ROUTERS[self.family]
+        quoted = TCP(sport=80, dport=port, seq=seq & MASK, flags="A", chksum=0x1234)
+        if self.family == 4:
+            icmp = ICMP(type=3, code=4, nexthopmtu=mtu_octets)
+            return bytes(IP(src=router, dst=vip) / icmp / bytes(IP(src=vip, dst=client) / quoted))
+        too_big = ICMPv6PacketTooBig(mtu=mtu_octets)
+        return bytes(IPv6(src=router, dst=vip) / too_big / bytes(IPv6(src=vip, dst=client) / quoted))
+
     def emits(self, packet: bytes) -> list[Event]:
         segment = decode_segment(packet)
         return self.perform(self.agent.on_leaving(segment, self.now), segment)
@@ -303,10 +331,18 @@ class Playbook:
 
     # --- what comes out
 
-    def perform(self, actions: Sequence[Action], segment: Segment | None = None) -> list[Event]:
+    def perform(
+        self, actions: Sequence[Action], segment: Segment | None = None, error: IcmpError | None = None
+    ) -> list[Event]:
         """Do what the process would do: the packet's verdict first, then the rest, with what follows from it."""
         events: list[Event] = []
         for action in actions:
+            if isinstance(action, DeliverArriving) and error is not None:
+                packet = translate_icmp_error(action.translation, error)
+                events.append(self._event("icmp error to server", {"packet": packet}))
+                continue
+            if isinstance(action, LeaveToHost):
+                events.append(self._event("left to the host", {}))
             if isinstance(action, DeliverArriving | DeliverLeaving):
                 assert segment is not None, "there is no packet to deliver"
                 events.append(self._delivered(action, segment))

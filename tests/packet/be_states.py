@@ -37,6 +37,7 @@ STIMULI: dict[str, Callable[[Playbook], list[Event]]] = {
     "server: RST, ACK of the SYN": lambda book: book.leaves("RA", seq=0, ack=1, options=[]),
     "server: RST, ACK of the request": lambda book: book.leaves("RA", options=[]),
     "server: RST without ACK": lambda book: book.leaves("R", options=[]),
+    "router: ICMP error about a packet to the client": lambda book: book.errs(),
     "HANDOFF of this identity": lambda book: book.hands_off(),
     "HANDOFF of the next connection": lambda book: _next_handoff(book, PERIOD),
     "HANDOFF of an older period": lambda book: _next_handoff(book, PERIOD - 1),

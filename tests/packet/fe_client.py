@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from scapy.layers.inet import IP, TCP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Identity
@@ -18,6 +18,7 @@ from tcpha.proto.seqnum import SeqNum
 
 MASK = 0xFFFFFFFF
 CLIENT = {4: "192.0.2.10", 6: "2001:db8:c::a"}
+ROUTER = {4: "192.0.2.1", 6: "2001:db8:c::1"}
 VIP = {4: "198.18.0.36", 6: "2001:db8:0:1::24"}
 LINUX_SYN: list[Any] = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (5000, 0)), ("NOP", None), ("WScale", 7)]
 PLAIN_SYN: list[Any] = [("MSS", 1460)]
@@ -104,6 +105,16 @@ class Client:
     def probe(self, payload: bytes = b"") -> bytes:
         """A keep-alive probe: one octet before what is expected (RFC 9293, 3.8.4)."""
         return self.ack(-1) if not payload else self.sends(payload, -1, flags="A")
+
+    def icmp_error(self, acks: int = 0, mtu_octets: int = 1400) -> bytes:
+        """What a router tells the virtual address of a packet to the client that was too big."""
+        source, destination, router = VIP[self.family], CLIENT[self.family], ROUTER[self.family]
+        quoted = TCP(sport=80, dport=self.port, seq=(self.iss + 1 + acks) & MASK, flags="A")
+        if self.family == 4:
+            icmp = ICMP(type=3, code=4, nexthopmtu=mtu_octets)
+            return bytes(IP(src=router, dst=source) / icmp / bytes(IP(src=source, dst=destination) / quoted))
+        too_big = ICMPv6PacketTooBig(mtu=mtu_octets)
+        return bytes(IPv6(src=router, dst=source) / too_big / bytes(IPv6(src=source, dst=destination) / quoted))
 
     # --- what it gets
 

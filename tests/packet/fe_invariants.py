@@ -16,6 +16,7 @@ from tcpha.config import FrontEndConfig
 from tcpha.fe.actions import Action, Forward, PassOn, Send
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.fe.flows import Flow, FlowState
+from tcpha.proto.icmp import decode_icmp_error, is_icmp
 from tcpha.proto.messages import Closed, Flows, Handoff, Identity, Message, Refused, Status
 from tcpha.proto.seqnum import seq_diff, seq_le
 from tcpha.proto.tcp import decode_segment
@@ -89,7 +90,10 @@ class Watch:
                     pass
 
     def _check_forwarded(self, backend: Endpoint, packet: bytes) -> None:
-        flow = self._dispatcher.table.by_key[decode_segment(packet).key]
+        if is_icmp(packet):
+            flow = self._dispatcher.table.by_leaving_key[decode_icmp_error(packet).key]
+        else:
+            flow = self._dispatcher.table.by_key[decode_segment(packet).key]
         assert self._holders.get(flow.identity, backend) == backend, "octets go to a back end that does not hold them"
 
 

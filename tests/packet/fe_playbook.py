@@ -21,6 +21,7 @@ from tcpha.fe.actions import Action, Forward, Note, Reply
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.fe.flows import Flow
 from tcpha.proto.cookie import Agreement, SynCookies
+from tcpha.proto.icmp import decode_icmp_error, is_icmp
 from tcpha.proto.keyring import Key, Keyring
 from tcpha.proto.messages import Adopted, Capabilities, Handoff, Message, NodeState, Server, Status
 from tcpha.proto.seqnum import seq_add
@@ -279,6 +280,8 @@ class Playbook:
     def _perform(self, stimulus: bytes | Says | Lost | Stop) -> Sequence[Action]:
         dispatcher = self.dispatcher
         match stimulus:
+            case bytes() if is_icmp(stimulus):
+                return dispatcher.on_icmp_error(decode_icmp_error(stimulus), self.now)
             case bytes():
                 return dispatcher.on_segment(decode_segment(stimulus), self.now)
             case Says(backend, Status() as status, restarted):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scapy.layers.inet import TCP
 
-from tcpha.fe.actions import Action, Forward, PassOn, Reply, Send
+from tcpha.fe.actions import Action, Forward, LeaveToHost, PassOn, Reply, Send
 from tcpha.fe.flows import FlowState
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Handoff, Reason, Refused
 from tcpha.proto.seqnum import seq_add
@@ -89,6 +89,7 @@ SEGMENTS: dict[str, Cell] = {
     "RST inside the window": lambda book, client, state: book >> client.rst(SENT[state] + 99),
     "ACK of octets never sent": lambda book, client, state: book >> client.ack(SENT[state], 5000),
     "first octets behind a new SYN (port reused)": _reuse,
+    "ICMP error about a packet to the client": lambda book, client, _: book >> client.icmp_error(),
 }
 MESSAGES: dict[str, Cell] = {
     "ADOPTED": lambda book, client, _: (
@@ -113,6 +114,8 @@ def _words(action: Action) -> str:
     match action:
         case PassOn():
             return "passed on"
+        case LeaveToHost():
+            return "left to the host"
         case Forward():
             return "given to the back end"
         case Send(_, Handoff()):

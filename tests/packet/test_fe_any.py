@@ -132,6 +132,8 @@ class Life:
         client, choice = self.random.choice(self.clients), self.random.choice
         at = choice((0, 7, -1, len(GET), len(GET) + 1, 1400, 70000, 1 << 31))
         acks = choice((0, 0, 1, 119, 120, 121, 5000, -1))
+        if choice(range(4)) == 0:
+            return client.icmp_error(acks)
         return client.sends(choice(OCTETS), at, acks, choice(FLAGS))
 
     def message(self) -> Stimulus:
@@ -190,7 +192,7 @@ def test_any_sequence_keeps_the_invariants(random: Random, steps: int) -> None:
     run(random, steps)
 
 
-RARE = {"malformed", "unexpected_messages", "orphaned", "timed_out", "resets", "older_generations"}
+RARE = {"icmp_errors", "malformed", "unexpected_messages", "orphaned", "timed_out", "resets", "older_generations"}
 
 
 def test_sequences_reach_nearly_everything_that_is_counted() -> None:

@@ -72,6 +72,7 @@ def test_common_defaults_are_those_of_the_interface(files: Files) -> None:
         "state": Path("/run/tcpha"),
         "log": "info",
         "forward": "direct",
+        "mtu": None,
         "window": 65535,
         "inspect_octets": 16384,
         "inspect_time": 10.0,

@@ -37,6 +37,12 @@ def files(tmp_path: Path) -> Files:
         ("", "status_time = 1s", 8, "dead_time (1 s) must be longer than status_time (1 s)"),
         ("", "status_time = 500ms\ndead_time = 0.5", 9, "dead_time (0.5 s) must be longer than status_time (0.5 s)"),
         ("", "ack_delay = 0.2\ninspect_time = 200ms", 9, "inspect_time (0.2 s) must be longer than ack_delay (0.2 s)"),
+        (
+            "",
+            "vaddr = 2001:db8::36\nforward = tunnel\nmtu = 1299",
+            10,
+            "mtu: 1299 is less than 1300, which IPv6 in a tunnel over IPv4 needs",
+        ),
         ("", "handoff_wait = 50ms", 8, "handoff_wait (0.05 s) must be longer than handoff_repeat (0.05 s)"),
     ],
 )
@@ -45,6 +51,19 @@ def test_front_end_values_that_clash_are_refused(files: Files, old: str, new: st
     number, found = files.fault(files.fe, text)
     assert number == line
     assert reason in found
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "mtu = 576",
+        "forward = tunnel\nmtu = 576",
+        "vaddr = 2001:db8::36\nmtu = 576",
+        "vaddr = 2001:db8::36\nforward = tunnel\nmtu = 1300",
+    ],
+)
+def test_front_end_mtu_that_the_tunnel_leaves_enough_of_loads(files: Files, lines: str) -> None:
+    assert files.fe(ORIGINAL_FE + lines).mtu in (576, 1300)
 
 
 @pytest.mark.parametrize(

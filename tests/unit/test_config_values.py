@@ -38,6 +38,8 @@ def files(tmp_path: Path) -> Files:
         ("ack_delay = 0", 0.0),
         ("handoff_repeats = 0", 0),
         ("forward = direct", "direct"),
+        ("forward = tunnel", "tunnel"),
+        ("mtu = 1280", 1280),
     ],
 )
 def test_value_is_read(files: Files, line: str, value: object) -> None:
@@ -68,7 +70,10 @@ def test_value_is_read(files: Files, line: str, value: object) -> None:
         ("window = 65536", "'65536' is more than 65535"),
         ("sack = 1", "'1' is neither yes nor no"),
         ("log = loud", "'loud' is not 'debug', 'info', 'warning' or 'error'"),
-        ("forward = tunnel", "'tunnel' is not 'direct'"),
+        ("forward = nat", "'nat' is not 'direct' or 'tunnel'"),
+        ("mtu = 575", "'575' is less than 576"),
+        ("mtu = 65536", "'65536' is more than 65535"),
+        ("mtu = none", "'none' is no whole number"),
         ("secret = secret", "'secret' is no absolute path"),
         ("state = ../run", "'../run' is no absolute path"),
         ("iface = eth0/1", "'eth0/1' is no name of a network interface"),

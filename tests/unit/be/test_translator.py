@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import IP, TCP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 
-from tcpha.be.translator import Translation, shift_window, translate_arriving, translate_leaving
+from tcpha.be.translator import (
+    Translation,
+    shift_window,
+    translate_arriving,
+    translate_icmp_error,
+    translate_leaving,
+)
 from tcpha.errors import ChecksumError, OptionError
+from tcpha.proto.icmp import decode_icmp_error
 from tcpha.proto.tcp import decode_segment
 
 MASK = 0xFFFFFFFF
@@ -52,6 +59,27 @@ def same(ours: bytes, expected: bytes) -> bool:
     return (
         ours[:at] == expected[:at] and ours[at + 2 :] == expected[at + 2 :] and (field - wanted) % 0xFFFF == 0
     )  # fmt: skip
+
+
+# --- what routers say of it
+
+
+@both_families
+@pytest.mark.parametrize("seq", [0, 1, SEQ - 1, SEQ, MASK])
+@pytest.mark.parametrize("quote_octets", [8, 20, 400])
+def test_icmp_error_quoted_seq_translated_back_checksum_right(family: int, seq: int, quote_octets: int) -> None:
+    def error(number: int) -> bytes:
+        """About a segment from the virtual address to the client."""
+        tcp = TCP(sport=80, dport=40000, seq=number & MASK, flags="A", chksum=0x1234)
+        if family == 4:
+            inner = bytes(IP(src="198.18.0.36", dst="198.18.0.10") / tcp / bytes(500))
+            icmp = ICMP(type=3, code=4, nexthopmtu=1400)
+            return bytes(IP(src="198.18.0.1", dst="198.18.0.36") / icmp / inner[: 20 + quote_octets])
+        inner = bytes(IPv6(src="2001:db8::24", dst="2001:db8::a") / tcp / bytes(500))
+        too_big = ICMPv6PacketTooBig(mtu=1400)
+        return bytes(IPv6(src="2001:db8::1", dst="2001:db8::24") / too_big / inner[: 40 + quote_octets])
+
+    assert translate_icmp_error(PLAIN, decode_icmp_error(error(seq))) == error(seq - SEQ)
 
 
 # --- what the server sends

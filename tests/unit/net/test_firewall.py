@@ -8,6 +8,8 @@ from tcpha.net.firewall import Rule, _comment_of, _script, back_end_rules, front
 
 V4 = ip_address("10.0.0.100")
 V6 = ip_address("fd00::100")
+ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
+"""Unreachable, time exceeded, parameter problem: never echo, redirect or neighbour discovery."""
 
 
 def test_front_end_has_one_queue_rule_for_each_address_and_port() -> None:
@@ -18,6 +20,8 @@ def test_front_end_has_one_queue_rule_for_each_address_and_port() -> None:
         (4, "PREROUTING", "! -i lo -d 10.0.0.100 -p tcp --dport 443"),
         (6, "PREROUTING", "! -i lo -d fd00::100 -p tcp --dport 80"),
         (6, "PREROUTING", "! -i lo -d fd00::100 -p tcp --dport 443"),
+        *((4, "PREROUTING", f"! -i lo -d 10.0.0.100 -p icmp --icmp-type {kind}") for kind in ERRORS[4]),
+        *((6, "PREROUTING", f"! -i lo -d fd00::100 -p icmpv6 --icmpv6-type {kind}") for kind in ERRORS[6]),
     }
     assert {r.table for r in rules} == {"raw"}
 
@@ -36,6 +40,12 @@ def test_back_end_every_rule_excludes_the_mark_and_lo() -> None:
         ("raw", "PREROUTING", "664"),
         ("mangle", "POSTROUTING", "665"),
     }
+
+
+def test_back_end_icmp_errors_go_to_the_arriving_queue() -> None:
+    rules = back_end_rules([V4, V6], [80], 664, 665, 0x7C0A)
+    icmp = {(r.family, r.match.split()[-6]) for r in rules if "icmp" in r.match and r.target.endswith(" 664")}
+    assert icmp == {(family, str(kind)) for family, kinds in ERRORS.items() for kind in kinds}
 
 
 @pytest.mark.parametrize("family", [4, 6])

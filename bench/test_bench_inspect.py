@@ -9,7 +9,7 @@ import httptools
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tcpha.proto.inspect import NEED_MORE, Refusal, Request
+from tcpha.proto.inspect import NEED_MORE, Protocol, Refusal, Request
 from tcpha.proto.inspect.http1 import _REQUEST_LINE, _host, inspect
 
 CURL = b"GET / HTTP/1.1\r\nHost: 192.0.2.10\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n"
@@ -59,7 +59,7 @@ def inspect_by_httptools(octets: bytes, limit_octets: int = 16384) -> Request | 
     host = _host([field for field in collected.headers if field[0] == b"host"], minor)
     if isinstance(host, Refusal):
         return None
-    return Request("http/1", method, target, host, tuple(collected.headers), head_octets)
+    return Request(Protocol.HTTP1, method, target, host, tuple(collected.headers), head_octets)
 
 
 @pytest.mark.parametrize("octets", HEADS.values(), ids=HEADS)

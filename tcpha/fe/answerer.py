@@ -12,6 +12,7 @@ from tcpha.fe.actions import Action, Reply
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import Flow, FlowState, Pending
 from tcpha.flowtable import FlowTable
+from tcpha.proto.inspect import Cause
 from tcpha.proto.inspect.http1 import answer
 from tcpha.proto.options import encode_timestamps
 from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_lt
@@ -34,11 +35,10 @@ class Answerer:
         self._table = table
         self._counters = counters
 
-    def refuse(self, flow: Flow, status: int, now: float) -> Sequence[Action]:
-        """Answer with an HTTP status code and close."""
-        pending = flow.pending
-        method = pending.request.method if pending is not None and pending.request is not None else b""
-        return self._answer(flow, answer(status, method), now)
+    def refuse(self, flow: Flow, cause: Cause, now: float) -> Sequence[Action]:
+        """Answer in the client's protocol and close."""
+        asked = None if flow.pending is None else flow.pending.request
+        return self._answer(flow, answer(cause, asked), now)
 
     def close(self, flow: Flow, now: float) -> Sequence[Action]:
         """Close without a word: the client did so inside its request head."""

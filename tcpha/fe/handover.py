@@ -17,7 +17,7 @@ from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import Flow, FlowState, Pending
 from tcpha.flowtable import FlowTable
 from tcpha.proto.handoff import ACKNOWLEDGED_TLV_OCTETS, HEADER_OCTETS_IPV4, HEADER_OCTETS_IPV6
-from tcpha.proto.inspect.http1 import idempotent
+from tcpha.proto.inspect import Cause
 from tcpha.proto.ip import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS, KEY_OCTETS_IPV6
 from tcpha.proto.messages import Adopted, Closed, Handoff, Refused
 from tcpha.proto.options import encode_timestamps
@@ -120,9 +120,9 @@ class Handover:
         """
         pending = flow.pending
         if flow.state is FlowState.HANDING and not flow.proven and pending is not None:
-            if pending.request is not None and idempotent(pending.request.method):
+            if pending.request is not None and pending.request.idempotent:
                 return self.begin(flow, pending, now)
-            return self._answerer.refuse(flow, 503, now)
+            return self._answerer.refuse(flow, Cause.UNAVAILABLE, now)
         self._table.remember(flow, now)
         self._table.remove(flow)
         self._counters.orphaned += 1
@@ -137,7 +137,7 @@ class Handover:
         choice = None if request is None else self._rules.choose(request, excluded)
         if choice is None:
             self._counters.no_choice += 1
-            return self._answerer.refuse(flow, 503, now)
+            return self._answerer.refuse(flow, Cause.UNAVAILABLE, now)
         self._counters.handoffs += 1
         flow.assign(choice.server)
         flow.state = FlowState.HANDING
@@ -167,9 +167,9 @@ class Handover:
         self._counters.silent += 1
         pending.tried.add(backend)
         farewell = Send(backend, Closed((flow.identity,)))
-        if pending.request is not None and idempotent(pending.request.method):
+        if pending.request is not None and pending.request.idempotent:
             return [farewell, *self.begin(flow, pending, now)]
-        return [farewell, *self._answerer.refuse(flow, 503, now)]
+        return [farewell, *self._answerer.refuse(flow, Cause.UNAVAILABLE, now)]
 
     def _abandon_proven(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
         """The back end has the connection. Octets that we acknowledged but could not deliver make it worthless."""

@@ -18,7 +18,7 @@ from tcpha.fe.flows import Flow, FlowState, Pending
 from tcpha.fe.handover import Handover
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie
-from tcpha.proto.inspect import NEED_MORE, Refusal
+from tcpha.proto.inspect import NEED_MORE, Cause, Refusal
 from tcpha.proto.inspect.http1 import inspect
 from tcpha.proto.options import encode_timestamps
 from tcpha.proto.promise import Promise
@@ -95,7 +95,7 @@ class Reader:
         if now >= pending.give_up_at:
             self._counters.timed_out += 1
             self.forget(flow)
-            return self._answerer.refuse(flow, 408, now)
+            return self._answerer.refuse(flow, Cause.TIMED_OUT, now)
         pending.ack_at = inf
         pending.acknowledged = pending.assembly.rcv_nxt
         self._table.deadlines.set(flow, pending.give_up_at)
@@ -117,7 +117,7 @@ class Reader:
             return _NOTHING
         self.forget(flow)
         if isinstance(found, Refusal):
-            return self._answerer.refuse(flow, found.status, now)
+            return self._answerer.refuse(flow, found.cause, now)
         self._counters.requests += 1
         pending.request = found
         return self._handover.begin(flow, pending, now)
@@ -153,4 +153,4 @@ class Reader:
         oldest = next(iter(self._reading))
         self._counters.evicted += 1
         self.forget(oldest)
-        return self._answerer.refuse(oldest, 408, now)
+        return self._answerer.refuse(oldest, Cause.TIMED_OUT, now)

@@ -10,6 +10,7 @@ from scapy.layers.inet import TCP
 from tcpha.errors import ChecksumError
 from tcpha.fe.actions import Reply
 from tcpha.fe.flows import FlowState
+from tcpha.proto.inspect import Cause
 from tcpha.proto.inspect.http1 import answer
 from tests.packet.fe_client import LINUX_SYN, MASK, PLAIN_SYN, Client, dissect
 from tests.packet.fe_playbook import After, Playbook, anything, gets, nothing
@@ -37,21 +38,21 @@ def answered(family: int = 4, octets: bytes = BAD, **more: Any) -> tuple[Playboo
 
 
 @pytest.mark.parametrize(
-    ("octets", "status"),
+    ("octets", "cause", "status"),
     [
-        (BAD, 400),
-        (b"GET / HTTP/1.1\r\n\r\n", 400),
-        (LONG_TARGET, 414),
-        (LONG_FIELDS, 431),
-        (b"GET / HTTP/2.0\r\n", 505),
+        (BAD, Cause.MALFORMED, 400),
+        (b"GET / HTTP/1.1\r\n\r\n", Cause.MALFORMED, 400),
+        (LONG_TARGET, Cause.TARGET_TOO_LONG, 414),
+        (LONG_FIELDS, Cause.HEAD_TOO_LONG, 431),
+        (b"GET / HTTP/2.0\r\n", Cause.VERSION, 505),
     ],
 )
 @pytest.mark.parametrize("irs", [1000, MASK - 2])
-def test_none_what_is_not_served_is_answered(octets: bytes, status: int, irs: int, family: int) -> None:
+def test_none_what_is_not_served_is_answered(octets: bytes, cause: Cause, status: int, irs: int, family: int) -> None:
     book = Playbook("inspect_octets = 256")
     client = book.connected(family, irs=irs)
     stamps = {"Timestamp": (client.tsecr, client.tsval)}
-    book >> client.sends(octets) << gets(client, "FPA", 0, len(octets), answer(status), window=65535, options=stamps)
+    book >> client.sends(octets) << gets(client, "FPA", 0, len(octets), answer(cause), window=65535, options=stamps)
     assert client.octets.startswith(f"HTTP/1.1 {status} ".encode())
     assert book.dispatcher.counters.answered == 1
 

@@ -31,7 +31,7 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
-from tcpha.proto.inspect import NEED_MORE, Inspection, NeedMore, Refusal, Request
+from tcpha.proto.inspect import NEED_MORE, Cause, Inspected, NeedMore, Protocol, Refusal, Request
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # RFC 9110, 5.6.2
 _METHOD: Final = re.compile(_TOKEN)
@@ -49,28 +49,38 @@ _CHUNKED_LAST: Final = re.compile(
 )
 _LARGEST_LENGTH_OCTETS: Final = 2**63 - 1  # servers hold it in a signed 64-bit integer
 
-_NO_METHOD: Final = Refusal(400, "no HTTP: no method begins like this")
-_TLS: Final = Refusal(400, "no HTTP: a TLS record")
-_REQUEST_LINE_FAULT: Final = Refusal(400, "malformed request line")
-_VERSION_0: Final = Refusal(400, "HTTP before 1.0")
-_VERSION_OTHER: Final = Refusal(505, "HTTP major version other than 1")
-_TARGET_FORM: Final = Refusal(400, "request-target form does not fit the method")
-_CONNECT_TARGET: Final = Refusal(400, "CONNECT without host and port")
-_TARGET_AUTHORITY: Final = Refusal(400, "invalid authority in request-target")
-_FIELD_LINE_FAULT: Final = Refusal(400, "malformed field line")
-_HOST_MISSING: Final = Refusal(400, "HTTP/1.1 without Host")
-_HOST_REPEATED: Final = Refusal(400, "several Host fields")
-_HOST_INVALID: Final = Refusal(400, "invalid Host")
-_BOTH_FRAMINGS: Final = Refusal(400, "both Content-Length and Transfer-Encoding")
-_LENGTH_REPEATED: Final = Refusal(400, "several Content-Length fields")
-_LENGTH_INVALID: Final = Refusal(400, "invalid Content-Length")
-_CODING_BEFORE_11: Final = Refusal(400, "Transfer-Encoding in HTTP/1.0")
-_CODING_REPEATED: Final = Refusal(400, "several Transfer-Encoding fields")
-_CODING_INVALID: Final = Refusal(400, "Transfer-Encoding that does not end with one chunked")
-_LINE_TOO_LONG: Final = Refusal(414, "request line exceeds the limit")
-_HEAD_TOO_LONG: Final = Refusal(431, "request head exceeds the limit")
+_NO_METHOD: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "no HTTP: no method begins like this")
+_TLS: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "no HTTP: a TLS record")
+_REQUEST_LINE_FAULT: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "malformed request line")
+_VERSION_0: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "HTTP before 1.0")
+_VERSION_OTHER: Final = Refusal(Protocol.HTTP1, Cause.VERSION, "HTTP major version other than 1")
+_TARGET_FORM: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "request-target form does not fit the method")
+_CONNECT_TARGET: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "CONNECT without host and port")
+_TARGET_AUTHORITY: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "invalid authority in request-target")
+_FIELD_LINE_FAULT: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "malformed field line")
+_HOST_MISSING: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "HTTP/1.1 without Host")
+_HOST_REPEATED: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "several Host fields")
+_HOST_INVALID: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "invalid Host")
+_BOTH_FRAMINGS: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "both Content-Length and Transfer-Encoding")
+_LENGTH_REPEATED: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "several Content-Length fields")
+_LENGTH_INVALID: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "invalid Content-Length")
+_CODING_BEFORE_11: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "Transfer-Encoding in HTTP/1.0")
+_CODING_REPEATED: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "several Transfer-Encoding fields")
+_CODING_INVALID: Final = Refusal(
+    Protocol.HTTP1, Cause.MALFORMED, "Transfer-Encoding that does not end with one chunked"
+)
+_LINE_TOO_LONG: Final = Refusal(Protocol.HTTP1, Cause.TARGET_TOO_LONG, "request line exceeds the limit")
+_HEAD_TOO_LONG: Final = Refusal(Protocol.HTTP1, Cause.HEAD_TOO_LONG, "request head exceeds the limit")
 
-_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+_STATUS: Final = {
+    Cause.MALFORMED: 400,
+    Cause.TIMED_OUT: 408,
+    Cause.TARGET_TOO_LONG: 414,
+    Cause.HEAD_TOO_LONG: 431,
+    Cause.UNAVAILABLE: 503,
+    Cause.UNROUTED: 503,
+    Cause.VERSION: 505,
+}
 _REASON_PHRASES: Final = {
     400: "Bad Request",
     408: "Request Timeout",
@@ -81,7 +91,7 @@ _REASON_PHRASES: Final = {
 }
 
 
-def inspect(octets: bytes, limit_octets: int = 16384) -> Inspection:
+def inspect(octets: bytes, limit_octets: int = 16384) -> Request | NeedMore | Refusal:
     """Read the head of the first request in everything that has arrived, from the connection's first octet on.
 
     `limit_octets` (>= 1) bounds the head, its closing empty line and a leading one included: a head of exactly that
@@ -116,27 +126,17 @@ def inspect(octets: bytes, limit_octets: int = 16384) -> Inspection:
         return host
     field_lines = octets[fields_start:fields_end]
     # RFC 9112, 3.3: the target's authority, if it has one, stands above Host
-    return Request.of_field_lines("http/1", method, target, authority or host, field_lines, fields_end + 2)
+    return Request(Protocol.HTTP1, method, target, authority or host, field_lines, fields_end + 2, octets)
 
 
-def idempotent(method: bytes) -> bool:
-    """Whether a request may be repeated elsewhere after it may have reached a server (RFC 9110, 9.2.2).
-
-    Methods are case-sensitive; one that is not known is not idempotent.
-    """
-    return method in _IDEMPOTENT
-
-
-def answer(status: int, method: bytes = b"") -> bytes:
+def answer(cause: Cause, asked: Inspected | None = None) -> bytes:
     """Return the complete response that ends a connection without a server: 400 408 414 431 503 or 505.
 
-    Identical octets at every call. `method` is that of the request, if one was read: to HEAD the content is left out
+    Identical octets at every call. `asked` is the request, if one was read: to HEAD the content is left out
     (RFC 9110, 9.3.2). There is no Date: a core knows no clock, and who has none must not send one (RFC 9110, 6.6.1).
-
-    Raises:
-        KeyError: another status.
     """
-    return (_ANSWERS_TO_HEAD if method == b"HEAD" else _ANSWERS)[status]
+    to_head = asked is not None and asked.method == b"HEAD"
+    return (_ANSWERS_TO_HEAD if to_head else _ANSWERS)[_STATUS[cause]]
 
 
 def _answer_head(status: int) -> bytes:

@@ -21,11 +21,12 @@ from scapy.layers.inet6 import (
 
 from tcpha.errors import TruncatedError, WireError
 from tcpha.proto.icmp import decode_icmp_error, encode_too_big, is_icmp
-from tcpha.proto.ip import connection_key
+from tcpha.proto.ip import IpAddress, connection_key
 from tests.unit.proto.conftest import CLIENT_IPV4, CLIENT_IPV6, VIP_IPV4, VIP_IPV6
 
 ROUTER = {4: "198.18.0.1", 6: "2001:db8::1"}
-CLIENT, VIP = {4: CLIENT_IPV4, 6: CLIENT_IPV6}, {4: VIP_IPV4, 6: VIP_IPV6}
+CLIENT: dict[int, IpAddress] = {4: CLIENT_IPV4, 6: CLIENT_IPV6}
+VIP: dict[int, IpAddress] = {4: VIP_IPV4, 6: VIP_IPV6}
 both_families = pytest.mark.parametrize("family", [4, 6])
 ERRORS: list[tuple[int, Any]] = [
     (4, ICMP(type=3, code=4, nexthopmtu=1400)),

@@ -10,11 +10,12 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from tcpha.proto.checksum import ones_sum
+from tcpha.proto.ip import IpAddress
 from tcpha.proto.tcp import decode_segment
 from tcpha.proto.tunnel import Tunnel, overhead_octets, with_checksum
 from tests.unit.proto.conftest import CLIENT_IPV4, CLIENT_IPV6, VIP_IPV4, VIP_IPV6
 
-ENDS = {4: (CLIENT_IPV4, VIP_IPV4), 6: (CLIENT_IPV6, VIP_IPV6)}
+ENDS: dict[int, tuple[IpAddress, IpAddress]] = {4: (CLIENT_IPV4, VIP_IPV4), 6: (CLIENT_IPV6, VIP_IPV6)}
 families = pytest.mark.parametrize(("outer", "inner"), [(4, 4), (4, 6), (6, 4), (6, 6)])
 both_families = pytest.mark.parametrize("family", [4, 6])
 

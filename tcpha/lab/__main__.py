@@ -1,4 +1,4 @@
-"""The command `python -m tcpha.lab`: up, exec, down, status.
+"""The command `python -m tcpha.lab`: up, exec, impair, down, status.
 
 Must not build anything itself. Exit status: 0 done; 1 a program of the lab ended or was not ready; 2 a fault of usage
 or at start; 128 + n where signal n interrupted `up`. That of `exec` is the command's own: 128 + n if signal n ended it,
@@ -11,18 +11,20 @@ import argparse
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 from tcpha.errors import TcphaError
-from tcpha.lab import cluster
-from tcpha.lab.addressing import DEFAULT_NAME
+from tcpha.lab import cluster, impair_command
+from tcpha.lab.addressing import DEFAULT_NAME, MTU_OCTETS, ROUTER, Plan
 from tcpha.lab.blueprint import NGINX
 from tcpha.lab.cluster import RUN_DIRECTORY, Lab
 from tcpha.lab.daemon import DaemonError
 from tcpha.lab.interruption import Interrupted, raise_on_signals
+from tcpha.lab.node import Node
 
+_MTU = "what the router lets pass towards {} (1280 to 1500, default: %(default)s)"
 _NO_COMMAND = 127
 _NOT_RUNNABLE = 126
 
@@ -30,6 +32,8 @@ _DOCUMENTS = """\
 Each back end serves, on port 80 over IPv4 and IPv6: /0 /1 /1k /100k /1m /10m /100m (0, 1, 1000, 100000, 1000000,
 10000000, 100000000 random octets, the same everywhere), each also as .jpg and .html; /client (the peer's address);
 POST /sink (the SHA-256 of the body) and GET /sink/count (POSTs served by this node). Server-Node names who answered.
+With --protocols also: the same over TLS 1.2 and 1.3, HTTP/1.1 or HTTP/2, on port 443, with the lab's own certificate
+(tls.crt) for *.lab.test; HTTP/2 in clear text on port 8080; a WebSocket at /ws that echoes; Redis on port 6379.
 """
 
 
@@ -41,6 +45,9 @@ def main(arguments: Sequence[str]) -> int:
             return _up(options)
         if options.action == "exec":
             return _exec(options.name, options.node, command)
+        if options.action == "impair":
+            print(impair_command.run(Lab.attach(options.name), options))
+            return 0
         if options.action == "down":
             return _down(options.name)
         return _status()
@@ -74,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     name = argparse.ArgumentParser(add_help=False)
     name.add_argument("--name", default=DEFAULT_NAME, help="which lab (default: %(default)s)")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="up|exec|down|status")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="up|exec|impair|down|status")
     up = actions.add_parser("up", parents=[name], help="bring a lab up and leave it running", epilog=_DOCUMENTS)
     up.add_argument("--backends", type=int, default=2, metavar="N", help="be1 to beN (default: %(default)s)")
     up.add_argument(
@@ -84,12 +91,31 @@ def _parser() -> argparse.ArgumentParser:
         help="run in each back end instead of nginx, in the foreground; TCPHA_NODE and TCPHA_DOCUMENTS are set",
     )
     up.add_argument("--engine", choices=("tcpha", "none"), default="tcpha", help="none: only network and servers")
-    up.add_argument("--fe-conf", type=Path, metavar="FILE", help="tcphafe.conf; secret, state and iface are added")
+    up.add_argument("--routed", action="store_true", help="a router between client, front end and back ends")
+    up.add_argument("--client-mtu", type=int, default=MTU_OCTETS, metavar="OCTETS", help=_MTU.format("the client"))
+    up.add_argument("--backend-mtu", type=int, default=MTU_OCTETS, metavar="OCTETS", help=_MTU.format("back ends"))
+    up.add_argument("--protocols", action="store_true", help="serve TLS, HTTP/2, WebSocket and Redis, too: see below")
+    up.add_argument(
+        "--fe-conf",
+        type=Path,
+        metavar="FILE",
+        help="tcphafe.conf; secret, state, iface and, if routed, forward are added",
+    )
     up.add_argument("--be-conf", type=Path, metavar="FILE", help="tcphabe.conf; likewise, and raddr is each node's own")
     execute = actions.add_parser(
         "exec", parents=[name], help="run a command in a node", usage="%(prog)s [--name NAME] NODE -- CMD..."
     )
-    execute.add_argument("node", metavar="NODE", help="client, fe, be1, ..., or switch (the bridge)")
+    execute.add_argument("node", metavar="NODE", help="client, fe, be1, ..., router, or switch (the bridges)")
+    impair = actions.add_parser(
+        "impair",
+        parents=[name],
+        help=impair_command.HELP,
+        usage=impair_command.USAGE,
+        description=impair_command.DESCRIPTION,
+        epilog=impair_command.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    impair_command.add_arguments(impair)
     actions.add_parser("down", parents=[name], help="remove every trace of a lab, also after a crash")
     actions.add_parser("status", aliases=["ls"], help="list the labs that stand")
     return parser
@@ -105,6 +131,10 @@ def _up(options: argparse.Namespace) -> int:
             engine=options.engine != "none",
             fe_conf=options.fe_conf,
             be_conf=options.be_conf,
+            routed=options.routed,
+            client_mtu_octets=options.client_mtu,
+            backend_mtu_octets=options.backend_mtu,
+            protocols=options.protocols,
         )
         print(_description(lab))
     except Interrupted as interruption:
@@ -169,10 +199,22 @@ def _description(lab: Lab) -> str:
         where = f"namespace {node.namespace}" if node is not None else "missing"
         running = [daemon.program.name for daemon in node.daemons.values() if daemon.is_running] if node else []
         lines.append(_row(place.node, str(place.ipv4), str(place.ipv6), "  ".join([where, *running])))
+    lines.extend(_router_rows(plan, lab.nodes.get(ROUTER)))
+    lines.extend(impair_command.lines(lab))
     if "fe" in lab.nodes and lab.fe.engine.is_running:
         name_option = "" if lab.name == DEFAULT_NAME else f" --name {lab.name}"
         lines.append(f"try: python -m tcpha.lab exec{name_option} client -- curl -si http://{plan.vip4}/client")
     return "\n".join(lines)
+
+
+def _router_rows(plan: Plan, router: Node | None) -> Iterator[str]:
+    """One a segment: the router has an interface on each."""
+    label, where = ROUTER, f"namespace {router.namespace}" if router is not None else "missing"
+    for segment in plan.segments:
+        if (place := segment.gateway) is not None:
+            mtu = f"MTU {segment.mtu_octets}" if segment.mtu_octets < MTU_OCTETS else ""
+            yield _row(label, str(place.ipv4), str(place.ipv6), f"{where}  {place.iface}  {mtu}")
+            label, where = "", " " * len(where)
 
 
 def _row(label: str, ipv4: str, ipv6: str, rest: str) -> str:

@@ -9,6 +9,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tcpha.errors import StartError
+from tcpha.lab import addressing
+from tcpha.lab.addressing import MTU_OCTETS, Plan
+
 NGINX = "nginx"
 _FILE = "lab.json"
 
@@ -20,8 +24,25 @@ class Blueprint:
     backends: int
     server: str | None
     """`nginx`: the lab's own; None: no server; else a command line."""
-    documents: str
+    documents: str = ""
     """The directory of the documents that are served."""
+    routed: bool = False
+    """Whether a router joins segments of the front end, the back ends and the client; False: they share one."""
+    client_mtu_octets: int = MTU_OCTETS
+    """The longest packet that the router sends towards the client."""
+    backend_mtu_octets: int = MTU_OCTETS
+    """The longest packet that the router sends towards the back ends."""
+    protocols: bool = False
+    """Whether the back ends speak more than HTTP/1: TLS, HTTP/2, WebSocket, and what no inspector knows."""
+
+    def plan(self) -> Plan:
+        """Every address of such a lab. Raises StartError if there can be none."""
+        return addressing.plan(
+            self.backends,
+            routed=self.routed,
+            client_mtu_octets=self.client_mtu_octets,
+            backend_mtu_octets=self.backend_mtu_octets,
+        )
 
     def write(self, directory: Path) -> None:
         """Put it into the directory of its lab."""
@@ -29,8 +50,10 @@ class Blueprint:
 
 
 def read(directory: Path) -> Blueprint | None:
-    """The blueprint in the directory of a lab; None if it is lost or unreadable."""
+    """The blueprint in the directory of a lab; None if it is lost, unreadable, or of a lab that cannot be."""
     try:
-        return Blueprint(**json.loads((directory / _FILE).read_text()))
-    except (OSError, ValueError, TypeError):
+        found = Blueprint(**json.loads((directory / _FILE).read_text()))
+        found.plan()
+    except (OSError, ValueError, TypeError, StartError):
         return None
+    return found

@@ -10,17 +10,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tcpha.errors import StartError
-from tcpha.lab import addressing, blueprint, documents, namespaces, nginx, programs, residents
-from tcpha.lab.addressing import DEFAULT_NAME, SWITCH, Plan, namespace_of
+from tcpha.lab import addressing, blueprint, certificate, documents, namespaces, nginx, programs, redis, residents
+from tcpha.lab.addressing import DEFAULT_NAME, MTU_OCTETS, ROUTER, SWITCH, Plan, namespace_of
 from tcpha.lab.blueprint import NGINX, Blueprint
 from tcpha.lab.configuration import Settings
 from tcpha.lab.daemon import READY_LIMIT_S, Daemon, await_ready
+from tcpha.lab.impairment import Impairment, Way
+from tcpha.lab.impairments import ImpairedWay, Impairments, Means
 from tcpha.lab.node import Node
 
 RUN_DIRECTORY = Path("/run/tcpha-lab")
@@ -53,7 +56,7 @@ class Lab:
             raise StartError(f"there is no lab {name}; bring it up: python -m tcpha.lab up --name {name}")
         known = blueprint.read(lab.directory)
         backends = sum(node.startswith("be") for node in present)
-        lab._assemble(known or Blueprint(max(1, backends), None, ""))
+        lab._assemble(known or Blueprint(max(1, backends), None, routed=ROUTER in present))
         lab._nodes = {name: node for name, node in lab._nodes.items() if name in present}
         return lab
 
@@ -68,7 +71,10 @@ class Lab:
 
     @property
     def nodes(self) -> Mapping[str, Node]:
-        """By name: client, fe, be1, ..., and the switch, which holds the bridge. Empty while the lab does not stand."""
+        """By name: client, fe, be1, ..., the router of a routed lab, and the switch, which holds the bridges.
+
+        Empty while the lab does not stand.
+        """
         return self._nodes
 
     def node(self, name: str) -> Node:
@@ -94,6 +100,11 @@ class Lab:
         return tuple(self._nodes[place.node] for place in self.plan.backends if place.node in self._nodes)
 
     @property
+    def router(self) -> Node:
+        """What joins the segments. Raises StartError where there is but one."""
+        return self.node(ROUTER)
+
+    @property
     def plan(self) -> Plan:
         """Every address of the lab. Raises StartError while it does not stand."""
         if self._plan is None:
@@ -111,6 +122,11 @@ class Lab:
         return self.plan.vip6
 
     @property
+    def certificate(self) -> Path:
+        """What a client of a lab with `protocols` checks its servers against, for lab.test and every name below it."""
+        return programs.certificate_path(self.directory)
+
+    @property
     def documents(self) -> Path:
         """The directory of the documents that are served. Raises StartError where nothing is served."""
         if self._documents is None:
@@ -121,6 +137,19 @@ class Lab:
         """The log of a node's tcpha.fe or tcpha.be."""
         return (self.node(node) if isinstance(node, str) else node).engine.log
 
+    def impair(
+        self, node: str, impairment: Impairment, *, peer: str | None = None, means: Means | None = None
+    ) -> ImpairedWay:
+        """Impair from now on what arrives at a node, from one peer or from all, in place of what was said before.
+
+        Parameters and errors as of `Impairments.put`; as a context manager the result takes it away at the end.
+        """
+        return Impairments(self._nodes).put(Way(node, peer), impairment, means)
+
+    def clear_impairments(self) -> None:
+        """Take away all of them."""
+        Impairments(self._nodes).clear()
+
     def up(
         self,
         *,
@@ -130,6 +159,10 @@ class Lab:
         settings: Settings | None = None,
         fe_conf: Path | None = None,
         be_conf: Path | None = None,
+        routed: bool = False,
+        client_mtu_octets: int = MTU_OCTETS,
+        backend_mtu_octets: int = MTU_OCTETS,
+        protocols: bool = False,
         ready_limit_s: float = READY_LIMIT_S,
     ) -> None:
         """Bring it up, wait until everything serves, leave it running.
@@ -138,16 +171,24 @@ class Lab:
         run; configurations are written all the same, so `node.engine.start()` works later. `fe_conf` and `be_conf`
         take the place of what the lab generates from `settings`.
 
+        Where it is `routed`, a router joins segments of the front end, the back ends and the client, and the front end
+        reaches the back ends by a tunnel. The router, and nobody else, then finds packets too big that are longer than
+        `client_mtu_octets` towards the client or `backend_mtu_octets` towards the back ends.
+
+        With `protocols` the back ends serve, beside nginx's port 80, TLS, HTTP/2 in clear text, WebSocket and Redis,
+        and the lab's own rules know them.
+
         Raises:
-            StartError: it stands, or this machine cannot hold it.
+            StartError: there can be no such lab, it stands, or this machine cannot hold it.
             ConfigError: `fe_conf` or `be_conf` cannot be read.
             DaemonError: a program ended or was not ready in time. Everything is taken down again.
         """
-        self._refuse_start(backends, server)
+        wanted = Blueprint(backends, server, "", routed, client_mtu_octets, backend_mtu_octets, protocols)
+        self._refuse_start(wanted)
         self._claim_directory()
         try:
             with _system_faults_named(self.name):
-                known = self._blueprint(backends, server)
+                known = self._record(wanted)
                 self._build(known)
                 self._configure(known, settings or Settings(), fe_conf, be_conf)
                 self._start_servers(ready_limit_s)
@@ -185,11 +226,13 @@ class Lab:
         self._nodes, self._plan, self._documents = {}, None, None
         self.is_claimed = False
 
-    def _refuse_start(self, backends: int, server: str | None) -> None:
-        addressing.plan(backends)
-        if server not in (None, NGINX):
-            programs.split_command(server)
-        if reason := obstacle(needs_nginx=server == NGINX):
+    def _refuse_start(self, wanted: Blueprint) -> None:
+        wanted.plan()
+        if wanted.server not in (None, NGINX):
+            programs.split_command(wanted.server)
+        if wanted.protocols and wanted.server != NGINX:
+            raise StartError("only the lab's own nginx speaks further protocols, no other server")
+        if reason := obstacle(needs_nginx=wanted.server == NGINX, needs_protocols=wanted.protocols):
             raise StartError(reason)
         if namespaces_of(self.name):
             raise self._stands()
@@ -211,9 +254,9 @@ class Lab:
         except OSError as error:
             raise StartError(f"{self.directory} cannot be made: {error.strerror}") from error
 
-    def _blueprint(self, backends: int, server: str | None) -> Blueprint:
+    def _record(self, wanted: Blueprint) -> Blueprint:
         chosen = documents.choose_directory(self.name, otherwise=self.directory / "documents")
-        known = Blueprint(backends, server, "" if server is None else str(chosen))
+        known = wanted if wanted.server is None else replace(wanted, documents=str(chosen))
         known.write(self.directory)
         return known
 
@@ -221,7 +264,7 @@ class Lab:
         # pyroute2 takes a third of a second to import, which whoever enters a lab or takes it down does not need.
         from tcpha.lab import wiring
 
-        wiring.join(self.name, addressing.plan(known.backends).places)
+        wiring.join(self.name, known.plan())
         if known.documents:
             documents.remove(Path(known.documents))
             documents.make(Path(known.documents))
@@ -229,7 +272,7 @@ class Lab:
 
     def _assemble(self, known: Blueprint) -> None:
         """Nodes and what may run in them, as values: nothing is started."""
-        self._plan = addressing.plan(known.backends)
+        self._plan = known.plan()
         self._documents = Path(known.documents) if known.documents else None
         for place in self._plan.places:
             namespace = namespace_of(self.name, place.node)
@@ -240,21 +283,24 @@ class Lab:
         for node in self.backends:
             for role, program in programs.servers(node, known).items():
                 node.daemons[role] = Daemon(program, node.enter)
-        self._nodes[SWITCH] = Node(SWITCH, namespace_of(self.name, SWITCH), self.directory / SWITCH, None, None)
+        for name in (ROUTER, SWITCH) if self._plan.is_routed else (SWITCH,):
+            self._nodes[name] = Node(name, namespace_of(self.name, name), self.directory / name, None, None)
 
     def _configure(self, known: Blueprint, settings: Settings, fe_conf: Path | None, be_conf: Path | None) -> None:
         for node in self._nodes.values():
             node.directory.mkdir()
-        secret = programs.write_secret(self.directory)
-        programs.write_front_end(self.plan, self.fe, secret, settings, fe_conf)
+        secret, protocols = programs.write_secret(self.directory), known.protocols
+        if protocols:
+            programs.write_certificate(self.directory, self.plan)
+        programs.write_front_end(self.plan, self.fe, secret, settings, fe_conf, protocols=protocols)
         for node, place in zip(self.backends, self.plan.backends, strict=True):
-            programs.write_back_end(self.plan, node, place, secret, settings, be_conf)
+            programs.write_back_end(self.plan, node, place, secret, settings, be_conf, protocols=protocols)
             if known.server == NGINX:
-                programs.write_nginx(node, known)
+                programs.write_nginx(node, known, self.directory)
 
     def _start_servers(self, limit_s: float) -> None:
-        roles = ("sink", "server")
-        self._launch([node.daemons[role] for node in self.backends for role in roles if role in node.daemons], limit_s)
+        beside = [daemon for node in self.backends for role, daemon in node.daemons.items() if role != "engine"]
+        self._launch(beside, limit_s)
 
     def _start_engine(self, limit_s: float) -> None:
         self._launch([node.engine for node in (*self.backends, self.fe)], limit_s)
@@ -266,12 +312,16 @@ class Lab:
         await_ready(daemons, limit_s)
 
 
-def obstacle(*, needs_nginx: bool = True) -> str | None:
+def obstacle(*, needs_nginx: bool = True, needs_protocols: bool = False) -> str | None:
     """Why no lab can stand on this machine, in words for a person; None if one can."""
     if reason := namespaces.fault():
         return reason
     if needs_nginx and nginx.find_program() is None:
         return "nginx is not installed"
+    if needs_protocols and redis.find_program() is None:
+        return "redis-server is not installed"
+    if needs_protocols and certificate.find_program() is None:
+        return "openssl is not installed"
     return None
 
 

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
+from tcpha.lab import nginx, redis
 from tcpha.lab.addressing import IFACE, Place, Plan
+from tcpha.lab.certificate import DOMAIN
 
 HANDOFF_PORT = 666
-SERVER_PORT = 80
+SERVER_PORT = nginx.PORT
+PROTOCOL_PORTS = (SERVER_PORT, nginx.TLS_PORT, nginx.HTTP2_PORT, redis.PORT)
+"""The virtual ports of a lab whose back ends speak more than HTTP/1."""
 SECRET_OCTETS = 32
 
 
@@ -27,32 +31,44 @@ class Settings:
     be: tuple[str, ...] = ()
 
 
-def front_end(plan: Plan, secret: Path, state: Path, settings: Settings) -> str:
-    """Text of tcphafe.conf as the lab makes it."""
-    lines = [f"raddr = {plan.fe.ipv4}", *_shared_lines(plan), *_local_lines(secret, state)]
+def front_end(plan: Plan, secret: Path, state: Path, settings: Settings, *, protocols: bool = False) -> str:
+    """Text of tcphafe.conf as the lab makes it; `protocols`: the back ends speak more than HTTP/1."""
+    lines = [
+        f"raddr = {plan.fe.ipv4}",
+        *_shared_lines(plan, protocols),
+        *_local_lines(secret, state),
+        *forwarding_lines(plan),
+    ]
     return _text(lines, (*settings.both, *settings.fe))
 
 
-def back_end(plan: Plan, place: Place, secret: Path, state: Path, settings: Settings) -> str:
-    """Text of tcphabe.conf of one back end as the lab makes it."""
+def back_end(
+    plan: Plan, place: Place, secret: Path, state: Path, settings: Settings, *, protocols: bool = False
+) -> str:
+    """Text of tcphabe.conf of one back end as the lab makes it; `protocols` as in `front_end`."""
     lines = [
         f"raddr = {place.ipv4}",
         f"uaddr = {plan.uaddr4}",
         f"uaddr = {plan.uaddr6}",
         f"fe = {plan.fe.ipv4} {HANDOFF_PORT}",
-        *_shared_lines(plan),
+        *_shared_lines(plan, protocols),
         *_local_lines(secret, state),
     ]
     return _text(lines, (*settings.both, *settings.be))
 
 
-def completed(text: str, secret: Path, state: Path) -> str:
-    """A user's file with the lab's `secret`, `state` and `iface` after it, each only if the file does not set it.
+def forwarding_lines(plan: Plan) -> list[str]:
+    """What only the front end of a routed lab is told: a back end is no neighbour of its."""
+    return ["forward = tunnel"] if plan.is_routed else []
 
-    Line numbers stay as they are.
+
+def completed(text: str, secret: Path, state: Path, further: Iterable[str] = ()) -> str:
+    """A user's file with the lab's `secret`, `state` and `iface` and `further` lines after it.
+
+    Each comes only if the file does not set its key. Line numbers stay as they are.
     """
     keys = {_key(line) for line in text.splitlines()}
-    missing = [line for line in _local_lines(secret, state) if _key(line) not in keys]
+    missing = [line for line in (*_local_lines(secret, state), *further) if _key(line) not in keys]
     return "".join(f"{line}\n" for line in (*text.splitlines(), *missing))
 
 
@@ -79,17 +95,38 @@ def secret_text(key: bytes) -> str:
     return f"1 {key.hex()}\n"
 
 
-def _shared_lines(plan: Plan) -> list[str]:
+def _shared_lines(plan: Plan, protocols: bool) -> list[str]:
     """What front end and back ends must agree on; the rules are the example of TCPHA-0.3."""
     first, *others = plan.backends
     rules = [f"rule = {other.ipv4} jpg$" for other in others[:1]]
     return [
         f"vaddr = {plan.vip4}",
         f"vaddr = {plan.vip6}",
-        f"vport = {SERVER_PORT}",
+        *(f"vport = {port}" for port in (PROTOCOL_PORTS if protocols else (SERVER_PORT,))),
         *(f"server = {place.ipv4} {HANDOFF_PORT}" for place in plan.backends),
         *rules,
+        *(_protocol_rules(plan) if protocols else ()),
         f"rule = {first.ipv4} .*",
+    ]
+
+
+def _protocol_rules(plan: Plan) -> list[str]:
+    """Rules for a host, an upgrade, names and protocols in TLS, and for Redis: inline commands and the usual arrays.
+
+    What is not HTTP is routed by port first of all: a server that expects something else would answer it in clear text,
+    or not at all.
+    """
+    first, second = plan.backends[0].ipv4, plan.backends[1 % len(plan.backends)].ipv4
+    domain = DOMAIN.replace(".", r"\.")
+    return [
+        rf"rule = {second} host=^img\.{domain}$",
+        f"rule = {second} header.upgrade=(?i)^websocket$",
+        rf"rule = {second} port={nginx.TLS_PORT} sni=^img\.{domain}$",
+        rf"rule = {first} port={nginx.TLS_PORT} sni=^www\.{domain}$",
+        f"rule = {second} port={nginx.TLS_PORT} alpn=^h2(,|$)",
+        f"rule = {first} port={nginx.TLS_PORT}",
+        f"rule = {second} port={redis.PORT} octets=^[A-Za-z]",
+        f"rule = {first} port={redis.PORT}",
     ]
 
 

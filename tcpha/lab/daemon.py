@@ -198,8 +198,15 @@ def await_ready(daemons: Collection[Daemon], limit_s: float = READY_LIMIT_S) -> 
         raise DaemonError(waiting[0].report(f"was not ready within {limit_s:g} s"))
 
 
-def someone_listens(enter: Callable[[], AbstractContextManager[None]]) -> bool:
-    """Whether a TCP socket listens in the node, on any port (proc_pid_net(5): state 0A)."""
+def someone_listens(enter: Callable[[], AbstractContextManager[None]], ports: Collection[int] = ()) -> bool:
+    """Whether TCP sockets of the node listen on all `ports`, over IPv4 and over IPv6; none given: one on any port."""
+    found = [_listening(enter, table) for table in ("tcp", "tcp6")]
+    return all(listening.issuperset(ports) for listening in found) if ports else any(found)
+
+
+def _listening(enter: Callable[[], AbstractContextManager[None]], table: str) -> set[int]:
+    """Ports on which a node listens (proc_pid_net(5): state 0A)."""
     with enter():
-        tables = [Path("/proc/thread-self/net", table).read_text() for table in ("tcp", "tcp6")]
-    return any(line.split()[3] == "0A" for table in tables for line in table.splitlines()[1:])
+        lines = Path("/proc/thread-self/net", table).read_text().splitlines()[1:]
+    sockets = (line.split() for line in lines)
+    return {int(fields[1].rpartition(":")[2], 16) for fields in sockets if fields[3] == "0A"}

@@ -23,7 +23,7 @@ _RUN_LIMIT_S = 60.0
 
 
 class Node:
-    """A node that stands; `ipv4` and `ipv6` are None for the switch, which has no addresses."""
+    """A node that stands; `ipv4` and `ipv6` are None for the switch, which has none, and the router, which has many."""
 
     def __init__(
         self, name: str, namespace: str, directory: Path, ipv4: IPv4Address | None, ipv6: IPv6Address | None
@@ -43,16 +43,16 @@ class Node:
 
     @property
     def ipv4(self) -> IPv4Address:
-        """Its own IPv4 address. Raises StartError for the switch."""
+        """Its own IPv4 address. Raises StartError for the switch and the router."""
         if self._ipv4 is None:
-            raise StartError(f"{self.name} has no address")
+            raise StartError(f"{self.name} has no address of its own")
         return self._ipv4
 
     @property
     def ipv6(self) -> IPv6Address:
-        """Its own IPv6 address. Raises StartError for the switch."""
+        """Its own IPv6 address. Raises StartError for the switch and the router."""
         if self._ipv6 is None:
-            raise StartError(f"{self.name} has no address")
+            raise StartError(f"{self.name} has no address of its own")
         return self._ipv6
 
     @property

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tcpha
 from tcpha.errors import ConfigError, StartError
-from tcpha.lab import configuration, nginx
+from tcpha.lab import certificate, configuration, nginx, redis
 from tcpha.lab.addressing import Place, Plan
 from tcpha.lab.blueprint import NGINX, Blueprint
 from tcpha.lab.configuration import Settings
@@ -23,6 +23,7 @@ from tcpha.lab.daemon import Program, someone_listens
 from tcpha.lab.node import Node
 
 _SOCKET_PATH_OCTETS = 107
+_BEHIND_NGINX = {"sink": "tcpha.lab.sink", "echo": "tcpha.lab.websocket"}
 
 
 def write_secret(directory: Path) -> Path:
@@ -39,30 +40,60 @@ def secret_path(directory: Path) -> Path:
     return directory / "secret"
 
 
-def write_front_end(plan: Plan, node: Node, secret: Path, settings: Settings, file: Path | None) -> None:
+def write_certificate(directory: Path, plan: Plan) -> None:
+    """Make the certificate that the servers of a lab show, and its key.
+
+    Raises:
+        StartError: openssl cannot make them.
+    """
+    servers = (address for place in plan.backends for address in (place.ipv4, place.ipv6))
+    certificate.make(certificate_path(directory), _key_path(directory), (plan.vip4, plan.vip6, *servers))
+
+
+def certificate_path(directory: Path) -> Path:
+    """Where the certificate of the lab with this directory is, if its servers have one."""
+    return directory / "tls.crt"
+
+
+def write_front_end(
+    plan: Plan, node: Node, secret: Path, settings: Settings, file: Path | None, *, protocols: bool = False
+) -> None:
     """Write the configuration of the front end: the lab's own, or `file` completed.
+
+    `protocols`: the back ends speak more than HTTP/1.
 
     Raises:
         ConfigError: `file` cannot be read.
     """
     state = _state(node)
     text = (
-        configuration.front_end(plan, secret, state, settings)
+        configuration.front_end(plan, secret, state, settings, protocols=protocols)
         if file is None
-        else configuration.completed(_read(file), secret, state)
+        else configuration.completed(_read(file), secret, state, configuration.forwarding_lines(plan))
     )
     _engine_file(node).write_text(text)
 
 
-def write_back_end(plan: Plan, node: Node, place: Place, secret: Path, settings: Settings, file: Path | None) -> None:
+def write_back_end(
+    plan: Plan,
+    node: Node,
+    place: Place,
+    secret: Path,
+    settings: Settings,
+    file: Path | None,
+    *,
+    protocols: bool = False,
+) -> None:
     """Write the configuration of one back end: the lab's own, or `file` completed and given the node's address.
+
+    `protocols`: the back ends speak more than HTTP/1.
 
     Raises:
         ConfigError: `file` cannot be read.
     """
     state = _state(node)
     text = (
-        configuration.back_end(plan, place, secret, state, settings)
+        configuration.back_end(plan, place, secret, state, settings, protocols=protocols)
         if file is None
         else configuration.completed(configuration.readdressed(_read(file), place), secret, state)
     )
@@ -81,31 +112,45 @@ def engine(node: Node) -> Program:
 def servers(node: Node, blueprint: Blueprint) -> dict[str, Program]:
     """How the servers of a back end run, by what they are to the node: `server`, and `sink` beside nginx.
 
+    Where the lab speaks more than HTTP/1 there are `echo`, a WebSocket server beside nginx, and `redis`, too.
+
     A command of the user's finds the node's name in TCPHA_NODE and the documents in TCPHA_DOCUMENTS; it must stay in
     the foreground, and serves once a TCP socket of the node listens.
 
     Raises:
-        StartError: no nginx, or a command line that is none.
+        StartError: no nginx, no Redis where it is wanted, or a command line that is none.
     """
     if blueprint.server is None:
         return {}
-    listens = partial(someone_listens, node.enter)
     environment = {**os.environ, "TCPHA_NODE": node.name, "TCPHA_DOCUMENTS": blueprint.documents}
     if blueprint.server != NGINX:
-        return {"server": Program("server", split_command(blueprint.server), node.directory, environment, listens)}
+        serves = partial(someone_listens, node.enter)
+        return {"server": Program("server", split_command(blueprint.server), node.directory, environment, serves)}
     program = nginx.find_program()
     if program is None:
         raise StartError("nginx is not installed")
     arguments = nginx.command(program, node.directory, _nginx_file(node))
-    return {"sink": _sink(node), "server": Program("server", arguments, node.directory, environment, listens)}
+    ports = (nginx.PORT, nginx.TLS_PORT, nginx.HTTP2_PORT) if blueprint.protocols else (nginx.PORT,)
+    serves = partial(someone_listens, node.enter, ports)
+    server = Program("server", arguments, node.directory, environment, serves)
+    further = {"echo": _beside(node, "echo"), "redis": _redis(node)} if blueprint.protocols else {}
+    return {"sink": _beside(node, "sink"), **further, "server": server}
 
 
-def write_nginx(node: Node, blueprint: Blueprint) -> None:
-    """Write the configuration of a node's nginx, and the directories it needs."""
+def write_nginx(node: Node, blueprint: Blueprint, directory: Path) -> None:
+    """Write the configuration of a node's nginx, and the directories it needs; `directory` is the lab's."""
     (node.directory / "nginx-temporary").mkdir()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_files = nginx.OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, nginx.OPEN_FILES_WANTED)
-    text = nginx.configuration(node.name, node.directory, Path(blueprint.documents), _sink_socket(node), open_files)
+    further = nginx.Further(certificate_path(directory), _key_path(directory), _socket(node, "echo"))
+    text = nginx.configuration(
+        node.name,
+        node.directory,
+        Path(blueprint.documents),
+        _socket(node, "sink"),
+        open_files,
+        further if blueprint.protocols else None,
+    )
     _nginx_file(node).write_text(text)
 
 
@@ -124,12 +169,21 @@ def split_command(line: str) -> list[str]:
     return words
 
 
-def _sink(node: Node) -> Program:
-    socket = str(_sink_socket(node))
+def _beside(node: Node, name: str) -> Program:
+    """One of our own servers behind nginx."""
+    socket = str(_socket(node, name))
     if len(os.fsencode(socket)) > _SOCKET_PATH_OCTETS:
         raise StartError(f"{socket} is too long for the path of a Unix socket")
     environment = engine(node).environment
-    return Program("sink", [sys.executable, "-m", "tcpha.lab.sink", socket], node.directory, environment)
+    return Program(name, [sys.executable, "-m", _BEHIND_NGINX[name], socket], node.directory, environment)
+
+
+def _redis(node: Node) -> Program:
+    program = redis.find_program()
+    if program is None:
+        raise StartError("redis-server is not installed")
+    serves = partial(someone_listens, node.enter, (redis.PORT,))
+    return Program("redis", redis.command(program, node.directory), node.directory, os.environ, serves)
 
 
 def _role(node: Node) -> str:
@@ -144,8 +198,12 @@ def _nginx_file(node: Node) -> Path:
     return node.directory / "nginx.conf"
 
 
-def _sink_socket(node: Node) -> Path:
-    return node.directory / "sink.socket"
+def _socket(node: Node, name: str) -> Path:
+    return node.directory / f"{name}.socket"
+
+
+def _key_path(directory: Path) -> Path:
+    return directory / "tls.key"
 
 
 def _state(node: Node) -> Path:

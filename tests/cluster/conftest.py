@@ -12,10 +12,11 @@ from typing import Protocol
 import pytest
 
 from tcpha.lab import namespaces
+from tcpha.lab.addressing import MTU_OCTETS
 from tcpha.lab.blueprint import NGINX
 from tcpha.lab.cluster import Lab, obstacle
 from tcpha.lab.configuration import Settings
-from tests.cluster import engine_sight, host_state
+from tests.cluster import choosy_rules, engine_sight, host_state
 from tests.cluster.conversation import FAMILIES, Family
 
 _numbers = itertools.count(1)
@@ -35,6 +36,7 @@ class MakeLab(Protocol):
         settings: Settings | None = None,
         fe_conf: Path | None = None,
         be_conf: Path | None = None,
+        routed: bool = False,
     ) -> Lab: ...
 
 
@@ -71,6 +73,26 @@ def lab(_machine: None) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
+def _protocols(_machine: None) -> None:
+    if reason := obstacle(needs_protocols=True):
+        pytest.skip(f"no lab can speak all protocols here: {reason}")
+
+
+@pytest.fixture(scope="session")
+def protocol_lab(_protocols: None) -> Iterator[Lab]:
+    """A standing lab as `up --protocols` makes it: two back ends, nginx with TLS and HTTP/2, Redis, the engine."""
+    with engine_lab(protocols=True) as standing:
+        yield standing
+
+
+@pytest.fixture(scope="session")
+def choosy_lab(_protocols: None) -> Iterator[Lab]:
+    """A standing lab with three back ends, all protocols, and rules that look at everything (`choosy_rules`)."""
+    with engine_lab(choosy_rules.SETTINGS, backends=3, protocols=True) as standing:
+        yield standing
+
+
+@pytest.fixture(scope="session")
 def plain_lab(_machine: None) -> Iterator[Lab]:
     """A standing lab without the engine: only the network and the servers."""
     with Lab(unique_name()) as standing:
@@ -91,19 +113,47 @@ def make_lab(_machine: None) -> Iterator[MakeLab]:
             settings: Settings | None = None,
             fe_conf: Path | None = None,
             be_conf: Path | None = None,
+            routed: bool = False,
         ) -> Lab:
             lab = standing.enter_context(Lab(unique_name()))
-            lab.up(backends=backends, server=server, engine=engine, settings=settings, fe_conf=fe_conf, be_conf=be_conf)
+            lab.up(
+                backends=backends,
+                server=server,
+                engine=engine,
+                settings=settings,
+                fe_conf=fe_conf,
+                be_conf=be_conf,
+                routed=routed,
+            )
             return lab
 
         yield make
 
 
 @contextmanager
-def engine_lab(settings: Settings | None = None, *, server: str | None = NGINX, engine: bool = True) -> Iterator[Lab]:
+def engine_lab(
+    settings: Settings | None = None,
+    *,
+    backends: int = 2,
+    server: str | None = NGINX,
+    engine: bool = True,
+    routed: bool = False,
+    client_mtu_octets: int = MTU_OCTETS,
+    backend_mtu_octets: int = MTU_OCTETS,
+    protocols: bool = False,
+) -> Iterator[Lab]:
     """A lab for the tests of a file. At its end no engine may have counted a fault."""
     with Lab(unique_name()) as standing:
-        standing.up(settings=settings, server=server, engine=engine)
+        standing.up(
+            backends=backends,
+            settings=settings,
+            server=server,
+            engine=engine,
+            routed=routed,
+            client_mtu_octets=client_mtu_octets,
+            backend_mtu_octets=backend_mtu_octets,
+            protocols=protocols,
+        )
         _with_engine.append(standing)
         try:
             yield standing

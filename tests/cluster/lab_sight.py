@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tcpha.lab import documents, namespaces, residents
-from tcpha.lab.addressing import split_namespace
+from tcpha.lab.addressing import MTU_OCTETS, split_namespace
 from tcpha.lab.cluster import RUN_DIRECTORY, Lab, namespaces_of
+from tcpha.lab.node import Node
 
 COMMAND = [sys.executable, "-m", "tcpha.lab"]
 
@@ -59,3 +63,19 @@ def living_in(lab: Lab) -> tuple[int, ...]:
 def get_octets(lab: Lab, path: str) -> bytes:
     url = f"http://{lab.backends[0].ipv4}{path}"
     return lab.client.run(["curl", "-sS", url], text=False, check=True).stdout
+
+
+def path_mtu_octets(node: Node, whither: str) -> int:
+    """What the kernel of a node knows of the way to an address; its interface's MTU if it has learned nothing."""
+    (route,) = json.loads(node.run(["ip", "-j", "route", "get", whither], check=True).stdout)
+    return int(next((metric["mtu"] for metric in route.get("metrics", []) if "mtu" in metric), MTU_OCTETS))
+
+
+@contextmanager
+def forgetting(node: Node) -> Iterator[None]:
+    """What the node learns of its routes meanwhile is forgotten at the end."""
+    try:
+        yield
+    finally:
+        for version in ("-4", "-6"):
+            node.run(["ip", version, "route", "flush", "cache"], check=True)

@@ -8,13 +8,14 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tcpha.errors import StartError
 from tcpha.lab import documents, namespaces
-from tcpha.lab.addressing import namespace_of
+from tcpha.lab.addressing import namespace_of, plan
 from tcpha.lab.cluster import RUN_DIRECTORY, Lab, namespaces_of
 from tcpha.lab.daemon import DaemonError
 from tcpha.lab.waiting import wait_until
@@ -43,6 +44,72 @@ def test_up_by_the_command_exec_and_down_by_the_command(lab_name: str) -> None:
     assert traces(lab_name) == []
     assert not any(Path(f"/proc/{pid}/exe").exists() for pid in processes)
     assert f"lab {lab_name}," not in command("status").stdout
+
+
+@pytest.mark.usefixtures("_protocols")
+def test_up_with_protocols_by_the_command_all_are_served_and_nothing_stays(lab_name: str) -> None:
+    up = command("up", "--name", lab_name, "--protocols", "--engine", "none", "--backends", "1")
+    assert up.returncode == 0, up.stderr
+    lab = Lab.attach(lab_name)
+    assert re.search(r"^ +be1 .* sink  echo  redis  server$", up.stdout, re.M)
+    assert len(living_in(lab)) == 5  # nginx, its worker, the sink, the echo, Redis
+    node = lab.backends[0]
+    checked = ["--cacert", str(lab.certificate), "-w", "%{stderr}%{http_version}"]
+    for target, words in (
+        (f"https://{node.ipv4}/client", ["--http2"]),
+        (f"https://[{node.ipv6}]/client", ["--http1.1"]),
+        (f"http://{node.ipv4}:8080/client", ["--http2-prior-knowledge"]),
+        (f"http://[{node.ipv6}]:8080/client", ["--http2-prior-knowledge"]),
+    ):
+        curl = lab.client.run(["curl", "-sS", *checked, *words, target], check=True)
+        assert curl.stdout == str(lab.client.ipv6 if "[" in target else lab.client.ipv4)
+        assert curl.stderr == ("1.1" if "--http1.1" in words else "2")
+    for address in (node.ipv4, node.ipv6):
+        assert lab.client.run(["redis-cli", "-h", str(address), "ping"], check=True).stdout == "PONG\n"
+    assert lab.certificate.with_suffix(".key").stat().st_mode & 0o077 == 0
+    node.daemons["redis"].restart()
+    assert lab.client.run(["redis-cli", "-h", str(node.ipv4), "ping"], check=True).stdout == "PONG\n"
+    assert command("down", "--name", lab_name).returncode == 0
+    assert traces(lab_name) == []
+    assert processes_naming(str(lab.directory)) == []
+
+
+def test_up_routed_by_the_command_status_exec_and_down_by_later_ones(lab_name: str) -> None:
+    words = ["--routed", "--backends", "3", "--client-mtu", "1400", "--engine", "none"]
+    up = command("up", "--name", lab_name, *words)
+    assert up.returncode == 0, up.stderr
+    assert re.search(r"^ +VIP +198\.18\.0\.36 +fd00:198:18::36$", up.stdout, re.M)
+    assert re.search(r"^ +be3 +198\.18\.1\.39 +fd00:198:18:1::39 ", up.stdout, re.M)
+    router = re.findall(r"^ +router +198\.18\.0\.1 .* fe0$|^ +198\.18\.[12]\.1 .*$", up.stdout, re.M)
+    assert [line.split()[-1] for line in router] == ["fe0", "be0", "1400"]
+    assert up.stdout in command("status").stdout
+    routes = command("exec", "--name", lab_name, "router", "--", "ip", "route", "get", "198.18.2.10")
+    assert "dev client0" in routes.stdout
+    assert "mtu lock 1400" in routes.stdout
+    curl = command("exec", "--name", lab_name, "client", "--", "curl", "-sS", "http://198.18.1.39/client")
+    assert (curl.returncode, curl.stdout) == (0, "198.18.2.10")
+    assert Lab.attach(lab_name).plan == plan(3, routed=True, client_mtu_octets=1400)
+    down = command("down", "--name", lab_name)
+    assert down.returncode == 0, down.stderr
+    assert traces(lab_name) == []
+
+
+def test_up_routed_with_the_users_files_completes_them_for_a_router(lab_name: str, tmp_path: Path) -> None:
+    front, back = tmp_path / "fe.conf", tmp_path / "be.conf"
+    front.write_text("raddr = 198.18.0.23\n")
+    back.write_text("raddr = 198.18.1.33\n")
+    words = ["--routed", "--server", "none", "--engine", "none", "--fe-conf", str(front), "--be-conf", str(back)]
+    up = command("up", "--name", lab_name, *words)
+    assert up.returncode == 0, up.stderr
+    lab = Lab.attach(lab_name)
+    assert "\nforward = tunnel\n" in (lab.fe.directory / "tcphafe.conf").read_text()
+    assert (lab.backends[1].directory / "tcphabe.conf").read_text().startswith("raddr = 198.18.1.38\n")
+
+
+def test_up_routed_with_a_server_of_the_users_runs_it_behind_the_router(make_lab: MakeLab) -> None:
+    server = f"sh -c 'cd $TCPHA_DOCUMENTS && exec {sys.executable} -m http.server --bind 0.0.0.0 80'"
+    lab = make_lab(backends=1, server=server, engine=False, routed=True)
+    assert get_octets(lab, "/1k") == (lab.documents / "1k").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -194,6 +261,31 @@ def test_down_after_its_directory_was_removed_ends_the_processes(make_lab: MakeL
     assert command("down", "--name", lab.name).returncode == 0
     assert traces(lab.name) == []
     assert wait_until(lambda: processes_naming(lab.name) == [], 5.0)
+
+
+def test_down_after_the_directory_of_a_routed_lab_was_removed_leaves_nothing(make_lab: MakeLab) -> None:
+    lab = make_lab(backends=1, server=None, engine=False, routed=True)
+    shutil.rmtree(lab.directory)
+    found = Lab.attach(lab.name)
+    assert found.plan == plan(1, routed=True)
+    assert set(found.nodes) == {"client", "fe", "be1", "router", "switch"}
+    assert command("down", "--name", lab.name).returncode == 0
+    assert traces(lab.name) == []
+
+
+def test_down_after_up_of_a_routed_lab_was_killed_leaves_nothing(lab_name: str) -> None:
+    words = [*COMMAND, "up", "--routed", "--name", lab_name, "--engine", "none", "--server", "sleep 654321"]
+    with subprocess.Popen(words) as up:
+        try:
+            assert wait_until(lambda: len(processes_naming("sleep\x00654321")) == 2, 30.0)
+        finally:
+            up.kill()
+    assert f"lab {lab_name}," in command("status").stdout
+    assert command("exec", "--name", lab_name, "router", "--", "true").returncode == 0
+    down = command("down", "--name", lab_name)
+    assert down.returncode == 0, down.stderr
+    assert traces(lab_name) == []
+    assert processes_naming("sleep\x00654321") == []
 
 
 def test_down_of_a_process_that_ignores_sigterm_kills_it(make_lab: MakeLab) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Protocol
 import pytest
 
 from tcpha.errors import StartError
-from tcpha.lab.daemon import Daemon, DaemonError, Program, await_ready
+from tcpha.lab.daemon import Daemon, DaemonError, Program, await_ready, someone_listens
 from tcpha.lab.waiting import wait_until
 
 
@@ -163,6 +164,24 @@ def test_await_ready_with_a_question_of_its_own_asks_that(tmp_path: Path) -> Non
         assert flag.exists()
     finally:
         daemon.kill()
+
+
+def test_listening_is_asked_for_ports_all_must_listen_over_both_families() -> None:
+    with ExitStack() as open_sockets:
+
+        def listen(family: socket.AddressFamily, host: str, port: int = 0) -> int:
+            listener = open_sockets.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.bind((host, port))
+            listener.listen()
+            return int(listener.getsockname()[1])
+
+        first = listen(socket.AF_INET, "127.0.0.1")
+        assert someone_listens(nullcontext)
+        assert not someone_listens(nullcontext, (first,))
+        listen(socket.AF_INET6, "::1", first)
+        assert someone_listens(nullcontext, (first,))
+        second = listen(socket.AF_INET6, "::1")
+        assert not someone_listens(nullcontext, (first, second))
 
 
 def is_alive(pid: int) -> bool:

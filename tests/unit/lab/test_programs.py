@@ -7,8 +7,10 @@ import pytest
 
 import tcpha
 from tcpha.errors import StartError
-from tcpha.lab import nginx, programs
+from tcpha.lab import nginx, programs, redis
+from tcpha.lab.addressing import plan
 from tcpha.lab.blueprint import Blueprint
+from tcpha.lab.configuration import Settings
 from tcpha.lab.node import Node
 
 
@@ -36,6 +38,24 @@ def test_servers_of_a_lab_with_nginx_are_nginx_and_the_sink(tmp_path: Path, monk
     assert found["sink"].arguments[-1] == "/run/lab/be1/sink.socket"
 
 
+def test_servers_of_a_lab_with_protocols_are_the_echo_and_redis_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nginx, "find_program", lambda: "/somewhere/nginx")
+    monkeypatch.setattr(redis, "find_program", lambda: "/somewhere/redis-server")
+    blueprint = Blueprint(2, "nginx", "/documents", protocols=True)
+    found = programs.servers(node(Path("/run/lab/be1")), blueprint)
+    assert list(found) == ["sink", "echo", "redis", "server"]
+    assert list(found["echo"].arguments)[1:] == ["-m", "tcpha.lab.websocket", "/run/lab/be1/echo.socket"]
+    assert found["redis"].arguments[0] == "/somewhere/redis-server"
+
+
+def test_servers_without_redis_installed_are_refused_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nginx, "find_program", lambda: "/somewhere/nginx")
+    monkeypatch.setattr(redis, "find_program", lambda: None)
+    assert programs.servers(node(Path("/lab/be1")), Blueprint(2, "nginx", "/documents"))
+    with pytest.raises(StartError, match="redis-server is not installed"):
+        programs.servers(node(Path("/lab/be1")), Blueprint(2, "nginx", "/documents", protocols=True))
+
+
 def test_servers_without_nginx_installed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nginx, "find_program", lambda: None)
     with pytest.raises(StartError, match="nginx is not installed"):
@@ -61,3 +81,13 @@ def test_secret_written_is_for_its_owner_only_and_each_another(tmp_path: Path) -
     first, second = programs.write_secret(tmp_path / "a"), programs.write_secret(tmp_path / "b")
     assert first.stat().st_mode & 0o777 == 0o600
     assert first.read_text() != second.read_text()
+
+
+def test_front_end_of_a_users_file_in_a_routed_lab_forwards_by_tunnel(tmp_path: Path) -> None:
+    file = tmp_path / "mine.conf"
+    file.write_text("raddr = 198.18.0.23\n")
+    fe = node(tmp_path, "fe")
+    programs.write_front_end(plan(2, routed=True), fe, tmp_path / "secret", Settings(), file)
+    assert "\nforward = tunnel\n" in (tmp_path / "tcphafe.conf").read_text()
+    programs.write_front_end(plan(2), fe, tmp_path / "secret", Settings(), file)
+    assert "forward" not in (tmp_path / "tcphafe.conf").read_text()

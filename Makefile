@@ -4,6 +4,9 @@
 
 VENV    := .venv
 PYTHON  := $(VENV)/bin/python
+FUZZVENV := .venv-fuzz
+FUZZ_S  ?= 60
+FUZZ_TARGET ?=
 PREFIX  := /opt/tcpha
 CONF    := /etc/tcpha
 UNITS   := /etc/systemd/system
@@ -12,7 +15,7 @@ UNITS   := /etc/systemd/system
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv format check test test-long demo bench-micro wire install uninstall clean secret
+.PHONY: help venv format check test test-long fuzz demo bench-micro wire install uninstall clean secret
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,17 +27,21 @@ format: venv ## put every file into the one layout
 	@$(PYTHON) -m ruff format
 	@$(PYTHON) -m ruff check --fix
 
-check: venv ## the gate: format, lint, types, unit and packet tests; needs no root once installed
+check: venv ## the gate: format, lint, types, unit and packet tests, the fuzzers' corpus; needs no root once installed
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) -m mypy
-	@$(PYTHON) -m pytest -q tests/unit tests/packet
+	@$(PYTHON) -m pytest -q tests/unit tests/packet tests/fuzz
 
 test: venv ## every test; as root, with real kernels in network namespaces
 	@$(PYTHON) -m pytest
 
 test-long: venv ## the endurance tests at full length: 10,000 connections; takes minutes (root)
 	@TCPHA_LONG=1 $(PYTHON) -m pytest -m long
+
+fuzz: ## search for octets that break a decoder or a core: FUZZ_S=60 s for each target, FUZZ_TARGET="NAME..."
+	@tools/bootstrap fuzz $(FUZZVENV)
+	@nice -n 19 $(FUZZVENV)/bin/python -m tests.fuzz --seconds $(FUZZ_S) $(FUZZ_TARGET)
 
 demo: venv ## a cluster on this machine, requests through it, one connection drawn (root)
 	@$(PYTHON) -m tcpha.lab.demo
@@ -84,5 +91,5 @@ secret: ## how to make the secret that the nodes share
 	@echo "and copy it to the others (scp -p keeps mode 0600). Nobody but root may read it: the processes refuse to start else."
 
 clean: ## remove everything that was built here
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	@rm -rf $(VENV) $(FUZZVENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

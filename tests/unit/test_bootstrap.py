@@ -117,7 +117,7 @@ def test_directory_is_absent_empty_or_ours_it_may_be_built(
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", ["check", "service", "lab", "remove"])
+@pytest.mark.parametrize("kind", ["check", "service", "lab", "fuzz", "remove"])
 @pytest.mark.parametrize("make", FOREIGN)
 def test_directory_is_of_others_it_is_refused_and_left_as_it_is(
     bootstrap: Run, tmp_path: Path, make: Callable[[Path], None], kind: str

@@ -8,6 +8,7 @@ The keys raddr, vaddr, vport, server, rule, uaddr and fe are those of TCPHA-0.3,
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from hashlib import blake2s
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,7 +16,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from tcpha import config_checks as checks
+from tcpha.balance import Address, Endpoint, packed
 from tcpha.config_checks import Fault, Named, each
+from tcpha.config_file import read_entries
 from tcpha.config_load import load
 from tcpha.config_values import (
     AbsolutePath,
@@ -24,6 +27,7 @@ from tcpha.config_values import (
     InterfaceName,
     Mark,
     OrderedRule,
+    PeerAddress,
     PortNumber,
     ServerAddress,
     Size,
@@ -31,9 +35,19 @@ from tcpha.config_values import (
     Whole,
     WindowScale,
 )
-from tcpha.rules import Address, Endpoint, Rule, rule_warnings
+from tcpha.rule_text import Balance, Rule
+from tcpha.rule_warnings import Served, rule_warnings
 
-__all__ = ["Address", "BackEndConfig", "Endpoint", "FrontEndConfig", "NodeConfig", "load_back_end", "load_front_end"]
+__all__ = [
+    "Address",
+    "BackEndConfig",
+    "Endpoint",
+    "FrontEndConfig",
+    "NodeConfig",
+    "load_back_end",
+    "load_either",
+    "load_front_end",
+]
 
 HANDOFF_PORT = 666
 HANDOFF_WAIT_S = 0.45
@@ -53,9 +67,9 @@ class NodeConfig(BaseModel):
     vport: Annotated[tuple[PortNumber, ...], Field(min_length=1)] = (80,)
     """The TCP ports served on every virtual address."""
     server: Annotated[tuple[ServerAddress, ...], Field(min_length=1)]
-    """The back ends: address and handoff port."""
+    """The back ends: address, handoff port and weight."""
     rule: Annotated[tuple[OrderedRule, ...], Field(min_length=1)]
-    """Which server gets which request, or which ones in turn; the first rule that matches wins."""
+    """Which servers get which connections; the first rule that matches wins."""
 
     iface: InterfaceName | None = None
     """The interface towards the other nodes; None: the one that holds `raddr`."""
@@ -132,27 +146,26 @@ class NodeConfig(BaseModel):
         """Return 16 octets, the same on all nodes that agree on servers, rules, virtual addresses and the promise.
 
         BLAKE2s-128 (RFC 7693) over the values in a canonical form: servers, virtual addresses and ports in any order
-        and spelling give the same digest, rules in another order do not.
+        and spelling give the same digest, and so do the fields of a rule; rules in another order do not, nor do the
+        servers of a rule, which take turns in that order.
         """
         promise = (self.mss, 255 if self.window_scale is None else self.window_scale, self.sack, self.timestamps)
         parts = (
-            sorted(_packed(server.addr) + struct.pack("!H", server.port) for server in self.server),
+            sorted(map(_packed_server, self.server)),
             [_packed_rule(rule) for rule in self.rule],
-            sorted(map(_packed, self.vaddr)),
+            sorted(map(packed, self.vaddr)),
             sorted(struct.pack("!H", port) for port in self.vport),
             [struct.pack("!HB??", *promise)],
         )
         state = blake2s(digest_size=16, person=b"tcphacfg")
         for part in parts:
-            # Lengths before contents: no two different lists give the same octets.
-            state.update(struct.pack("!I", len(part)))
-            for octets in part:
-                state.update(struct.pack("!I", len(octets)) + octets)
+            state.update(_listed(part))
         return state.digest()
 
     def warnings(self) -> tuple[str, ...]:
         """Return what is legal but probably not meant, one sentence each, for the log at start."""
-        return rule_warnings(self.rule, self.server)
+        served = Served(self.vport, tuple({virtual.version for virtual in self.vaddr}))
+        return rule_warnings(self.rule, self.server, served)
 
 
 class FrontEndConfig(NodeConfig):
@@ -171,7 +184,7 @@ class FrontEndConfig(NodeConfig):
     ack_delay: Annotated[Duration, Field(ge=0, le=0.5)] = 0.01
     """Before request octets are acknowledged for want of the rest (RFC 9293, 3.8.6.3 allows 0.5 s)."""
     match_time: Annotated[Duration, Field(ge=0.001, le=1)] = 0.005
-    """One rule may take this long on one request; a match takes about a microsecond. Longer: the answer is 503."""
+    """One match of one pattern may take this long; a match takes about a microsecond. Longer: it is no match."""
     handoff_repeat: Annotated[Duration, Field(ge=0.005, le=5)] = 0.05
     """Between two tries of an unanswered HANDOFF."""
     handoff_repeats: Annotated[Whole, Field(ge=0, le=10)] = 3
@@ -216,7 +229,7 @@ class BackEndConfig(NodeConfig):
     """First of two NFQUEUE numbers: arriving packets, then leaving ones."""
     uaddr: tuple[HostAddress, ...] = ()
     """Addresses nobody uses, from which the node asks its own TCP what it can promise."""
-    fe: Annotated[tuple[ServerAddress, ...], Field(min_length=1)]
+    fe: Annotated[tuple[PeerAddress, ...], Field(min_length=1)]
     """The front ends: address and handoff port."""
     hold_time: Annotated[Duration, Field(ge=0, le=5)] = 0.05
     """How long packets of a connection not known yet are held."""
@@ -266,14 +279,24 @@ class BackEndConfig(NodeConfig):
         return tuple(found)
 
 
-def _packed(addr: Address) -> bytes:
-    """Return an address as 16 octets, IPv4 mapped (RFC 4291, 2.5.5.2)."""
-    return addr.packed if addr.version == 6 else bytes(10) + b"\xff\xff" + addr.packed
+def _listed(part: Sequence[bytes]) -> bytes:
+    """Lengths before contents: no two different lists give the same octets."""
+    return struct.pack("!I", len(part)) + b"".join(struct.pack("!I", len(octets)) + octets for octets in part)
+
+
+def _packed_server(server: Endpoint) -> bytes:
+    """Address and port, and the weight where there is one: the length tells."""
+    weight = b"" if server.weight == 1 else struct.pack("!H", server.weight)
+    return packed(server.addr) + struct.pack("!H", server.port) + weight
 
 
 def _packed_rule(rule: Rule) -> bytes:
-    servers = b"".join(map(_packed, rule.servers))
-    return bytes((len(rule.servers),)) + servers + rule.pattern.encode()
+    """Count of servers, servers, pattern; for more than TCPHA-0.3's rules have, a 0 before that, and lists after it."""
+    servers = bytes((len(rule.servers),)) + b"".join(map(packed, rule.servers))
+    if rule.pattern is not None and rule.balance == Balance():
+        return servers + rule.pattern.encode()
+    conditions = sorted(_listed([str(one.field).encode(), one.meaning.encode()]) for one in rule.conditions)
+    return b"\0" + servers + _listed([str(rule.balance).encode(), *conditions])
 
 
 _OTHERS: dict[str, str] = {
@@ -291,3 +314,9 @@ def load_front_end(path: Path) -> FrontEndConfig:
 def load_back_end(path: Path) -> BackEndConfig:
     """Read tcphabe.conf. Raises: ConfigError with file, line and reason on any fault."""
     return load(path, BackEndConfig, _OTHERS)
+
+
+def load_either(path: Path) -> FrontEndConfig | BackEndConfig:
+    """Read a file of either role: one that names front ends is a back end's. Raises: ConfigError on any fault."""
+    is_back_end = any(entry.key == "fe" for entry in read_entries(path, verbatim={"rule"}))
+    return load_back_end(path) if is_back_end else load_front_end(path)

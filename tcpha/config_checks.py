@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from tcpha.rules import Address, Endpoint, Rule
+from tcpha.balance import Address, Endpoint
+from tcpha.rule_text import Rule
 
 _IPV6_MINIMUM_MTU = 1280
 

@@ -13,8 +13,10 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, InstanceOf
 
+from tcpha.balance import WEIGHT_LIMIT, Address, Endpoint
 from tcpha.config_file import Entry
-from tcpha.rules import Address, Endpoint, Rule, RuleError, parse_rule
+from tcpha.patterns import RuleError
+from tcpha.rule_text import Rule, parse_rule
 
 _WHOLE: Final = re.compile(r"[0-9]{1,15}")
 _HEXADECIMAL: Final = re.compile(r"0[xX][0-9a-fA-F]{1,8}")
@@ -57,10 +59,26 @@ def parse_endpoint(text: str) -> Endpoint:
     parts = text.split()
     if len(parts) != 2:
         raise ValueError(f"{shown(text)} is not ADDRESS PORT")
-    port = _whole(parts[1])
-    if not isinstance(port, int) or not 1 <= port <= 65535:
-        raise ValueError(f"port {shown(parts[1])} is not in 1..65535")
-    return Endpoint(parse_address(parts[0]), port)
+    return Endpoint(parse_address(parts[0]), _parse_within("port", parts[1], 65535))
+
+
+def parse_server(text: str) -> Endpoint:
+    """Read ``ADDRESS PORT [weight=N]``. Raises: ValueError."""
+    *parts, last = text.split() or [""]
+    name, equals, number = last.partition("=")
+    if not equals:
+        return parse_endpoint(text)
+    if name != "weight":
+        raise ValueError(f"{shown(last)} is not weight=N, the one option of a server")
+    endpoint = parse_endpoint(" ".join(parts))
+    return Endpoint(endpoint.addr, endpoint.port, _parse_within("weight", number, WEIGHT_LIMIT))
+
+
+def _parse_within(name: str, text: str, most: int) -> int:
+    number = _whole(text)
+    if not isinstance(number, int) or not 1 <= number <= most:
+        raise ValueError(f"{name} {shown(text)} is not in 1..{most}")
+    return number
 
 
 def parse_duration_s(text: str) -> float:
@@ -87,6 +105,10 @@ def _address(value: object) -> object:
 
 def _endpoint(value: object) -> object:
     return parse_endpoint(value) if isinstance(value, str) else value
+
+
+def _server(value: object) -> object:
+    return parse_server(value) if isinstance(value, str) else value
 
 
 def _duration(value: object) -> object:
@@ -152,10 +174,12 @@ def _rule(value: object) -> object:
 
 HostAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(_address)]
 """An address of one host: no multicast, wildcard, IPv4-mapped or link-local IPv6 address."""
-ServerAddress = Annotated[InstanceOf[Endpoint], BeforeValidator(_endpoint)]
+PeerAddress = Annotated[InstanceOf[Endpoint], BeforeValidator(_endpoint)]
 """``ADDRESS PORT``."""
+ServerAddress = Annotated[InstanceOf[Endpoint], BeforeValidator(_server)]
+"""``ADDRESS PORT [weight=N]``."""
 OrderedRule = Annotated[InstanceOf[Rule], BeforeValidator(_rule)]
-"""``ADDRESS[,ADDRESS...] PATTERN``."""
+"""A rule in the grammar of `tcpha.rule_text`."""
 PortNumber = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=65535)]
 """A TCP or UDP port."""
 Whole = Annotated[int, BeforeValidator(_whole)]

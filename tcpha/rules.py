@@ -1,94 +1,47 @@
-"""Ordered rules -> the server of a request.
+"""Ordered rules -> the server of a connection.
 
-Pure: knows no file, no socket and no state of a server, only the octets of one request target. The one clock here is
-inside the `regex` package, which ends a match that takes too long.
+Pure: knows no file, no socket and no state of a server; what it must know of those are arguments. The one clock here is
+inside the `regex` package, which ends a match that takes too long. Of its own it remembers whose turn it is.
 
-A rule is ``ADDRESS PATTERN``, as in TCPHA-0.3: the pattern is a regular expression that is *searched* in the request
-target (RFC 9112, 3.2), so ``jpg$`` matches ``/a/b.jpg``. The first rule in file order that matches wins. New is
-``ADDRESS,ADDRESS PATTERN``: the first of these servers that may be used gets the request.
+Rules are tried in file order, and the first whose conditions are all met decides (grammar: `rule_text`). A field that
+the connection does not have meets no condition. Targets normally arrive percent-encoded (RFC 3986, 2.1) and are not
+decoded first: write ``%20`` to match a space. A match that exceeds its time is counted and is no match, so the next
+rule is tried: a rule is no access control.
 
-Patterns work on octets. Their text is encoded as UTF-8, the encoding of the file it stands in and of what clients
-percent-encode; Latin-1 would give a pattern another meaning than its file shows. The consequence: outside ASCII one
-character is several octets, so ``é+`` or ``[é]`` do not mean what they seem to, and ``(?i)`` folds ASCII letters only.
-Targets normally arrive percent-encoded (RFC 3986, 2.1) and are not decoded first: write ``%20`` to match a space.
+While more octets of an unknown protocol may come, a rule that looks at them may be undecided (`conditions`). Then the
+choice waits, even if a later rule matches: so it is the same however the octets were cut.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, Protocol, TypeAlias
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Literal, TypeAlias
 
-import regex  # type: ignore[import-untyped]
+from tcpha.balance import Address, Endpoint, Least, Load, Rendezvous, RoundRobin, unloaded
+from tcpha.conditions import Check, Condition, Tested, Verdict
+from tcpha.fields import UNKNOWN_PROTOCOL, Connection, Field, Kind, Seen, reader_of
+from tcpha.patterns import RuleError
+from tcpha.rule_text import Balance, Method, Rule, parse_rule, target_rule
 
-from tcpha.errors import TcphaError
-
-Address: TypeAlias = IPv4Address | IPv6Address
-
-PATTERN_LIMIT_OCTETS: Final = 4096
-"""Longest pattern, in octets."""
-
-REPEAT_LIMIT: Final = 65536
-"""Most items that a pattern's repeat counts may multiply to; `regex` writes them all out, and no target is longer."""
-
-SERVERS_OF_A_RULE: Final = 255
-"""Most servers in one rule: the digest that nodes compare counts them in one octet."""
-
-
-class RuleError(TcphaError):
-    """A rule that cannot be used. `column` is where in the rule's text, in characters, from 1."""
-
-    def __init__(self, reason: str, column: int = 1) -> None:
-        super().__init__(f"{reason} (column {column})")
-        self.reason = reason
-        self.column = column
-
-
-class Targeted(Protocol):
-    """What a rule looks at: anything that has a request target."""
-
-    @property
-    def target(self) -> bytes:
-        """The request target as it came (RFC 9112, 3.2)."""
-
-
-class CompiledPattern(Protocol):
-    """A compiled pattern of the `regex` package, as far as it is used here."""
-
-    def search(self, octets: bytes, /, *, timeout: float) -> object | None:
-        """Look for the pattern anywhere in `octets`; `timeout` in seconds. Raises: TimeoutError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An address and a port (1..65535): a ``server`` or ``fe`` line."""
-
-    addr: Address
-    port: int
-
-    def __str__(self) -> str:
-        """As it stands in the file: ``ADDRESS PORT``."""
-        return f"{self.addr} {self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Requests whose target has `pattern` in it go to the first of `servers` that may be used.
-
-    `line` is where the rule was read (0: not from a file); it takes no part in comparisons.
-    Raises: RuleError if the pattern cannot be compiled, with the column in the pattern.
-    """
-
-    servers: tuple[Address, ...]
-    pattern: str
-    line: int = field(default=0, compare=False)
-    compiled: CompiledPattern = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        # A frozen dataclass leaves no other way to fill in a field that follows from another.
-        object.__setattr__(self, "compiled", _compile(self.pattern))
+__all__ = [
+    "Address",
+    "Balance",
+    "Choice",
+    "Condition",
+    "Connection",
+    "Endpoint",
+    "NoChoice",
+    "Rule",
+    "RuleError",
+    "RuleSet",
+    "Seen",
+    "Tested",
+    "Verdict",
+    "parse_rule",
+    "target_rule",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,208 +52,172 @@ class Choice:
     rule_index: int
 
 
-def parse_rule(text: str, line: int = 0) -> Rule:
-    r"""Read ``ADDRESS[,ADDRESS...] PATTERN``. Everything after the blanks that follow the addresses is the pattern.
+class NoChoice(Enum):
+    """Why a rule set chose no server."""
 
-    There is no blank in the list of addresses. Inner blanks and ``#`` belong to the pattern; blanks at the end do not
-    (write ``[ ]`` or ``\x20``). Raises: RuleError, its column counted in `text`.
+    UNROUTED = "no rule matches"
+    UNAVAILABLE = "none of its servers can be used"
+    WAIT = "more octets may still decide for an earlier rule"
+
+
+class _Unread(Enum):
+    """A field that no rule has looked at yet."""
+
+    UNREAD = 0
+
+
+_UNREAD: Final = _Unread.UNREAD
+_Values: TypeAlias = list[bytes | Literal[_Unread.UNREAD] | None]
+"""The fields of one connection, by their slots: each is read once, however many rules look at it."""
+
+
+class _Candidate:
+    """One rule as it is asked.
+
+    `checks` is None for the ordinary rule, a pattern in the target: that is `search`, or None if any target will do.
+    `only`: the choice of a rule that has one server.
     """
-    body = text.strip(" \t")
-    start = text.index(body)
-    names, pattern = [*re.split(r"[ \t]+", body, maxsplit=1), ""][:2]
-    servers = _parse_servers(names, start + 1)
-    if not pattern:
-        raise RuleError("no pattern after the address: a rule is ADDRESS PATTERN", start + len(body) + 1)
-    try:
-        return Rule(servers, pattern, line)
-    except RuleError as error:
-        raise RuleError(error.reason, start + len(body) - len(pattern) + error.column) from None
+
+    __slots__ = ("_index", "_key", "_pool", "checks", "only", "search")
+
+    def __init__(self, index: int, rule: Rule, servers: Sequence[Endpoint], checks: Sequence[Check]) -> None:
+        """`servers` are those of the rule."""
+        is_ordinary = rule.pattern is not None
+        self.search: Callable[[bytes], object | None] | None = checks[0].match if is_ordinary else None
+        # What may stay undecided comes last: if something else is not met, nothing has to be waited for.
+        self.checks = None if is_ordinary else tuple(sorted(checks, key=lambda check: check.grows))
+        self.only = Choice(servers[0], index) if len(servers) == 1 else None
+        self._index = index
+        self._pool = _pool(rule.balance, servers)
+        self._key = None if rule.balance.key is None else reader_of(rule.balance.key)
+
+    def pick(
+        self, seen: Seen, connection: Connection | None, excluding: Collection[Address], load: Load
+    ) -> Choice | NoChoice:
+        """Choose among several servers."""
+        key = None if self._key is None else self._key(seen, connection)
+        server = self._pool.pick(key, excluding, load)
+        return NoChoice.UNAVAILABLE if server is None else Choice(server, self._index)
 
 
-def _parse_servers(names: str, column: int) -> tuple[Address, ...]:
-    """Read ``ADDRESS[,ADDRESS...]``, which begins at `column`. Raises: RuleError with the column of the faulty one."""
-    servers: dict[Address, None] = {}
-    for name in names.split(","):
-        if not name and names:
-            raise RuleError("an address is missing beside a comma: write ADDRESS,ADDRESS without blanks", column)
-        try:
-            address = ip_address(name)
-        except ValueError:
-            raise RuleError(f"{name[:60]!r} is no IPv4 or IPv6 address", column) from None
-        if address in servers:
-            raise RuleError(f"{address} is given twice in one rule", column)
-        if len(servers) == SERVERS_OF_A_RULE:
-            raise RuleError(f"more than {SERVERS_OF_A_RULE} addresses in one rule", column)
-        servers[address] = None
-        column += len(name) + 1
-    return tuple(servers)
-
-
-_MATCHES_ANY_TARGET: Final = frozenset((".", ".*", ".+", "^", "^.*", "^.*$", ".*$"))
+def _pool(balance: Balance, servers: Sequence[Endpoint]) -> RoundRobin | Least | Rendezvous:
+    match balance.method:
+        case Method.IN_TURN:
+            return RoundRobin(servers)
+        case Method.LEAST:
+            return Least(servers)
+        case Method.HASH:
+            return Rendezvous(servers)
 
 
 class RuleSet:
     """Rules in file order over the servers they name.
 
-    `match_time_s` bounds one match of one pattern, in seconds; one that exceeds it is counted in `timeouts` and ends
-    the search. Raises: ValueError if a rule names an address that no server has.
+    `match_time_s` bounds one match of one pattern, in seconds; one that exceeds it is counted in `timeouts`.
+    Raises: ValueError if a rule names an address that no server has.
     """
 
-    __slots__ = ("_match_time_s", "_rules", "timeouts")
+    __slots__ = ("_candidates", "_fields", "_match_time_s", "needs_octets", "rules", "timeouts")
 
     def __init__(self, rules: Sequence[Rule], servers: Sequence[Endpoint], match_time_s: float) -> None:
         endpoints = {server.addr: server for server in servers}
-        for rule in rules:
-            for address in rule.servers:
-                if address not in endpoints:
-                    raise ValueError(f"rule {rule.pattern!r} names {address}, which no server has")
-        # The usual last rule is not searched for: a target is never empty and has no line end.
-        self._rules = tuple(
-            (
-                None if rule.pattern in _MATCHES_ANY_TARGET else rule.compiled,
-                tuple(endpoints[address] for address in rule.servers),
-            )
-            for rule in rules
-        )
+        slots: dict[Field, int] = {}
+        candidates = []
+        for index, rule in enumerate(rules):
+            missing = [address for address in rule.servers if address not in endpoints]
+            if missing:
+                raise ValueError(f"rule {rule.when!r} names {missing[0]}, which no server has")
+            checks = [Check(each, match_time_s, slots.setdefault(each.field, len(slots))) for each in rule.conditions]
+            candidates.append(_Candidate(index, rule, [endpoints[address] for address in rule.servers], checks))
+        self.rules = tuple(rules)
+        self._candidates = tuple(candidates)
+        self._fields = len(slots)
         self._match_time_s = match_time_s
+        self.needs_octets: Final = any(field.kind is Kind.OCTETS for field in slots)
+        """Does any rule look at `octets`? If not, no rule is for a protocol that nobody knows."""
         self.timeouts = 0
         """Matches that were given up because they took longer than `match_time_s`."""
 
-    def choose(self, request: Targeted, excluding: Collection[Address] = ()) -> Choice | None:
-        """Return the server of the first rule that matches the request's target.
+    def choose(
+        self,
+        seen: Seen,
+        connection: Connection | None = None,
+        excluding: Collection[Address] = (),
+        *,
+        load: Load = unloaded,
+        final: bool = True,
+    ) -> Choice | NoChoice:
+        """Return a server of the first rule that matches, or why there is none.
 
-        Of a rule's servers it is the first that is not in `excluding`. The first match decides even if all its servers
-        are: then the answer is None, as it is when no rule matches, and when a rule takes too long to tell. A rule
-        further down never takes over what an earlier one claims, or might claim.
+        Of a rule's servers those in `excluding` are passed over. The first match decides even if it has none left: a
+        rule further down never takes over what an earlier one claims. Without `connection` nothing is known of client
+        and port. `load` is asked for ``balance=least`` only. `final` is false while more octets may come that would be
+        looked at; that matters, and `NoChoice.WAIT` is possible, only for octets of an unknown protocol.
         """
-        target = request.target
-        for index, (compiled, servers) in enumerate(self._rules):
+        candidate = self._first(seen, connection, final)
+        if isinstance(candidate, NoChoice):
+            return candidate
+        only = candidate.only
+        if only is None:
+            return candidate.pick(seen, connection, excluding, load)
+        return NoChoice.UNAVAILABLE if excluding and only.server.addr in excluding else only
+
+    def is_undecided(self, seen: Seen, connection: Connection | None = None) -> bool:
+        """Return whether more octets may still change which rule decides; nobody's turn is used up by asking."""
+        return self._first(seen, connection, final=False) is NoChoice.WAIT
+
+    def _first(self, seen: Seen, connection: Connection | None, final: bool) -> _Candidate | NoChoice:
+        target = seen.target
+        values: _Values | None = None
+        for candidate in self._candidates:
+            if candidate.checks is not None:
+                if values is None:
+                    values = [_UNREAD] * self._fields
+                is_met = self._is_met(candidate.checks, values, seen, connection, final)
+                if is_met:
+                    return candidate
+                if is_met is None:
+                    return NoChoice.WAIT
+            elif target is not None:
+                search = candidate.search
+                try:
+                    if search is None or search(target) is not None:
+                        return candidate
+                except TimeoutError:
+                    self.timeouts += 1
+        return NoChoice.UNROUTED
+
+    def _is_met(
+        self, checks: tuple[Check, ...], values: _Values, seen: Seen, connection: Connection | None, final: bool
+    ) -> bool | None:
+        """All conditions of a rule in one; None while that is undecided."""
+        for check in checks:
+            octets = values[check.slot]
+            if octets is _UNREAD:
+                octets = values[check.slot] = check.read(seen, connection)
+            if octets is None:
+                return False
+            match = check.match
             try:
-                found = compiled is None or compiled.search(target, timeout=self._match_time_s) is not None
+                if check.grows and not final and seen.protocol == UNKNOWN_PROTOCOL:
+                    verdict = check.so_far(octets)
+                    if verdict is not Verdict.MET:
+                        return None if verdict is Verdict.UNDECIDED else False
+                elif match is not None and match(octets) is None:
+                    return False
             except TimeoutError:
                 self.timeouts += 1
-                return None
-            if found:
-                for server in servers:
-                    if server.addr not in excluding:
-                        return Choice(server, index)
-                return None
-        return None
+                return False
+        return True
 
-
-# --- patterns
-
-
-def _compile(pattern: str) -> CompiledPattern:
-    """Compile a pattern over octets. Raises: RuleError with the column in `pattern`."""
-    try:
-        octets = pattern.encode()
-    except UnicodeEncodeError as error:
-        raise RuleError("bad pattern: half a surrogate pair is no character", error.start + 1) from None
-    if len(octets) > PATTERN_LIMIT_OCTETS:
-        raise RuleError(f"bad pattern: {len(octets)} octets, at most {PATTERN_LIMIT_OCTETS} are allowed")
-    if _written_out(octets) > REPEAT_LIMIT:
-        raise RuleError(f"bad pattern: its repeat counts multiply to more than {REPEAT_LIMIT}")
-    try:
-        compiled = regex.compile(octets)
-    except regex.error as error:
-        before = octets[: error.pos or 0].decode("utf-8", "ignore")
-        raise RuleError(f"bad pattern: {error.msg}", len(before) + 1) from None
-    except (RecursionError, MemoryError):
-        raise RuleError("bad pattern: too deeply nested or too big") from None
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        # The package's parser lets some of its own slips through on odd patterns.
-        raise RuleError(f"bad pattern: {error}") from None
-    if compiled.flags & regex.LOCALE:
-        # Its meaning would hang on the environment of each node.
-        raise RuleError("bad pattern: (?L) is not allowed")
-    found: CompiledPattern = compiled
-    return found
-
-
-_ITEM: Final = re.compile(rb"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{([0-9]+)(?:,[0-9]*)?\}|.", re.DOTALL)
-
-
-def _written_out(pattern: bytes) -> int:
-    """Estimate how many items `pattern` has once its least repeat counts are written out, as `regex` does.
-
-    ``(a{1000}){1000}`` is a million. An estimate suffices: it only has to stop what would exhaust memory.
-    """
-    groups = [0]
-    last = 0
-    for item in _ITEM.finditer(pattern):
-        if item[0] == b"(":
-            groups.append(0)
-            last = 0
-        elif item[0] == b")" and len(groups) > 1:
-            last = groups.pop()
-            groups[-1] += last
-        elif item[1] is not None:
-            more = last * (max(int(item[1][:12]), 1) - 1)
-            groups[-1] += more
-            last += more
-        else:
-            last = 1
-            groups[-1] += 1
-    return sum(groups)
-
-
-# --- rules that match everything
-
-
-def _probes() -> tuple[bytes, ...]:
-    """Targets of many kinds: every octet that may stand in one, alone and often, and a very long one."""
-    octets = [bytes((octet,)) for octet in (*range(0x21, 0x7F), *range(0x80, 0x100))]
-    often = [b"/a" + octet + b"/b" + octet + b".c" + octet + b"9" + octet for octet in octets]
-    forms = [b"example.com:443", b"http://example.com:8080/a/b.jpg?x=1&y=%20", b"/" + b"a" * 16383]
-    return (*octets, *often, *forms)
-
-
-_PROBES: Final = _probes()
-_NEGATIONS: Final = ("(?!", "(?<!", "(?(")
-_PROBE_TIME_S: Final = 0.05
-
-
-def matches_everything(rule: Rule) -> bool:
-    """Return whether the rule is a catch-all: its pattern is found in every request target.
-
-    The criterion: the pattern is found in each of some 450 sample targets (every octet a target may hold, alone and
-    repeated, all forms of RFC 9112 3.2, one of 16 KB), and holds no negative look-around or conditional, which could
-    except something that is no sample. So ``.*``, ``.``, ``x*``, ``^`` and ``()`` are catch-alls; ``/`` and ``^/`` are
-    not (``OPTIONS *``), nor is ``...`` (shorter targets). A match that takes over 50 ms counts as none.
-    """
-    if any(negation in rule.pattern for negation in _NEGATIONS):
-        return False
-    try:
-        return all(rule.compiled.search(probe, timeout=_PROBE_TIME_S) is not None for probe in _PROBES)
-    except TimeoutError:
-        return False
-
-
-def rule_warnings(rules: Sequence[Rule], servers: Sequence[Endpoint]) -> tuple[str, ...]:
-    """Return what is legal but probably not meant: rules that never win, servers no rule names, no catch-all."""
-    found: list[str] = []
-    catch_all: Rule | None = None
-    seen: dict[str, Rule] = {}
-    for rule in rules:
-        if catch_all is not None:
-            found.append(f"{_named(rule)} can never win: {_named(catch_all)} before it matches every request")
-        elif rule.pattern in seen:
-            found.append(f"{_named(rule)} can never win: {_named(seen[rule.pattern])} before it has the same pattern")
-        elif matches_everything(rule):
-            catch_all = rule
-        seen.setdefault(rule.pattern, rule)
-    if catch_all is None:
-        found.append(
-            "no rule matches every request: what no rule matches is answered 503; end with `rule = ADDRESS .*`"
-        )
-    named = {address for rule in rules for address in rule.servers}
-    found.extend(
-        f"server {server.addr} is named by no rule: it gets nothing" for server in servers if server.addr not in named
-    )
-    return tuple(found)
-
-
-def _named(rule: Rule) -> str:
-    where = f" (line {rule.line})" if rule.line else ""
-    return f"rule {rule.pattern[:60]!r}{where}"
+    def explain(
+        self, rule_index: int, seen: Seen, connection: Connection | None = None, *, final: bool = True
+    ) -> tuple[Tested, ...]:
+        """Return what comes of every condition of a rule, in their order, also of those behind one that is not met."""
+        may_grow = not final and seen.protocol == UNKNOWN_PROTOCOL
+        found = []
+        for condition in self.rules[rule_index].conditions:
+            check = Check(condition, self._match_time_s)
+            octets = check.read(seen, connection)
+            found.append(Tested(condition, octets, check.verdict(octets, may_grow)))
+        return tuple(found)

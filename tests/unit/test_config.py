@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tcpha.config import BackEndConfig, Endpoint, FrontEndConfig, NodeConfig
+from tcpha.config import BackEndConfig, Endpoint, FrontEndConfig, NodeConfig, load_either
 from tcpha.errors import ConfigError
 from tcpha.rules import parse_rule
 from tests.unit.original_files import BE_NEXT, FE_NEXT, ORIGINAL_BE, ORIGINAL_FE, Files
@@ -153,11 +153,15 @@ def test_first_of_several_faulty_lines_is_named(files: Files) -> None:
 # --- rules
 
 
-def test_rule_with_alternatives_loads_on_both_roles(files: Files) -> None:
-    change = ("rule = 192.168.1.38 jpg$", "rule = 192.168.1.38,192.168.1.33 jpg$")
+def test_rule_with_several_servers_and_fields_loads_on_both_roles(files: Files) -> None:
+    change = ("rule = 192.168.1.38 jpg$", "rule = 192.168.1.38,192.168.1.33 balance=least host=^a path=#  # b=c")
     for load, text in ((files.fe, ORIGINAL_FE), (files.be, ORIGINAL_BE)):
-        rule = load(text.replace(*change)).rule[0]
+        line, reason = files.fault(load, text.replace(*change))
+        assert line == text.splitlines().index(change[0]) + 1
+        assert reason.startswith("rule: '#' is no FIELD=REGEX")
+        rule = load(text.replace(change[0], change[1].partition("  #")[0])).rule[0]
         assert rule.servers == (IPv4Address("192.168.1.38"), IPv4Address("192.168.1.33"))
+        assert (str(rule.balance), rule.when) == ("least", "host=^a path=#")
 
 
 @pytest.mark.parametrize(
@@ -166,9 +170,12 @@ def test_rule_with_alternatives_loads_on_both_roles(files: Files) -> None:
         ("192.168.1.33,192.168.1.40 x", "rule: 192.168.1.40 is in no server line"),
         ("192.168.1.33,192.168.1.33 x", "rule: 192.168.1.33 is given twice in one rule (column 21)"),
         ("192.168.1.33, 192.168.1.38 x", "rule: an address is missing beside a comma"),
+        ("192.168.1.33 host=a b", "rule: 'b' is no FIELD=REGEX: every word after the first field is one"),
+        ("192.168.1.33 balance=leats b", "rule: 'balance=leats': balance is rr, least or hash:FIELD"),
+        ("192.168.1.33 host=(", "rule: bad pattern: missing ) (column 27)"),
     ],
 )
-def test_fault_in_a_rules_list_of_addresses_is_told_with_its_line(files: Files, value: str, reason: str) -> None:
+def test_fault_in_a_rule_is_told_with_its_line(files: Files, value: str, reason: str) -> None:
     number, told = files.fault(files.fe, f"{ORIGINAL_FE}rule = {value}\n")
     assert number == FE_NEXT
     assert told.startswith(reason)
@@ -182,6 +189,10 @@ def test_fault_in_a_rules_list_of_addresses_is_told_with_its_line(files: Files, 
     [
         ((".*", "^/"), "no rule matches every request"),
         (("jpg$", "."), "rule '.*' (line 9) can never win: rule '.' (line 8)"),
+        (("jpg$", "sni=a path=b"), "rule 'sni=a path=b' (line 8) can never win: sni and path are never seen together"),
+        (("jpg$", "port=81"), "rule 'port=81' (line 8) can never win: its port is no vport"),
+        (("jpg$", "sni=a"), "no rule matches every TLS connection"),
+        (("jpg$", "Host=a"), "rule 'Host=a' (line 8): `Host=` is part of the pattern"),
         (("rule = 192.168.1.38 jpg$\n", ""), "server 192.168.1.38 is named by no rule"),
         (("raddr = 192.168.1.33", "raddr = 192.168.1.34"), "raddr 192.168.1.34 is in no server line"),
         (("uaddr = 192.168.1.39\n", ""), "no uaddr is IPv4"),
@@ -192,6 +203,22 @@ def test_fault_in_a_rules_list_of_addresses_is_told_with_its_line(files: Files, 
 def test_back_end_file_that_is_probably_not_meant_warns(files: Files, change: tuple[str, str], warning: str) -> None:
     (found,) = files.be(ORIGINAL_BE.replace(*change)).warnings()
     assert found.startswith(warning)
+
+
+@pytest.mark.parametrize(
+    ("rule", "more", "silent"),
+    [
+        ("port=81", "vport = 81\nvport = 80\n", True),
+        ("client=0.0.0.0/0", "", False),
+        ("client=0.0.0.0/0", "vaddr = 2001:db8::1\n", True),
+    ],
+)
+def test_ports_and_families_that_are_served_are_known_to_the_warnings(
+    files: Files, rule: str, more: str, silent: bool
+) -> None:
+    """A rule for all of IPv4 before the last rule leaves that one nothing, unless IPv6 is served, too."""
+    warnings = files.fe(ORIGINAL_FE.replace("jpg$", rule) + more).warnings()
+    assert (warnings == ()) == silent
 
 
 def test_front_end_that_waits_too_short_warns(files: Files) -> None:
@@ -269,6 +296,11 @@ def test_digest_leaves_out_what_each_node_decides_for_itself(files: Files, line:
     "change",
     [
         ("192.168.1.38 666", "192.168.1.38 667"),
+        ("192.168.1.38 666", "192.168.1.38 666 weight=2"),
+        ("jpg$", "path=jpg$"),
+        ("jpg$", "header.jpg=$"),
+        ("jpg$", "balance=least jpg$"),
+        ("jpg$", "balance=hash:client jpg$"),
         ("jpg$", "jpe?g$"),
         ("rule = 192.168.1.38 jpg$", "rule = 192.168.1.33 jpg$"),
         ("rule = 192.168.1.38 jpg$", "rule = 192.168.1.38,192.168.1.33 jpg$"),
@@ -288,6 +320,37 @@ def test_digest_tells_apart_what_nodes_must_agree_on(files: Files, change: tuple
     assert files.fe(text.replace(*change)).digest() != files.fe(text).digest()
 
 
+VALUES_OF_RULES = [
+    *("a", "b", "path=a", "path=b", "host=a", "cookie.a=a", "header.a=a", "path=a host=a", "path=a host=b"),
+    *("path=b host=a", "client=::1", "client=::/1", "port=1", "target=a port=1", "a port=1"),
+]
+BALANCES = ["", "balance=least ", "balance=hash:client ", "balance=hash:cookie.a ", "balance=hash:header.a "]
+OF_RULES = [f"{balance}{value}" for balance in BALANCES for value in VALUES_OF_RULES]
+
+
+def test_digests_of_rules_that_differ_differ(files: Files) -> None:
+    digests = {value: files.fe(ORIGINAL_FE.replace("jpg$", value)).digest() for value in OF_RULES}
+    assert len(set(digests.values())) == len(OF_RULES)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("jpg$", "target=jpg$"),
+        ("jpg$", "balance=rr jpg$"),
+        ("path=a host=b", "host=b  path=a"),
+        ("client=::/1,10.0.0.1", "client=10.0.0.1/32,0::0/1"),
+        ("header.A=a", "header.a=a"),
+    ],
+)
+def test_digest_is_the_same_for_two_spellings_of_a_rule(files: Files, one: str, other: str) -> None:
+    assert len({files.fe(ORIGINAL_FE.replace("jpg$", text)).digest() for text in (one, other)}) == 1
+
+
+def test_digest_leaves_out_a_weight_that_is_the_default(files: Files) -> None:
+    assert files.fe(ORIGINAL_FE.replace("38 666", "38 666 weight=1")).digest() == files.fe(ORIGINAL_FE).digest()
+
+
 FREE_ORDER = [*ORIGINAL_FE.splitlines()[1:5], *MORE.splitlines()]
 RULES = ORIGINAL_FE.splitlines()[5:]
 
@@ -296,6 +359,19 @@ RULES = ORIGINAL_FE.splitlines()[5:]
 @given(lines=st.permutations(FREE_ORDER))
 def test_digest_is_free_of_the_order_of_all_but_rules(files: Files, lines: list[str]) -> None:
     assert files.fe("\n".join([*RULES, *lines])).digest() == files.fe(ORIGINAL_FE + MORE).digest()
+
+
+# --- a file of either role
+
+
+def test_file_of_either_role_is_known_by_its_front_ends(files: Files) -> None:
+    files.path.write_text(ORIGINAL_FE)
+    assert type(load_either(files.path)) is FrontEndConfig
+    files.path.write_text(ORIGINAL_BE)
+    assert type(load_either(files.path)) is BackEndConfig
+    files.path.write_text(ORIGINAL_FE + "fee = 1")
+    with pytest.raises(ConfigError, match="unknown key 'fee'"):
+        load_either(files.path)
 
 
 # --- any text
@@ -319,6 +395,11 @@ WORDS = [
     "none",
     "yes",
     "/x",
+    "666 weight=2",
+    "666 weight=257",
+    "host=a",
+    "balance=hash:client path=/x",
+    "octets=^a sni=b",
 ]
 VALUES = st.one_of(
     st.tuples(st.sampled_from(ADDRESSES), st.sampled_from(WORDS)).map(" ".join),

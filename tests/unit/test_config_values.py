@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.original_files import FE_NEXT, ORIGINAL_FE, Files
+from tests.unit.original_files import FE_NEXT, ORIGINAL_BE, ORIGINAL_FE, Files
 
 
 @pytest.fixture
@@ -103,7 +103,15 @@ def test_value_is_read(files: Files, line: str, value: object) -> None:
         ("vaddr = fe80::1", "fe80::1 is valid on one link only"),
         ("vaddr = 2001:db8::1%eth0", "is valid on one link only"),
         ("vaddr = 127.0.0.1", "127.0.0.1 is a loopback address"),
-        ("rule = 192.168.1.33", "no pattern after the address"),
+        ("server = 192.168.1.40 666 weight=0", "weight '0' is not in 1..256"),
+        ("server = 192.168.1.40 666 weight=257", "weight '257' is not in 1..256"),
+        ("server = 192.168.1.40 666 weight=", "'' is no whole number"),
+        ("server = 192.168.1.40 666 weight=-1", "'-1' is no whole number"),
+        ("server = 192.168.1.40 666 wieght=2", "'wieght=2' is not weight=N, the one option of a server"),
+        ("server = 192.168.1.40 666 weight=2 weight=2", "is not ADDRESS PORT"),
+        ("server = 192.168.1.40 weight=2", "'192.168.1.40' is not ADDRESS PORT"),
+        ("server = weight=2", "'' is not ADDRESS PORT"),
+        ("rule = 192.168.1.33", "no pattern: a rule is ADDRESS PATTERN or ADDRESS FIELD=REGEX"),
         ("rule = jpg$", "'jpg$' is no IPv4 or IPv6 address"),
     ],
 )
@@ -124,3 +132,14 @@ def test_value_out_of_kind_or_bounds_is_refused(files: Files, line: str, reason:
 )
 def test_bad_pattern_names_the_column_in_the_line(files: Files, line: str, reason: str) -> None:
     assert files.fault(files.fe, ORIGINAL_FE + line) == (FE_NEXT, reason)
+
+
+@pytest.mark.parametrize(("text", "weight"), [("", 1), (" weight=1", 1), ("  weight=256", 256), ("\tweight=7 # x", 7)])
+def test_weight_of_a_server_is_read(files: Files, text: str, weight: int) -> None:
+    server = files.fe(ORIGINAL_FE.replace("192.168.1.33 666", f"192.168.1.33 666{text}")).server[0]
+    assert (str(server.addr), server.port, server.weight) == ("192.168.1.33", 666, weight)
+
+
+def test_front_end_has_no_weight(files: Files) -> None:
+    text = ORIGINAL_BE.replace("fe = 192.168.1.23 666", "fe = 192.168.1.23 666 weight=2")
+    assert files.fault(files.be, text) == (5, "fe: '192.168.1.23 666 weight=2' is not ADDRESS PORT")

@@ -1,321 +1,232 @@
-"""Rules: reading one, choosing by them, and telling which match everything."""
+"""Choosing by rules: which one decides, which of its servers, and what is said when none can be."""
 
 from __future__ import annotations
-
-from dataclasses import FrozenInstanceError, dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tcpha.rules import (
-    PATTERN_LIMIT_OCTETS,
-    Choice,
-    Endpoint,
-    Rule,
-    RuleError,
-    RuleSet,
-    matches_everything,
-    parse_rule,
-    rule_warnings,
-)
+from tcpha.balance import Address
+from tcpha.fields import Connection, Seen
+from tcpha.rules import Choice, Endpoint, NoChoice
+from tests.unit.rule_sets import ENDLESS, EXPONENTIAL, HERE, NAMES, SERVERS, A, B, C, chosen, rule_set
+from tests.unit.seen import connection, first, hello, request
 
-A = IPv4Address("192.168.1.33")
-B = IPv4Address("192.168.1.38")
-C = IPv6Address("2001:db8::7")
-SERVERS = (Endpoint(A, 666), Endpoint(B, 667), Endpoint(C, 668))
-EXPONENTIAL = r"(a|aa)+$"
-
-
-@dataclass(frozen=True)
-class Target:
-    target: bytes
-
-
-def rule_set(*lines: str, match_time_s: float = 0.05) -> RuleSet:
-    return RuleSet([parse_rule(line) for line in lines], SERVERS, match_time_s)
-
-
-def chosen(rules: RuleSet, target: bytes) -> IPv4Address | IPv6Address | None:
-    choice = rules.choose(Target(target))
-    return choice.server.addr if choice is not None else None
-
-
-# --- reading one rule
+# --- patterns for the target
 
 
 @pytest.mark.parametrize(
-    ("text", "addresses", "pattern"),
+    ("target", "expected"),
     [
-        ("192.168.1.38 jpg$", B, "jpg$"),
-        ("192.168.1.38,192.168.1.33 jpg$", (B, A), "jpg$"),
-        ("192.168.1.38,2001:db8:0::7,192.168.1.33 a,b", (B, C, A), "a,b"),
-        ("192.168.1.38 \t jpg$", B, "jpg$"),
-        ("  192.168.1.38 jpg$  ", B, "jpg$"),
-        ("192.168.1.38 a b  c", B, "a b  c"),
-        ("192.168.1.38 /x #y", B, "/x #y"),
-        ("192.168.1.38 a=b", B, "a=b"),
-        ("2001:db8:0::7 .*", C, ".*"),
+        (b"/a/b.jpg", "b1"),
+        (b"/a/b.jpg?x", "a2"),
+        (b"/", "a2"),
+        (b"http://example.com/a.jpg", "b1"),
+        (b"*", "a2"),
+        (b"/\xff\xfejpg", "b1"),
     ],
 )
-def test_rule_text_is_read_as_addresses_and_pattern(text: str, addresses: object, pattern: str) -> None:
-    rule = parse_rule(text, 7)
-    expected = addresses if isinstance(addresses, tuple) else (addresses,)
-    assert (rule.servers, rule.pattern, rule.line) == (expected, pattern, 7)
-
-
-@pytest.mark.parametrize(
-    ("text", "column", "reason"),
-    [
-        ("192.168.1.38 (", 15, "missing )"),
-        ("192.168.1.38 [a", 16, "unterminated character set"),
-        ("  192.168.1.38   *x", 18, "nothing to repeat"),
-        ("192.168.1.38 é*[a", 18, "unterminated character set"),
-        ("192.168.1.38 a**", 16, "multiple repeat"),
-        ("192.168.1.38", 13, "no pattern"),
-        ("192.168.1.38   ", 13, "no pattern"),
-        ("jpg$", 1, "'jpg$' is no IPv4 or IPv6 address"),
-        ("  192.168.1 x", 3, "'192.168.1' is no IPv4 or IPv6 address"),
-        ("", 1, "'' is no IPv4 or IPv6 address"),
-        ("192.168.1.38, 192.168.1.33 x", 14, "an address is missing beside a comma"),
-        (" 192.168.1.38,,192.168.1.33 x", 15, "an address is missing beside a comma"),
-        (",192.168.1.33 x", 1, "an address is missing beside a comma"),
-        ("192.168.1.38,192.168.1 x", 14, "'192.168.1' is no IPv4 or IPv6 address"),
-        ("192.168.1.38,2001:db8::7,2001:DB8:0::7 x", 26, "2001:db8::7 is given twice in one rule"),
-        ("192.168.1.38,192.168.1.33", 26, "no pattern"),
-        ("192.168.1.38,192.168.1.33 (", 28, "missing )"),
-        (",".join(f"10.0.0.{n}" for n in range(256)) + " x", 2696, "more than 255 addresses in one rule"),
-        ("192.168.1.38 (?u)x", 14, "UNICODE"),
-        ("192.168.1.38 (?L)x", 14, "(?L) is not allowed"),
-    ],
-)
-def test_rule_text_with_a_fault_raises_with_its_column(text: str, column: int, reason: str) -> None:
-    with pytest.raises(RuleError) as raised:
-        parse_rule(text)
-    assert reason in raised.value.reason
-    assert raised.value.column == column
-
-
-@pytest.mark.parametrize(
-    ("pattern", "reason"),
-    [
-        ("x" * (PATTERN_LIMIT_OCTETS + 1), "4097 octets"),
-        ("é" * (PATTERN_LIMIT_OCTETS // 2 + 1), "4098 octets"),
-        ("(a{1000}){1000}", "multiply"),
-        ("((?:ab{300}c){300}|x){9}", "multiply"),
-        ("a{99999999999999999999}", "multiply"),
-        ("(" * 2000 + ")" * 2000, "too deeply nested"),
-        ("a\ud800", "surrogate"),
-    ],
-)
-def test_pattern_that_would_exhaust_the_process_is_refused(pattern: str, reason: str) -> None:
-    with pytest.raises(RuleError, match=reason):
-        Rule((A,), pattern)
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "x" * PATTERN_LIMIT_OCTETS,
-        "(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}){2}",
-        r"([(a{1000}]){100}",
-        "a{1000}b{1000}c{1000}",
-        "(a{,1000}){,1000}",
-    ],
-)
-def test_pattern_of_ordinary_size_is_accepted(pattern: str) -> None:
-    assert Rule((A,), pattern).pattern == pattern
-
-
-def test_rule_is_frozen_and_compares_without_its_line() -> None:
-    assert parse_rule("192.168.1.38 x", 1) == parse_rule("192.168.1.38 x", 2)
-    assert parse_rule("192.168.1.38 x") != parse_rule("192.168.1.38 y")
-    assert parse_rule("192.168.1.38 x") != parse_rule("192.168.1.33 x")
-    assert len({parse_rule("192.168.1.38 x", 1), parse_rule("192.168.1.38 x", 2)}) == 1
-    with pytest.raises(FrozenInstanceError):
-        parse_rule("192.168.1.38 x").pattern = "y"  # type: ignore[misc]
-
-
-# --- choosing
-
-
-@pytest.mark.parametrize(
-    ("target", "address"),
-    [
-        (b"/a/b.jpg", B),
-        (b"/a/b.jpg?x", A),
-        (b"/", A),
-        (b"", A),
-        (b"http://example.com/a.jpg", B),
-        (b"*", A),
-        (b"/\xff\xfejpg", B),
-    ],
-)
-def test_original_rules_target_is_searched_and_first_match_wins(target: bytes, address: object) -> None:
-    assert chosen(rule_set("192.168.1.38 jpg$", "192.168.1.33 .*"), target) == address
+def test_original_rules_target_is_searched_and_first_match_wins(target: bytes, expected: str) -> None:
+    assert chosen(rule_set("b jpg$", "a .*"), request(target)) == expected
 
 
 def test_two_matching_rules_order_decides() -> None:
-    assert chosen(rule_set("192.168.1.33 a", "192.168.1.38 b"), b"/ba") == A
-    assert chosen(rule_set("192.168.1.38 b", "192.168.1.33 a"), b"/ba") == B
+    assert chosen(rule_set("a a", "b b"), request(b"/ba")) == "a1"
+    assert chosen(rule_set("b b", "a a"), request(b"/ba")) == "b1"
 
 
 def test_choice_names_endpoint_and_rule_index() -> None:
-    rules = rule_set("192.168.1.38 jpg$", "2001:db8::7 png$")
-    assert rules.choose(Target(b"/x.png")) == Choice(Endpoint(C, 668), 1)
+    rules = rule_set("b jpg$", "c png$")
+    assert rules.choose(request(b"/x.png")) == Choice(Endpoint(C, 668), 1)
 
 
-def test_no_matching_rule_is_no_choice() -> None:
-    assert rule_set("192.168.1.38 jpg$").choose(Target(b"/x.png")) is None
+def test_no_matching_rule_is_unrouted() -> None:
+    assert chosen(rule_set("b jpg$", "a host=x"), request(b"/x.png")) is NoChoice.UNROUTED
 
 
-def test_first_match_excluded_gives_none_even_if_a_later_rule_matches() -> None:
-    rules = rule_set("192.168.1.38 jpg$", "192.168.1.33 .*")
-    assert rules.choose(Target(b"/x.jpg"), {B}) is None
-    assert rules.choose(Target(b"/x.jpg"), [A]) == Choice(Endpoint(B, 667), 0)
-    assert rules.choose(Target(b"/x.png"), {B}) == Choice(Endpoint(A, 666), 1)
-
-
-def test_rule_with_several_servers_first_that_is_not_excluded_wins() -> None:
-    rules = rule_set("192.168.1.33,192.168.1.38 x", "2001:db8::7 .*")
-    assert rules.choose(Target(b"x")) == Choice(Endpoint(A, 666), 0)
-    assert rules.choose(Target(b"x"), {A}) == Choice(Endpoint(B, 667), 0)
-    assert rules.choose(Target(b"x"), {A, B}) is None
+def test_first_match_is_excluded_no_later_rule_takes_over() -> None:
+    rules = rule_set("b jpg$", "a path=.*", "c .*")
+    assert chosen(rules, request(b"/x.jpg"), excluding={B}) is NoChoice.UNAVAILABLE
+    assert chosen(rules, request(b"/x.jpg"), excluding=[A]) == "b1"
+    assert chosen(rules, request(b"/x.png"), excluding={A, C}) is NoChoice.UNAVAILABLE
 
 
 def test_pattern_outside_ascii_matches_the_targets_utf8_octets() -> None:
-    rules = rule_set("192.168.1.38 /é$")
-    assert chosen(rules, "/é".encode()) == B
-    assert chosen(rules, "/é".encode("latin-1")) is None
-
-
-def test_match_over_its_time_is_counted_and_no_later_rule_decides() -> None:
-    rules = rule_set("192.168.1.33 png$", f"192.168.1.38 {EXPONENTIAL}", "192.168.1.33 .*", match_time_s=0.005)
-    endless = b"/" + b"a" * 100 + b"c"
-    assert chosen(rules, endless) is None
-    assert rules.timeouts == 1
-    assert chosen(rules, endless) is None
-    assert rules.timeouts == 2
-    assert chosen(rules, endless + b".png") == A
-    assert chosen(rules, b"/aaa") == B
-    assert chosen(rules, b"/b") == A
-    assert rules.timeouts == 2
+    rules = rule_set("b /é$")
+    assert chosen(rules, request("/é".encode())) == "b1"
+    assert chosen(rules, request("/é".encode("latin-1"))) is NoChoice.UNROUTED
 
 
 def test_rule_of_an_unknown_server_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"192\.168\.1\.99, which no server has"):
-        rule_set("192.168.1.99 x")
+    with pytest.raises(ValueError, match=r"'x' names 2001:db8::7, which no server has"):
+        rule_set("c x", servers=SERVERS[:2])
+
+
+@pytest.mark.parametrize("pattern", [".*", ".", "^", "^.*$", ".+"])
+def test_usual_last_rule_takes_every_request_and_nothing_else(pattern: str) -> None:
+    rules = rule_set(f"a {pattern}")
+    assert chosen(rules, request(b"/x")) == "a1"
+    assert chosen(rules, hello(b"x")) is NoChoice.UNROUTED
+    assert chosen(rules, first(b"SSH-2.0")) is NoChoice.UNROUTED
+
+
+# --- fields
+
+
+@pytest.mark.parametrize(
+    ("line", "seen", "where"),
+    [
+        ("method=^(GET|HEAD)$", request(method=b"HEAD"), HERE),
+        ("path=^/a$", request(b"/a?b"), HERE),
+        ("query=^b=1", request(b"/a?b=1"), HERE),
+        ("host=^www\\.", request(host=b"WWW.example.com:80"), HERE),
+        ("host=^WWW\\.Example\\.com$", request(host=b"www.example.com"), HERE),
+        ("header.user-agent=curl", request(user_agent="curl/8"), HERE),
+        ("header.x=.*", request(x=""), HERE),
+        ("cookie.id=^7$", request(cookie="a=1; id=7"), HERE),
+        ("sni=^www\\.", hello(b"www.example.com"), HERE),
+        ("sni=EXAMPLE", hello(b"www.example.com"), HERE),
+        ("alpn=\\bh2\\b", hello(b"x", b"http/1.1", b"h2"), HERE),
+        ("octets=^SSH-", first(b"SSH-2.0"), HERE),
+        ("octets=^GET", request(), HERE),
+        ("port=80", hello(), HERE),
+        ("port=80|443", request(), connection(port=443)),
+        ("client=198.51.100.0/24", request(), HERE),
+        ("client=10.0.0.0/8,2001:db8::/32", hello(), connection("2001:db8::9")),
+        ("host=a path=/b", request(b"/b", host=b"a"), HERE),
+        ("target=b method=GET", request(b"/b"), HERE),
+    ],
+)
+def test_condition_that_is_met_its_rule_wins(line: str, seen: Seen, where: Connection) -> None:
+    assert chosen(rule_set(f"b {line}", "a port=.*"), seen, where) == "b1"
+
+
+@pytest.mark.parametrize(
+    ("line", "seen", "where"),
+    [
+        ("method=GET", request(method=b"PUT"), HERE),
+        ("method=get", request(), HERE),
+        ("path=b", request(b"/a?b"), HERE),
+        ("query=.*", request(b"/a"), HERE),
+        ("host=.*", request(), HERE),
+        ("header.x=.", request(x=""), HERE),
+        ("header.x=.*", request(), HERE),
+        ("cookie.id=.*", request(cookie="ID=7"), HERE),
+        ("sni=.*", request(host=b"a"), HERE),
+        ("sni=.*", hello(), HERE),
+        ("target=.*", hello(b"a"), HERE),
+        ("octets=SSH", first(b"X"), HERE),
+        ("port=8", request(), HERE),
+        ("port=80", request(), connection(port=8080)),
+        ("port=80", request(), None),
+        ("client=198.51.101.0/24", request(), HERE),
+        ("client=0.0.0.0/0", request(), connection("2001:db8::9")),
+        ("client=0.0.0.0/0,::/0", request(), None),
+        ("host=a path=/c", request(b"/b", host=b"a"), HERE),
+        ("host=b path=/b", request(b"/b", host=b"a"), HERE),
+        ("sni=.* path=.*", request(b"/b"), HERE),
+    ],
+)
+def test_condition_that_is_not_met_the_next_rule_is_tried(line: str, seen: Seen, where: Connection | None) -> None:
+    rules = rule_set(f"b {line}", "a octets=.*")
+    assert chosen(rules, seen, where) == "a2"
+    assert rules.timeouts == 0
+
+
+class Counted:
+    """A request that counts how often its host is asked for."""
+
+    def __init__(self) -> None:
+        self._request = request(host=b"h")
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> object:
+        self.reads += name == "host"
+        return getattr(self._request, name)
+
+
+def test_field_of_many_rules_is_read_once_a_choice() -> None:
+    rules = rule_set("a host=x", "a host=y method=GET", "b host=h")
+    seen = Counted()
+    assert chosen(rules, seen) == "b3"  # type: ignore[arg-type]
+    assert seen.reads == 1
+
+
+def test_rules_without_octets_need_none() -> None:
+    assert not rule_set("a .*", "a sni=x", "a client=::/0 port=80").needs_octets
+    assert rule_set("a .*", "a octets=x port=80").needs_octets
+
+
+# --- the time limit
+
+
+@pytest.mark.parametrize("line", [EXPONENTIAL, f"path={EXPONENTIAL}", f"method=GET path={EXPONENTIAL}"])
+def test_match_over_its_time_is_counted_and_the_next_rule_is_tried(line: str) -> None:
+    rules = rule_set("a png$", f"b {line}", "c .*", match_time_s=0.005)
+    assert chosen(rules, request(ENDLESS)) == "c3"
+    assert rules.timeouts == 1
+    assert chosen(rules, request(ENDLESS)) == "c3"
+    assert rules.timeouts == 2
+    assert chosen(rules, request(ENDLESS + b".png")) == "a1"
+    assert chosen(rules, request(b"/aaa")) == "b2"
+    assert chosen(rules, request(b"/b")) == "c3"
+    assert rules.timeouts == 2
+
+
+# --- several servers
+
+
+def test_servers_of_a_rule_take_turns_and_each_rule_has_its_own() -> None:
+    rules = rule_set("a,b x", "a,b,c .*")
+    assert [chosen(rules, request(b"/x")) for _ in range(3)] == ["a1", "b1", "a1"]
+    assert [chosen(rules, request(b"/y")) for _ in range(4)] == ["a2", "b2", "c2", "a2"]
+    assert chosen(rules, request(b"/x")) == "b1"
+
+
+def test_servers_that_are_excluded_are_passed_over() -> None:
+    rules = rule_set("a,b,c .*")
+    assert [chosen(rules, request(), excluding={A, C}) for _ in range(3)] == ["b1"] * 3
+    assert chosen(rules, request(), excluding={A, B, C}) is NoChoice.UNAVAILABLE
+    assert chosen(rule_set("a .*"), request(), excluding={A}) is NoChoice.UNAVAILABLE
+
+
+def test_weights_of_the_servers_count() -> None:
+    rules = rule_set("a,b .*", servers=(Endpoint(A, 666, 3), Endpoint(B, 666)))
+    assert "".join(str(chosen(rules, request()))[0] for _ in range(8)) == "aabaaaba"
+
+
+def test_least_asks_for_the_load_of_the_rules_servers_only() -> None:
+    rules = rule_set("b,c balance=least .*")
+    loads = {B: 4, C: 3}
+    choice = rules.choose(request(), HERE, load=lambda addr: loads[addr])
+    assert choice == Choice(SERVERS[2], 0)
+    assert [chosen(rules, request()) for _ in range(2)] != ["c1", "c1"], "without loads they take turns"
+
+
+@pytest.mark.parametrize("key", ["client", "cookie.id", "host", "path"])
+def test_hash_keeps_a_key_at_its_server_on_every_front_end(key: str) -> None:
+    front_ends = [rule_set(f"a,b,c balance=hash:{key} .*") for _ in range(2)]
+    found = set()
+    for number in range(40):
+        seen = request(b"/%d" % number, host=b"host-%d" % number, cookie=f"id={number}")
+        where = connection(f"198.51.100.{number}")
+        (server,) = {chosen(rules, seen, where) for rules in front_ends for _ in range(3)}
+        found.add(server)
+        others = {chosen(rules, seen, where, {NAMES[str(server)[0]]}) for rules in front_ends}
+        assert len(others) == 1
+        assert server not in others
+    assert found == {"a1", "b1", "c1"}
+
+
+def test_hash_of_what_is_not_there_lets_the_servers_take_turns() -> None:
+    rules = rule_set("a,b balance=hash:cookie.id .*")
+    assert [chosen(rules, request(cookie="x=1")) for _ in range(4)] == ["a1", "b1", "a1", "b1"]
 
 
 @settings(deadline=None)
 @given(target=st.binary(max_size=64), excluding=st.sets(st.sampled_from([A, B, C])))
-def test_any_target_gets_the_first_matching_rules_server(target: bytes, excluding: set[IPv4Address]) -> None:
-    choice = rule_set("192.168.1.38 jpg$", "2001:db8::7 ^/x", "192.168.1.33 .*").choose(Target(target), excluding)
+def test_any_target_gets_the_first_matching_rules_server(target: bytes, excluding: set[Address]) -> None:
+    found = chosen(rule_set("b jpg$", "c ^/x", "a .*"), request(target), excluding=excluding)
     # `$` also matches before a line feed that ends the target.
-    if target.endswith((b"jpg", b"jpg\n")):
-        expected: tuple[object, int] = (B, 0)
-    else:
-        expected = (C, 1) if target.startswith(b"/x") else (A, 2)
-    assert (None if choice is None else (choice.server.addr, choice.rule_index)) == (
-        None if expected[0] in excluding else expected
-    )
-
-
-@settings(deadline=None)
-@given(text=st.text(max_size=60))
-def test_any_text_as_rule_is_a_rule_or_a_rule_error(text: str) -> None:
-    try:
-        found: Rule | RuleError = parse_rule(text)
-    except RuleError as error:
-        found = error
-    if isinstance(found, Rule):
-        assert text.strip(" \t").endswith(found.pattern)
-    else:
-        assert 1 <= found.column <= len(text) + 1
-
-
-@settings(deadline=None)
-@given(
-    pattern=st.lists(st.sampled_from([*"()[]{}*+?|\\a1,-^$.=!:<>é&", "(?", "(?P<", "\\p", "\\N", "||"]), max_size=14)
-)
-def test_any_pattern_is_compiled_or_a_rule_error_and_never_raises_when_searched(pattern: list[str]) -> None:
-    try:
-        found: Rule | RuleError = Rule((A,), "".join(pattern))
-    except RuleError as error:
-        found = error
-    if isinstance(found, Rule):
-        rules = RuleSet([found], SERVERS, 0.01)
-        assert rules.choose(Target(b"/aaaa1.a")) in (None, Choice(SERVERS[0], 0))
-    else:
-        assert 1 <= found.column <= len("".join(pattern)) + 1
-
-
-# --- rules that match everything
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [".*", ".", "", "x*", "^", "$", "()", "^.*$", "(?s).", "a?", "jpg$|.*", "[^ ]", "(jpg|)", "^.+$", "(?i).*", r"\S"],
-)
-def test_pattern_that_matches_every_target_is_a_catch_all(pattern: str) -> None:
-    assert matches_everything(Rule((A,), pattern))
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "jpg$",
-        "/",
-        "^/",
-        "..",
-        "^$",
-        "[a-z]",
-        r"\w",
-        "[^?]",
-        r"^[^?]*$",
-        r"^[^.]*\.?[^.]*$",
-        r"^[^~]*~?[^~]*$",
-        "^.{1,200}$",
-        r"[\x00-\x7f]",
-        r"^(?!.*\.php$)",
-        r"(?<!jpg)$",
-        EXPONENTIAL,
-    ],
-)
-def test_pattern_that_spares_some_target_is_no_catch_all(pattern: str) -> None:
-    assert not matches_everything(Rule((A,), pattern))
-
-
-def warnings_of(*lines: str) -> tuple[str, ...]:
-    rules = [parse_rule(line, number) for number, line in enumerate(lines, start=1)]
-    return rule_warnings(rules, [Endpoint(ip_address("192.168.1.33"), 666), Endpoint(B, 666)])
-
-
-def test_sensible_rules_draw_no_warning() -> None:
-    assert warnings_of("192.168.1.38 jpg$", "192.168.1.33 .*") == ()
-
-
-def test_rules_without_catch_all_are_warned_of() -> None:
-    (warning,) = warnings_of("192.168.1.38 jpg$", "192.168.1.33 ^/")
-    assert "no rule matches every request" in warning
-
-
-def test_rules_behind_a_catch_all_are_warned_of_with_both_lines() -> None:
-    first, second = warnings_of("192.168.1.38 .", "192.168.1.33 jpg$", "192.168.1.33 .*")
-    assert first == "rule 'jpg$' (line 2) can never win: rule '.' (line 1) before it matches every request"
-    assert "'.*' (line 3)" in second
-
-
-def test_rule_with_the_pattern_of_an_earlier_one_is_warned_of() -> None:
-    (warning,) = warnings_of("192.168.1.38 jpg$", "192.168.1.33 jpg$", "192.168.1.33 .*")
-    assert warning == "rule 'jpg$' (line 2) can never win: rule 'jpg$' (line 1) before it has the same pattern"
-
-
-def test_server_that_is_only_an_alternative_is_named_by_a_rule() -> None:
-    assert warnings_of("192.168.1.38,192.168.1.33 .*") == ()
-
-
-def test_server_that_no_rule_names_is_warned_of() -> None:
-    (warning,) = warnings_of("192.168.1.38 .*")
-    assert warning == "server 192.168.1.33 is named by no rule: it gets nothing"
+    expected = "b1" if target.endswith((b"jpg", b"jpg\n")) else "c2" if target.startswith(b"/x") else "a3"
+    assert found == (NoChoice.UNAVAILABLE if NAMES[expected[0]] in excluding else expected)

@@ -1,0 +1,41 @@
+"""The operator's command `python -m tcpha`: the first word says what to do.
+
+Must not load what a command does not need, least of all the processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tcpha import __version__, route
+
+_PROCESSES = """\
+The programs of a cluster, each with -h:
+  python -m tcpha.fe    the front end: answers the virtual addresses and hands connections off
+  python -m tcpha.be    a back end: rebuilds handed-off connections beside an unmodified server
+  python -m tcpha.lab   a whole cluster in network namespaces on one machine
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status. Without a command: say which there are."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tcpha",
+        description="The operator's command of tcpha.",
+        epilog=_PROCESSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    route.add_options(commands.add_parser("route", help="which server would be chosen for a request, and why"))
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    return route.run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,315 @@
+"""What is legal in a list of rules but probably not meant.
+
+Knows rules, and which fields are seen together; no server's state and no file. A warning must be worth its line: a list
+of rules for requests that ends with ``.*``, as TCPHA-0.3 recommends, draws none.
+
+What "matches everything" means can only be tried out: a pattern does if it is found in each of some 450 samples (every
+octet that may stand there, alone and repeated, all forms of RFC 9112 3.2, one of 16 KB), and holds no negative
+look-around or conditional, which could except something that is no sample. So ``.*``, ``.``, ``x*``, ``^`` and ``()``
+match every target; ``/`` and ``^/`` do not (``OPTIONS *``), nor does ``...`` (shorter targets).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+from tcpha.balance import Endpoint
+from tcpha.conditions import Condition
+from tcpha.fields import NAMED, OF_ANY, OF_REQUESTS, OF_TLS, Field, Kind, parse_field
+from tcpha.patterns import CompiledPattern, Networks, RuleError, looks_ahead
+from tcpha.rule_text import Rule
+
+
+class Spoken(Enum):
+    """What a client can speak, as far as fields differ. The value: how one connection of the kind is called."""
+
+    HTTP = "request"
+    TLS = "TLS connection"
+    OTHER = "connection of another protocol"
+
+
+_SEEN: Final = {
+    Spoken.HTTP: OF_REQUESTS | OF_ANY,
+    Spoken.TLS: OF_TLS | OF_ANY,
+    Spoken.OTHER: OF_ANY,
+}
+"""Which fields a connection of each kind has, or may have."""
+_ANSWERED: Final = {
+    Spoken.HTTP: "is answered 503; end with `rule = ADDRESS .*`",
+    Spoken.TLS: "is ended with an alert; end with `rule = ADDRESS port=.*`",
+    Spoken.OTHER: "is closed; end with `rule = ADDRESS port=.*`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a configuration serves: the virtual ports, and the versions (4, 6) of the virtual addresses."""
+
+    ports: Collection[int] = (80,)
+    families: Collection[int] = (4, 6)
+
+
+Case: TypeAlias = tuple[Spoken, int]
+"""A kind of connection to one of the ports."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """How far a rule reaches.
+
+    `seen`: the cases in which all its fields can be there; `all_of`: those of them of which it takes every connection;
+    `asked`, `networks`: its conditions, those for the client apart.
+    """
+
+    rule: Rule
+    seen: frozenset[Case]
+    all_of: frozenset[Case]
+    asked: frozenset[tuple[Field, str]]
+    networks: Networks | None
+
+
+def rule_warnings(rules: Sequence[Rule], servers: Sequence[Endpoint], served: Served = Served()) -> tuple[str, ...]:
+    """Return one sentence for everything that is legal but probably not meant."""
+    # Without a rule that looks at octets nobody serves a protocol that is not known.
+    kinds = [spoken for spoken in Spoken if spoken is not Spoken.OTHER or any(_looks_at_octets(rule) for rule in rules)]
+    reaches = [_reach(rule, kinds, served) for rule in rules]
+    named = {address for rule in rules for address in rule.servers}
+    return (
+        *_of_rules(reaches, served),
+        *_of_missing_catch_alls(reaches, kinds, served),
+        *(f"server {each.addr} is named by no rule: it gets nothing" for each in servers if each.addr not in named),
+    )
+
+
+def _looks_at_octets(rule: Rule) -> bool:
+    return any(condition.field.kind is Kind.OCTETS for condition in rule.conditions)
+
+
+def _named(rule: Rule) -> str:
+    where = f" (line {rule.line})" if rule.line else ""
+    return f"rule {rule.when[:60]!r}{where}"
+
+
+# --- rules that never win
+
+
+def _spoken_by(rule: Rule) -> frozenset[Spoken]:
+    """Return the kinds of connections on which all fields of a rule can be seen; often one, at times none."""
+    kinds = {condition.field.kind for condition in rule.conditions}
+    return frozenset(spoken for spoken in Spoken if kinds <= _SEEN[spoken])
+
+
+def _reach(rule: Rule, kinds: Collection[Spoken], served: Served) -> _Reach:
+    seen = {
+        (spoken, port)
+        for spoken in _spoken_by(rule) & set(kinds)
+        for port in served.ports
+        if all(_is_port(each.compiled, port) for each in rule.conditions if each.field.kind is Kind.PORT)
+    }
+    return _Reach(
+        rule,
+        frozenset(seen),
+        frozenset(case for case in seen if all(_matches_every(each, served) for each in rule.conditions)),
+        frozenset((each.field, each.pattern) for each in rule.conditions if each.networks is None),
+        next((each.networks for each in rule.conditions if each.networks is not None), None),
+    )
+
+
+def _of_rules(reaches: Sequence[_Reach], served: Served) -> Iterator[str]:
+    taken: dict[Case, Rule] = {}
+    for index, reach in enumerate(reaches):
+        reason = _why_never(reach, reaches[:index], taken)
+        if reason is None:
+            yield from _of_one(reach.rule)
+        else:
+            yield f"{_named(reach.rule)} can never win: {reason}"
+        for case in reach.all_of:
+            taken.setdefault(case, reach.rule)
+
+
+def _why_never(reach: _Reach, before: Sequence[_Reach], taken: Mapping[Case, Rule]) -> str | None:
+    rule = reach.rule
+    if not _spoken_by(rule):
+        return _why_never_together(rule)
+    if not reach.seen:
+        return "its port is no vport"
+    if reach.seen <= taken.keys():
+        takers = sorted({taken[case] for case in reach.seen}, key=lambda taker: taker.line)
+        verb = "matches" if len(takers) == 1 else "match"
+        return f"{' and '.join(map(_named, takers))} before it {verb} every {_called(reach.seen)}"
+    for earlier in before:
+        if earlier.asked == reach.asked and earlier.networks is reach.networks is None:
+            return f"{_named(earlier.rule)} before it has the same pattern"
+        if _claims(earlier, reach):
+            return f"{_named(earlier.rule)} before it matches whatever it does"
+    return None
+
+
+def _why_never_together(rule: Rule) -> str:
+    of_tls = next(str(each.field) for each in rule.conditions if each.field.kind in OF_TLS)
+    of_request = next(str(each.field) for each in rule.conditions if each.field.kind in OF_REQUESTS)
+    return f"{of_tls} and {of_request} are never seen together: TLS stays end to end"
+
+
+def _called(cases: Collection[Case]) -> str:
+    kinds = {spoken for spoken, _ in cases}
+    return "connection" if len(kinds) > 1 else kinds.pop().value
+
+
+def _claims(earlier: _Reach, later: _Reach) -> bool:
+    """Return whether all that an earlier rule asks is asked by the later one, too."""
+    if not earlier.asked <= later.asked:
+        return False
+    if earlier.networks is None:
+        return True
+    return later.networks is not None and earlier.networks.covers(later.networks)
+
+
+def _is_port(pattern: CompiledPattern | None, port: int) -> bool:
+    try:
+        return pattern is None or pattern.fullmatch(b"%d" % port, timeout=_PROBE_TIME_S) is not None
+    except TimeoutError:
+        return False
+
+
+# --- rules that match everything
+
+
+def _probes() -> tuple[bytes, ...]:
+    """Targets of many kinds: every octet that may stand in one, alone and often, and a very long one."""
+    octets = [bytes((octet,)) for octet in (*range(0x21, 0x7F), *range(0x80, 0x100))]
+    often = [b"/a" + octet + b"/b" + octet + b".c" + octet + b"9" + octet for octet in octets]
+    forms = [b"example.com:443", b"http://example.com:8080/a/b.jpg?x=1&y=%20", b"/" + b"a" * 16383]
+    return (*octets, *often, *forms)
+
+
+_PROBES: Final = _probes()
+_FIRST_OCTETS: Final = (*_PROBES, *(bytes((octet,)) * count for octet in range(256) for count in (1, 64)))
+_NEGATIONS: Final = ("(?!", "(?<!", "(?(")
+_PROBE_TIME_S: Final = 0.05
+
+
+def _matches_every(condition: Condition, served: Served) -> bool:
+    """Return whether a condition is met by every connection that can have its field, on a port that it asks for."""
+    match condition.field.kind:
+        case Kind.TARGET | Kind.METHOD:
+            return _is_found_in_all(condition, _PROBES)
+        case Kind.OCTETS:
+            return _is_found_in_all(condition, _FIRST_OCTETS)
+        case Kind.PORT:
+            return True
+        case Kind.CLIENT:
+            everybody = Networks(",".join("0.0.0.0/0" if family == 4 else "::/0" for family in served.families))
+            return condition.networks is not None and condition.networks.covers(everybody)
+        case _:
+            return False  # a connection that could have it need not
+
+
+@lru_cache(maxsize=1024)
+def _is_found_in_all(condition: Condition, samples: tuple[bytes, ...]) -> bool:
+    if condition.compiled is None or any(negation in condition.pattern for negation in _NEGATIONS):
+        return False
+    try:
+        return all(condition.compiled.search(sample, timeout=_PROBE_TIME_S) is not None for sample in samples)
+    except TimeoutError:
+        return False
+
+
+def _of_missing_catch_alls(reaches: Sequence[_Reach], kinds: Collection[Spoken], served: Served) -> Iterator[str]:
+    """A kind of connection that rules mean must have a rule that takes what the others leave.
+
+    For requests on every port; for TLS and other protocols one port will do: whoever serves requests on port 80 and
+    TLS on 443 has no use for TLS on 80.
+    """
+    meant = {case for reach in reaches for case in reach.seen if _means(reach.rule, case[0])}
+    caught = {case for reach in reaches for case in reach.all_of}
+    for spoken in kinds:
+        missing = [port for port in served.ports if (spoken, port) in meant - caught]
+        will_do = spoken is not Spoken.HTTP and any((spoken, port) in meant & caught for port in served.ports)
+        if missing and not will_do:
+            where = f" to port {missing[0]}" if len(missing) < len(served.ports) else ""
+            yield f"no rule matches every {spoken.value}{where}: what no rule matches {_ANSWERED[spoken]}"
+
+
+def _means(rule: Rule, spoken: Spoken) -> bool:
+    """Return whether a rule shows by its fields that it is for a kind; by client or port alone it means requests."""
+    kinds = {condition.field.kind for condition in rule.conditions}
+    match spoken:
+        case Spoken.HTTP:
+            return bool(kinds & OF_REQUESTS) or kinds <= {Kind.CLIENT, Kind.PORT}
+        case Spoken.TLS:
+            return bool(kinds & OF_TLS)
+        case Spoken.OTHER:
+            return Kind.OCTETS in kinds
+
+
+# --- rules that were meant otherwise
+
+
+def _of_one(rule: Rule) -> Iterator[str]:
+    if rule.pattern is not None:
+        yield from _of_mistaken_pattern(rule, rule.pattern)
+    key = rule.balance.key
+    if key is not None and not any(key.kind in _SEEN[spoken] for spoken in _spoken_by(rule)):
+        yield f"{_named(rule)}: hash:{key} is never seen with its other fields: its servers take turns"
+    for condition in rule.conditions:
+        reason = _why_slow(condition) if condition.field.kind is Kind.OCTETS else None
+        if reason is not None:
+            yield f"{_named(rule)}: {reason}"
+
+
+_FIELD_WITHIN: Final = re.compile(r"[ \t]([a-z]+(?:\.[^ \t=]*)?)=")
+_WORD_BEFORE: Final = re.compile(r"([A-Za-z]+)(\.[^ \t=]*)?=")
+_OPTIONS: Final = (*(kind.value for kind in Kind), "balance")
+
+
+def _of_mistaken_pattern(rule: Rule, pattern: str) -> Iterator[str]:
+    within = next((name for name in _FIELD_WITHIN.findall(pattern) if _is_field(name)), None)
+    if within is not None:
+        yield f"{_named(rule)}: `{within}=` is part of the pattern: fields count from the first word on only"
+        return
+    word = _WORD_BEFORE.match(pattern)
+    if word is None:
+        return
+    near = get_close_matches(word[1].lower(), _OPTIONS, n=1, cutoff=0.8)
+    if near:
+        named = f"{near[0]}.NAME" if near[0] in NAMED else near[0]
+        yield f"{_named(rule)}: `{word[0]}` is part of the pattern: did you mean {named}=?"
+
+
+def _is_field(name: str) -> bool:
+    try:
+        return parse_field(name) is not None
+    except RuleError:
+        return True
+
+
+# --- octets
+
+
+def _why_slow(condition: Condition) -> str | None:
+    """Say why connections of an unknown protocol wait until no more octets are looked at; None if they need not."""
+    if _is_found_in_all(condition, _FIRST_OCTETS):
+        return None
+    waits = "connections of other protocols wait until inspect_time or inspect_octets"
+    if looks_ahead(condition.pattern):
+        return f"its pattern for octets looks at what follows ($, \\b, (?=, (?!, ...): {waits}"
+    if _never_fails(condition.compiled):
+        return f"its pattern for octets may match however late: {waits}; anchor it with ^"
+    return None
+
+
+def _never_fails(pattern: CompiledPattern | None) -> bool:
+    """Return whether there is no beginning after which the pattern is known not to match."""
+    try:
+        return pattern is not None and all(
+            pattern.search(sample, timeout=_PROBE_TIME_S, partial=True) is not None for sample in _FIRST_OCTETS
+        )
+    except TimeoutError:
+        return True

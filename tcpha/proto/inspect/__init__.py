@@ -67,6 +67,8 @@ class Refusal:
     cause: Cause
     reason: str
     """For the log; never derived from what the client sent, so it is short and holds no control characters."""
+    code: int | None = None
+    """The protocol's own number of the fault, where it has one that tells more than the cause."""
 
 
 class Inspected:
@@ -83,6 +85,11 @@ class Inspected:
     def protocol(self) -> Protocol:
         """What the client speaks."""
         raise NotImplementedError
+
+    @property
+    def end_octets(self) -> int:
+        """Octets to the end of the request, its content included as far as the head tells how long it is."""
+        return self.head_octets
 
     @property
     def idempotent(self) -> bool:
@@ -111,7 +118,7 @@ class Inspected:
 
     @property
     def host(self) -> bytes | None:
-        """Host in lower case, without a port; an IPv6 address keeps its brackets."""
+        """Host in lower case, without a port or a dot at its end; an IPv6 address keeps its brackets."""
         return None
 
     @property
@@ -185,6 +192,12 @@ class Request(Inspected):
         return self._headers
 
     @property
+    def end_octets(self) -> int:
+        """As `Inspected.end_octets`; over HTTP/2 content comes in frames, whose headers count, too."""
+        length = self.header(b"content-length") if self.protocol is Protocol.HTTP1 else None
+        return self.head_octets + (int(length) if length else 0)
+
+    @property
     def idempotent(self) -> bool:
         """Is its method (RFC 9110, 9.2.2)? One that is not known is not."""
         return self.method in _IDEMPOTENT
@@ -211,7 +224,8 @@ class Request(Inspected):
         authority = self.authority.lower()
         if authority.startswith(b"["):
             return authority[: authority.find(b"]") + 1]
-        return authority.partition(b":")[0] or None
+        # servers choose by the name without the dot: a rule must not see another one
+        return authority.partition(b":")[0].removesuffix(b".") or None
 
     def header(self, name: bytes) -> bytes | None:
         """As `Inspected.header`."""

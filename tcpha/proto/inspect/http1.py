@@ -28,19 +28,26 @@ is replaced here.
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
-from tcpha.proto.inspect import NEED_MORE, Cause, Inspected, NeedMore, Protocol, Refusal, Request
+from tcpha.proto.inspect import (
+    NEED_MORE,
+    NOT_MINE,
+    Cause,
+    Inspected,
+    NeedMore,
+    NotMine,
+    Protocol,
+    Refusal,
+    Request,
+)
+from tcpha.proto.inspect.authority import is_authority
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # RFC 9110, 5.6.2
-_METHOD: Final = re.compile(_TOKEN)
+_HTTP_BEGINS: Final = re.compile(rb"%b (?:/|[A-Za-z][A-Za-z0-9+.\-]*+://|\* HTTP/)" % _TOKEN)
 _REQUEST_LINE: Final = re.compile(rb"(%b) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
 _FIELD_LINES: Final = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+" % _TOKEN)
 _ABSOLUTE_FORM: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+://([^/?]*+)(?:[/?].*+)?")
-_AUTHORITY: Final = re.compile(
-    rb"(?:\[(?P<ipv6>[0-9A-Fa-f:.]++)\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})++)(?::(?P<port>[0-9]{0,5}+))?"
-)
 # the fields that decide where the request goes and where it ends; the CRLF is the one before the field line
 _DECISIVE_FIELDS: Final = re.compile(rb"\r\n(?i:(host|content-length|transfer-encoding)):([^\r]*+)")
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}+")
@@ -49,8 +56,8 @@ _CHUNKED_LAST: Final = re.compile(
 )
 _LARGEST_LENGTH_OCTETS: Final = 2**63 - 1  # servers hold it in a signed 64-bit integer
 
-_NO_METHOD: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "no HTTP: no method begins like this")
-_TLS: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "no HTTP: a TLS record")
+NO_HTTP: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "no HTTP, nor anything else that is served")
+"""For what is NOT_MINE where nothing but HTTP is served."""
 _REQUEST_LINE_FAULT: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "malformed request line")
 _VERSION_0: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "HTTP before 1.0")
 _VERSION_OTHER: Final = Refusal(Protocol.HTTP1, Cause.VERSION, "HTTP major version other than 1")
@@ -91,7 +98,7 @@ _REASON_PHRASES: Final = {
 }
 
 
-def inspect(octets: bytes, limit_octets: int = 16384) -> Request | NeedMore | Refusal:
+def inspect(octets: bytes, limit_octets: int = 16384) -> Request | NeedMore | NotMine | Refusal:
     """Read the head of the first request in everything that has arrived, from the connection's first octet on.
 
     `limit_octets` (>= 1) bounds the head, its closing empty line and a leading one included: a head of exactly that
@@ -156,7 +163,7 @@ _ANSWERS_TO_HEAD: Final = {status: _answer_head(status) for status in _REASON_PH
 _ANSWERS: Final = {status: _answer_head(status) + _answer_content(status) for status in _REASON_PHRASES}
 
 
-def _unfinished_line(octets: bytes, start: int, limit_octets: int) -> NeedMore | Refusal:
+def _unfinished_line(octets: bytes, start: int, limit_octets: int) -> NeedMore | NotMine | Refusal:
     """No end of the request line stands within the limit: can one still come of these octets?"""
     line = octets[start:limit_octets]
     may_still_be_empty_line = start == 0 and line == b"\r"
@@ -165,11 +172,12 @@ def _unfinished_line(octets: bytes, start: int, limit_octets: int) -> NeedMore |
     return NEED_MORE if len(octets) < limit_octets else _LINE_TOO_LONG
 
 
-def _line_fault(octets: bytes, start: int) -> Refusal:
-    """Say why no request line begins at `start`. Looks at the first octet alone, which is there in every cut."""
-    if octets.startswith(b"\x16", start):
-        return _TLS
-    return _NO_METHOD if _METHOD.match(octets, start) is None else _REQUEST_LINE_FAULT
+def _line_fault(octets: bytes, start: int) -> NotMine | Refusal:
+    """Say what a line is that is no request line: one that went wrong behind its method, or something else.
+
+    Looks only at what precedes the octet that went wrong, which is there in every cut.
+    """
+    return NOT_MINE if _HTTP_BEGINS.match(octets, start) is None else _REQUEST_LINE_FAULT
 
 
 def _may_begin_request_line(line: bytes) -> bool:
@@ -198,14 +206,14 @@ def _unfinished_fields(octets: bytes, start: int, limit_octets: int) -> NeedMore
 def _target_authority(method: bytes, target: bytes) -> bytes | Refusal | None:
     """Return the authority of a target that is not in origin-form (RFC 9112, 3.2.2 to 3.2.4); ``*`` has none."""
     if method == b"CONNECT":
-        return target if _is_authority(target, port_required=True) else _CONNECT_TARGET
+        return target if is_authority(target, port_required=True) else _CONNECT_TARGET
     if target == b"*":
         return None if method == b"OPTIONS" else _TARGET_FORM
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute is None:
         return _TARGET_FORM
     authority: bytes = absolute[1]
-    return authority if _is_authority(authority) else _TARGET_AUTHORITY
+    return authority if is_authority(authority) else _TARGET_AUTHORITY
 
 
 def _host(decisive: list[tuple[bytes, bytes]], minor: bytes) -> bytes | Refusal:
@@ -216,25 +224,11 @@ def _host(decisive: list[tuple[bytes, bytes]], minor: bytes) -> bytes | Refusal:
     if not hosts and minor != b"0":
         return _HOST_MISSING
     host = hosts[0].strip(b" \t") if hosts else b""
-    if hosts and not _is_authority(host):
+    if hosts and not is_authority(host):
         return _HOST_INVALID
     if len(decisive) > len(hosts):
         return _framing_fault(decisive, minor) or host
     return host
-
-
-def _is_authority(octets: bytes, *, port_required: bool = False) -> bool:
-    """``uri-host [ ":" port ]`` of RFC 9110, 7.2, without user information (RFC 9110, 4.2.4) and never empty."""
-    match = _AUTHORITY.fullmatch(octets)
-    if match is None:
-        return False
-    ipv6, port = match.groups()
-    if ipv6 is not None:
-        try:
-            IPv6Address(ipv6.decode("ascii"))
-        except AddressValueError:
-            return False
-    return 1 <= int(port) <= 65535 if port else not port_required
 
 
 def _framing_fault(decisive: list[tuple[bytes, bytes]], minor: bytes) -> Refusal | None:

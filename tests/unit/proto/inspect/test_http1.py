@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcpha.proto.inspect import NEED_MORE, Cause, Inspection, Protocol, Refusal, Request
+from tcpha.proto.inspect import NEED_MORE, NOT_MINE, Cause, Inspection, NotMine, Protocol, Refusal, Request
 from tcpha.proto.inspect.http1 import inspect
 
 HOST = b"Host: www.example.com"
@@ -129,28 +129,28 @@ def test_legal_framing_is_accepted(field: bytes) -> None:
 
 
 HOSTILE_STARTS = {
-    "TLS ClientHello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+    "TLS ClientHello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", NOT_MINE),
     "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "HTTP/3.1": (head(b"GET / HTTP/3.1"), 505),
     "HTTP/0.9 with version": (head(b"GET / HTTP/0.9"), 400),
     "HTTP/0.9": (b"GET /\r\n", 400),
     "HTTP/0.9 with space": (b"GET / \r\n", 400),
-    "SSH": (b"SSH-2.0-OpenSSH_9.2\r\n", 400),
+    "SSH": (b"SSH-2.0-OpenSSH_9.2\r\n", NOT_MINE),
     "RTSP": (head(b"DESCRIBE / RTSP/1.0"), 400),
     "lower-case http": (head(b"GET / http/1.1"), 400),
     "two-digit version": (head(b"GET / HTTP/1.10"), 400),
     "version without minor": (head(b"GET / HTTP/1"), 400),
     "space after version": (head(b"GET / HTTP/1.1 "), 400),
-    "two empty lines": (b"\r\n\r\n" + head(), 400),
-    "LF first": (b"\n" + head(), 400),
-    "CR first": (b"\r" + head(), 400),
-    "space first": (b" " + head(), 400),
-    "NUL first": (b"\0" + head(), 400),
-    "colon in method": (head(b"GE:T / HTTP/1.1"), 400),
-    "octet above 0x7e in method": (head(b"GE\xc3 / HTTP/1.1"), 400),
-    "control in method": (head(b"G\x01T / HTTP/1.1"), 400),
-    "tab for space": (head(b"GET\t/ HTTP/1.1"), 400),
-    "two spaces before target": (head(b"GET  / HTTP/1.1"), 400),
+    "two empty lines": (b"\r\n\r\n" + head(), NOT_MINE),
+    "LF first": (b"\n" + head(), NOT_MINE),
+    "CR first": (b"\r" + head(), NOT_MINE),
+    "space first": (b" " + head(), NOT_MINE),
+    "NUL first": (b"\0" + head(), NOT_MINE),
+    "colon in method": (head(b"GE:T / HTTP/1.1"), NOT_MINE),
+    "octet above 0x7e in method": (head(b"GE\xc3 / HTTP/1.1"), NOT_MINE),
+    "control in method": (head(b"G\x01T / HTTP/1.1"), NOT_MINE),
+    "tab for space": (head(b"GET\t/ HTTP/1.1"), NOT_MINE),
+    "two spaces before target": (head(b"GET  / HTTP/1.1"), NOT_MINE),
     "two spaces after target": (head(b"GET /  HTTP/1.1"), 400),
     "space in target": (head(b"GET /a b HTTP/1.1"), 400),
     "tab in target": (head(b"GET /a\tb HTTP/1.1"), 400),
@@ -164,10 +164,27 @@ HOSTILE_STARTS = {
 
 
 @pytest.mark.parametrize(("octets", "status"), HOSTILE_STARTS.values(), ids=HOSTILE_STARTS)
-def test_hostile_start_is_refused_before_the_head_is_complete(octets: bytes, status: int) -> None:
-    assert refused(octets) == status
+def test_hostile_start_is_refused_before_the_head_is_complete(octets: bytes, status: int | NotMine) -> None:
+    verdict = read_three_ways(octets)
+    assert (STATUS[verdict.cause] if isinstance(verdict, Refusal) else verdict) == status
     first_line_octets = octets.find(b"\n", 2) + 1 or len(octets)
-    assert isinstance(read_in_cuts(octets[:first_line_octets], []), Refusal)
+    assert read_in_cuts(octets[:first_line_octets], []) == verdict
+
+
+@pytest.mark.parametrize(
+    ("octets", "last_good"),
+    [
+        (b"GET /a\x01b HTTP/1.1\r\n", 6),
+        (b"GET / HTTP/1.1\n", 14),
+        (b"GET / HTTX", 9),
+        (b"GET / HTTP/1.1 ", 14),
+        (b"GET /\r\n", 5),
+        (b"GET / HTTP/1.1\r\nA: b\n", 20),
+    ],
+)
+def test_hopeless_beginning_is_refused_at_the_octet_that_shows_it(octets: bytes, last_good: int) -> None:
+    assert inspect(octets[:last_good]) is NEED_MORE
+    assert isinstance(inspect(octets[: last_good + 1]), Refusal)
 
 
 @pytest.mark.parametrize(
@@ -176,18 +193,17 @@ def test_hostile_start_is_refused_before_the_head_is_complete(octets: bytes, sta
         (b"\x16\x03\x01", 0),
         (b"\r\n\r\n", 2),
         (b"G\0", 1),
-        (b"GET /a\x01b HTTP/1.1\r\n", 6),
-        (b"GET / HTTP/1.1\n", 14),
-        (b"GET / HTTX", 9),
-        (b"GET / HTTP/1.1 ", 14),
-        (b"GET /\r\n", 5),
         (b"SSH-2.0-x\r\n", 9),
-        (b"GET / HTTP/1.1\r\nA: b\n", 20),
+        (b"PING\r\n", 4),
+        (b"*1\r\n$4\r\nPING\r\n", 2),
+        (b"get key\r\n", 7),
+        (b"CONNECT {}\r\n", 10),
     ],
 )
-def test_hopeless_beginning_is_refused_at_the_octet_that_shows_it(octets: bytes, last_good: int) -> None:
+def test_octets_of_another_protocol_are_not_mine_at_the_octet_that_shows_it(octets: bytes, last_good: int) -> None:
     assert inspect(octets[:last_good]) is NEED_MORE
-    assert isinstance(inspect(octets[: last_good + 1]), Refusal)
+    for end in range(last_good + 1, len(octets) + 1):
+        assert inspect(octets[:end]) is NOT_MINE
 
 
 HOSTILE_TARGETS = {
@@ -352,6 +368,59 @@ def test_request_with_unread_headers_equals_and_hashes_like_one_with_headers() -
     assert inspect(octets) == made
     assert hash(inspect(octets)) == hash(made)
     assert repr(inspect(octets)) == repr(made)
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "query", "host"),
+    [
+        (b"GET /a/b?x=1?y HTTP/1.1", b"/a/b", b"x=1?y", b"www.example.com"),
+        (b"GET /? HTTP/1.1", b"/", b"", b"www.example.com"),
+        (b"GET / HTTP/1.1", b"/", None, b"www.example.com"),
+        (b"GET http://A.Example:8080/a?b HTTP/1.1", b"/a", b"b", b"a.example"),
+        (b"GET http://a.example?b=/c HTTP/1.1", b"/", b"b=/c", b"a.example"),
+        (b"GET http://[2001:DB8::1]:80 HTTP/1.1", b"/", None, b"[2001:db8::1]"),
+        (b"OPTIONS * HTTP/1.1", b"*", None, b"www.example.com"),
+        (b"CONNECT B.example:443 HTTP/1.1", None, None, b"b.example"),
+    ],
+)
+def test_parts_of_a_target(line: bytes, path: bytes | None, query: bytes | None, host: bytes) -> None:
+    request = accepted(head(line, b"Host: WWW.example.COM:80"))
+    assert (request.path, request.query, request.host) == (path, query, host)
+    assert (request.sni, request.alpn) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("authority", "host"),
+    [
+        (b"A.Example.", b"a.example"),
+        (b"a.example.:80", b"a.example"),
+        (b"192.0.2.1.", b"192.0.2.1"),
+        (b"a.example..", b"a.example."),
+        (b".a.example", b".a.example"),
+        (b".:80", None),
+    ],
+)
+def test_host_with_a_dot_at_its_end_is_the_host_without(authority: bytes, host: bytes | None) -> None:
+    request = accepted(head(b"GET / HTTP/1.1", b"Host: " + authority))
+    assert (request.host, request.authority, request.header(b"host")) == (host, authority, authority)
+    assert accepted(head(b"GET http://" + authority + b"/ HTTP/1.1")).host == host
+
+
+def test_request_of_http_1_0_without_host_has_none() -> None:
+    assert accepted(b"GET / HTTP/1.0\r\n\r\n").host is None
+
+
+def test_header_several_lines_are_joined_and_absent_is_none() -> None:
+    request = accepted(head(b"GET / HTTP/1.1", HOST, b"X-A: 1", b"x-a:2 ", b"X-B:"))
+    assert request.header(b"x-a") == b"1, 2"
+    assert request.header(b"x-b") == b""
+    assert request.header(b"x-c") is None
+
+
+def test_cookie_the_first_of_its_name_counts() -> None:
+    request = accepted(head(b"GET / HTTP/1.1", HOST, b"Cookie: a=1; bb=2;c", b"Cookie: a=3; d = x=y "))
+    assert [request.cookie(name) for name in (b"a", b"bb", b"d")] == [b"1", b"2", b"x=y"]
+    assert [request.cookie(name) for name in (b"b", b"c", b"A")] == [None, None, None]
 
 
 def test_request_headers_are_split_once() -> None:

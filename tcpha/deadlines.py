@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic, Protocol, TypeVar
+
+_SMALL = 64
+"""So few entries are not worth a look."""
 
 
 class HasDeadline(Protocol):
@@ -23,6 +26,7 @@ class Deadlines(Generic[WaiterT]):
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, WaiterT]] = []
         self._count = 0
+        self._compact_at = _SMALL
 
     def set(self, waiter: WaiterT, deadline: float) -> None:
         """Wake `waiter` at `deadline` and not before; replaces its earlier deadline."""
@@ -32,6 +36,8 @@ class Deadlines(Generic[WaiterT]):
         if deadline < inf:
             self._count += 1
             heappush(self._heap, (deadline, self._count, waiter))
+            if len(self._heap) > self._compact_at:
+                self._compact()
 
     def clear(self, waiter: WaiterT) -> None:
         """Wake `waiter` no more."""
@@ -53,3 +59,10 @@ class Deadlines(Generic[WaiterT]):
     def _discard_stale(self) -> None:
         while self._heap and self._heap[0][2].deadline != self._heap[0][0]:
             heappop(self._heap)
+
+    def _compact(self) -> None:
+        """Throw stale entries away, so that who moves a deadline often does not fill the heap."""
+        current = {(id(waiter), deadline): (deadline, count, waiter) for deadline, count, waiter in self._heap}
+        self._heap = [entry for (_, deadline), entry in current.items() if entry[2].deadline == deadline]
+        heapify(self._heap)
+        self._compact_at = max(2 * len(self._heap), _SMALL)

@@ -9,7 +9,7 @@ import logging
 import os
 import selectors
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from types import FrameType
 
@@ -69,11 +69,25 @@ class EventLoop:
             self._round(deadline)
             deadline = on_timer()
 
-    def run_until_quiet(self, quiet_s: float, limit_s: float, on_timer: Callable[[], float]) -> None:
-        """Serve until nothing has happened for `quiet_s`, at most for `limit_s`."""
-        end = clock.now() + limit_s
-        while clock.now() < end and self._round(clock.now() + quiet_s):
-            on_timer()
+    def run_until_quiet(
+        self, quiet_s: float, limit_s: float, on_timer: Callable[[], float], aside: Iterable[int] = ()
+    ) -> None:
+        """Serve until nothing has come for `quiet_s`, at most for `limit_s`.
+
+        The descriptors `aside` are served, too, but what comes there does not prolong it: some sources never rest.
+        """
+        restless = frozenset(aside)
+        now = clock.now()
+        end, quiet_at = now + limit_s, now + quiet_s
+        while now < end:
+            ready = self._round(min(quiet_at, end))
+            now = clock.now()
+            if not ready <= restless:
+                quiet_at = now + quiet_s
+            elif now >= quiet_at:
+                return
+            if ready:
+                on_timer()
 
     def close(self) -> None:
         """Take the signal handlers back and free the descriptors."""
@@ -84,7 +98,7 @@ class EventLoop:
         os.close(self._wake_in)
         os.close(self._wake_out)
 
-    def _round(self, deadline: float) -> bool:
+    def _round(self, deadline: float) -> set[int]:
         wait = MAX_WAIT_S if deadline == inf else min(max(deadline - clock.now(), 0.0), MAX_WAIT_S)
         ready = {key.fd for key, _ in self._selector.select(wait)}
         if self._wake_in in ready:
@@ -99,7 +113,7 @@ class EventLoop:
                     callback()
                 except EdgeError as error:
                     self._note_fault(error)
-        return bool(ready)
+        return ready
 
     def _note_fault(self, error: EdgeError) -> None:
         self.faults += 1

@@ -7,8 +7,14 @@ longer accepted (`period_floor`).
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from tcpha.proto.cookie import LIFE_S, PERIOD_S, PERIOD_SHIFT
-from tcpha.proto.messages import Identity
+from tcpha.proto.ip import ConnectionKey
+from tcpha.proto.messages import AGREEMENT_BITS, Identity
+from tcpha.proto.seqnum import SeqNum
+
+_Name: TypeAlias = tuple[ConnectionKey, SeqNum, int]
 
 MEMORY_S = LIFE_S + PERIOD_S
 """No cookie is accepted longer after it was made, even where another front end's clock is a period ahead."""
@@ -20,7 +26,7 @@ class FinishedIdentities:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         # Every entry lives equally long, so the dictionary's insertion order is the order of expiry.
-        self._entries: dict[Identity, tuple[float, int]] = {}
+        self._entries: dict[_Name, tuple[float, int]] = {}
         self.period_floor = -1
         self.forgotten_early = 0
         """Identities forgotten before their time for want of room; the floor rose with them."""
@@ -29,18 +35,19 @@ class FinishedIdentities:
         return len(self._entries)
 
     def __contains__(self, identity: Identity) -> bool:
-        return identity in self._entries
+        return _name(identity) in self._entries
 
     def add(self, identity: Identity, period: int, utc_s: float, now: float) -> None:
         """Remember `identity`, whose cookie was made in `period` (unless that cookie is too old to matter)."""
-        if (int(utc_s) >> PERIOD_SHIFT) > period + 2 or identity in self._entries:
+        name = _name(identity)
+        if (int(utc_s) >> PERIOD_SHIFT) > period + 2 or name in self._entries:
             return
         self.expire(now)
         if len(self._entries) >= self._limit:
             oldest = next(iter(self._entries))
             self.forgotten_early += 1
             self.period_floor = max(self.period_floor, self._entries.pop(oldest)[1])
-        self._entries[identity] = (now + MEMORY_S, period)
+        self._entries[name] = (now + MEMORY_S, period)
 
     def expire(self, now: float) -> None:
         """Forget what is old enough."""
@@ -49,6 +56,11 @@ class FinishedIdentities:
             if self._entries[oldest][0] > now:
                 return
             del self._entries[oldest]
+
+
+def _name(identity: Identity) -> _Name:
+    """Return what the hash of its cookie covers: a repetition that acknowledges a little more has the same name."""
+    return (identity.key, identity.irs, identity.iss >> AGREEMENT_BITS)
 
 
 def full_period(low: int, utc_s: float) -> int:

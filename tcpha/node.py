@@ -30,8 +30,9 @@ READY_TIMEOUT_S = 2.0
 LOG_INTERVAL_S = 10.0
 """What can come with every datagram is logged no more often."""
 _QUIET_S = 0.25
-"""A node that ended connections goes when nothing has come for so long: longer than a delayed acknowledgement."""
-_STOP_LIMIT_S = 1.0
+"""A node that ended connections goes when no packet has come for so long: longer than a delayed acknowledgement."""
+_STOP_LIMIT_S = 2.0
+"""It goes after this even while packets come: clients may go on for ever."""
 
 log = logging.getLogger("tcpha")
 
@@ -153,7 +154,8 @@ class Node(ABC):
         self.on_stop(clock.now())
         self._flush()
         if carried:
-            self.loop.run_until_quiet(_QUIET_S, _STOP_LIMIT_S, self._on_timer)
+            # STATUS comes all the time.
+            self.loop.run_until_quiet(_QUIET_S, _STOP_LIMIT_S, self._on_timer, aside=[self._channel.fileno()])
 
     def _on_channel(self) -> None:
         now = clock.now()
@@ -179,6 +181,17 @@ class Node(ABC):
             self.on_message(endpoint, received.message, age_s, now)
 
     def _on_timer(self) -> float:
+        try:
+            return self._do_what_is_due()
+        except Exception:  # as for messages: a defect costs what was due, not the process
+            now = clock.now()
+            self._faults += 1
+            if now >= self._fault_log_at:
+                self._fault_log_at = now + LOG_INTERVAL_S
+                log.exception("a timer failed (%d faults so far)", self._faults)
+            return now
+
+    def _do_what_is_due(self) -> float:
         now = clock.now()
         if now >= self._peers.next_deadline():
             self._peers.own = self.own_status()

@@ -1,8 +1,8 @@
 """From a HANDOFF to an adopted connection, with every answer the host's TCP may give in between.
 
 The order of steps: an identity that is over is not run again; a live one gets its octets again; a new one replays its
-SYN; the expected SYN-ACK fixes the translation and lets the request in; the server's first acknowledgement proves the
-adoption. Before a REFUSED, what the replay made is reset.
+SYN, and once more when it is answered; the second SYN-ACK fixes the translation and lets the request in; the server's
+first acknowledgement proves the adoption. Before a REFUSED, what the replay made is reset.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tcpha.be.closing import watch_arriving
 from tcpha.be.counters import BackEndCounters
 from tcpha.be.flows import Flow, FlowState
 from tcpha.be.holding import PACKETS_A_FLOW, Holding
-from tcpha.be.replay import RETRY_AFTER_S, Answer, first_segment, read_answer, syn, translation_of
+from tcpha.be.replay import RETRY_AFTER_S, Answer, first_segment, is_cookie, read_answer, syn, translation_of
 from tcpha.be.translator import translate_arriving
 from tcpha.config import BackEndConfig
 from tcpha.errors import WireError
@@ -117,7 +117,7 @@ class Adoption:
         if flow.state is FlowState.ACK_SENT:
             return self._give_up(flow, handoff, self._reason(), reset=True, now=now)
         replay.clearing |= destroyed
-        return (Inject(syn(handoff)),)
+        return (Inject(syn(handoff, again=replay.answered is not None)),)
 
     def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
         """The server is silent: play again what it has not answered, and say no when the time is up."""
@@ -132,7 +132,7 @@ class Adoption:
         wait = RETRY_AFTER_S[min(replay.attempts, len(RETRY_AFTER_S) - 1)]
         self._table.deadlines.set(flow, min(now + wait, replay.give_up_at))
         if flow.state is FlowState.ACK_SENT:
-            return (Inject(first_segment(flow, handoff, flow.server_tsval)),)
+            return (Inject(first_segment(flow, handoff)),)
         # Hosts answer strange SYNs at a limited rate: silence, too, may mean that another socket is in the way; after
         # the second silence even one that is in SYN-RECEIVED, from a replay nobody remembers.
         return (ClearTuple(flow.key, embryonic=replay.attempts > 1),)
@@ -181,7 +181,7 @@ class Adoption:
             return _NOTHING
         actions: list[Action] = []
         if handoff.octets:
-            actions.append(Inject(first_segment(flow, handoff, flow.server_tsval)))
+            actions.append(Inject(first_segment(flow, handoff)))
         if flow.state is FlowState.ADOPTED and handoff.confirm:
             actions.append(Send(flow.frontend, Adopted(flow.identity, flow.rcv_nxt)))
         if handoff.acknowledged is not None and not seq_le(handoff.acknowledged, flow.rcv_nxt):
@@ -192,14 +192,17 @@ class Adoption:
         translation = translation_of(handoff, segment)
         if translation is None or flow.replay is None:
             return self._give_up(flow, handoff, Reason.OPTIONS, reset=True, now=now)
-        flow.server_iss = segment.seg_seq
-        flow.server_tsval = segment.timestamps[0] if segment.timestamps else 0
+        if flow.replay.answered != segment.seg_seq:
+            flow.replay.answered = segment.seg_seq
+            return (Inject(syn(handoff, again=True)),)
+        flow.server_iss = flow.server_seq = segment.seg_seq
+        flow.tsecr = segment.timestamps[0] if segment.timestamps and is_cookie(handoff, segment) else 0
         flow.translation = translation
         flow.arriving = (DeliverArriving(translation),)
         flow.leaving = (DeliverLeaving(translation),)
         flow.state = FlowState.ACK_SENT
         held, flow.replay.held = flow.replay.held, []
-        actions: list[Action] = [Inject(first_segment(flow, handoff, flow.server_tsval))]
+        actions: list[Action] = [Inject(first_segment(flow, handoff))]
         for each in held:
             try:
                 actions.append(Inject(translate_arriving(translation, each)))
@@ -223,6 +226,8 @@ class Adoption:
         )
         if not fits:
             refuted = segment.flags & RST and segment.seg_seq == seq_add(flow.server_iss, 1)
+            if refuted and flow.rst_arriving:  # the client's own RST ended the socket, which may have read the request
+                return (ClearTuple(flow.key, embryonic=False),)
             return self._play_again(flow) if refuted else _NOTHING
         self._counters.adopted += 1
         flow.state = FlowState.ADOPTED
@@ -240,6 +245,8 @@ class Adoption:
     def _play_again(self, flow: Flow) -> Sequence[Action]:
         """The SYN-ACK that was answered is of no socket any more: start over. The replay's time limit still holds."""
         flow.state = FlowState.SYN_SENT
+        if flow.replay is not None:
+            flow.replay.answered = None
         flow.translation, flow.arriving, flow.leaving = None, (), ()
         return (ClearTuple(flow.key, embryonic=True),)
 

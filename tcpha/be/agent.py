@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Sequence
 from math import inf
 
-from tcpha.be.actions import Action, Announce, ClearTuple, Examine, LeaveToHost, Note, Send
+from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Inject, LeaveToHost, Note, Send
 from tcpha.be.adoption import Adoption
-from tcpha.be.closing import Farewells, has_ended, is_late, watch_arriving, watch_leaving
+from tcpha.be.closing import Farewells, has_ended, is_late, may_run_again, watch_arriving, watch_leaving, without_octets
 from tcpha.be.counters import BackEndCounters
 from tcpha.be.flows import Flow, FlowState
 from tcpha.be.holding import Holding
@@ -70,7 +70,8 @@ class Agent:
     def status(self) -> OwnStatus:
         """Return what the front ends are to know."""
         probe = self._probe
-        return OwnStatus(self._state, self.table.live, self._digest, probe.capabilities, probe.servers)
+        state = NodeState.FULL if self._state is NodeState.UP and self.table.is_full() else self._state
+        return OwnStatus(state, self.table.live, self._digest, probe.capabilities, probe.servers)
 
     # --- packets
 
@@ -88,6 +89,9 @@ class Agent:
         self.counters.arriving += 1
         flow.last_seen = now
         if segment.flags & (FIN | RST) or flow.busy:
+            if may_run_again(flow, segment):
+                self.counters.late_duplicates += 1
+                return (Inject(without_octets(flow, segment)),)
             if segment.flags & RST and flow.state is FlowState.ADOPTED:
                 self.table.deadlines.set(flow, min(flow.deadline, now + RESET_CHECK_S))
             watch_arriving(flow, segment)
@@ -115,6 +119,7 @@ class Agent:
             self.counters.leaving += 1
             flow.last_seen = now
             flow.rcv_nxt = segment.seg_ack
+            flow.server_seq = segment.seg_seq
             return flow.leaving
         if flow.state in (FlowState.SYN_SENT, FlowState.ACK_SENT):
             actions = self._adoption.on_leaving(flow, segment, now)
@@ -135,6 +140,7 @@ class Agent:
         if segment.flags & RST:
             self._end(flow, now)
             return actions
+        flow.server_seq = segment.seg_seq
         if segment.flags & ACK:
             advanced = seq_lt(flow.rcv_nxt, segment.seg_ack)
             flow.rcv_nxt = segment.seg_ack
@@ -143,7 +149,8 @@ class Agent:
                 if seq_le(flow.owed, flow.rcv_nxt):
                     flow.owed = None
         watch_leaving(flow, segment)
-        flow.busy = flow.owed is not None or flow.fin_arriving is not None or flow.fin_leaving is not None
+        closing = flow.fin_arriving is not None or flow.fin_leaving is not None or flow.rst_arriving
+        flow.busy = flow.is_over or closing or flow.owed is not None
         self._end_if_closed(flow, now)
         return actions
 
@@ -208,6 +215,7 @@ class Agent:
             absent = tuple(key for key, flow in flows.items() if flow is None or flow.is_over)
             return (Send(frontend, Flows(held, absent)),)
         identities = [flow.identity for flow in self.table.by_key.values() if flow.state is FlowState.ADOPTED]
+        self._answers = deque(answer for answer in self._answers if answer.frontend != frontend)
         self._answers.extend(
             Send(frontend, Flows(tuple(identities[start : start + FLOWS_A_MESSAGE])))
             for start in range(0, len(identities), FLOWS_A_MESSAGE)
@@ -228,7 +236,7 @@ class Agent:
         flow = self.table.by_key.get(key)
         if flow is None or flow.replay is None:
             return _NOTHING
-        if flow.state is FlowState.ACK_SENT and destroyed:
+        if flow.state is FlowState.ACK_SENT and (destroyed or flow.rst_arriving):
             self._end(flow, now)  # the host's RST still leaves translated
             return _NOTHING
         return self._adoption.on_cleared(flow, destroyed, now)
@@ -240,6 +248,7 @@ class Agent:
             return _NOTHING
         if alive:
             flow.last_seen = now
+            flow.rst_arriving = False
         else:
             self._end(flow, now)
         return _NOTHING

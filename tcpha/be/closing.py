@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from math import inf
 
 from tcpha.be.actions import Send
-from tcpha.be.flows import Flow
+from tcpha.be.flows import Flow, FlowState
 from tcpha.proto.handoff import FLOWS_A_MESSAGE
 from tcpha.proto.messages import Closed, Identity
 from tcpha.proto.seqnum import seq_add, seq_diff, seq_lt
-from tcpha.proto.tcp import ACK, FIN, RST, Segment
+from tcpha.proto.tcp import ACK, FIN, RST, Segment, encode_segment
 from tcpha.rules import Endpoint
 
 FAREWELL_DELAY_S = 0.05
@@ -31,7 +31,7 @@ def watch_arriving(flow: Flow, segment: Segment) -> None:
     Nothing follows a FIN, so only its very number acknowledges it: one beyond it is a stranger's.
     """
     if segment.flags & RST:
-        flow.rst_arriving = True
+        flow.rst_arriving = flow.busy = True
     if segment.flags & FIN:
         end = seq_add(segment.seg_seq, segment.seg_len)
         if seq_lt(flow.rcv_nxt, end):
@@ -46,15 +46,39 @@ def watch_leaving(flow: Flow, segment: Segment) -> None:
     if segment.flags & FIN and flow.translation is not None:
         flow.fin_leaving = seq_add(segment.seg_seq, flow.translation.seq_delta + segment.seg_len)
         flow.busy = True
-    if flow.fin_arriving is not None and segment.flags & ACK:
-        flow.fin_arriving_acked = segment.seg_ack == flow.fin_arriving
-        if seq_lt(flow.fin_arriving, segment.seg_ack):
-            flow.fin_arriving = None  # octets took its place: the server's TCP has not believed it
+    if segment.flags & ACK:
+        if segment.seg_ack == flow.fin_arriving:
+            flow.fin_acked = segment.seg_ack
+        # Octets may take its place: then the server's TCP has not believed it.
+        flow.fin_arriving_acked = segment.seg_ack == flow.fin_acked
+        if flow.fin_arriving is not None and seq_lt(flow.fin_arriving, segment.seg_ack):
+            flow.fin_arriving = None
 
 
 def is_late(flow: Flow, segment: Segment) -> bool:
     """May a packet belong to a connection that is over, rather than to the next one on the same ports?"""
-    return 0 <= seq_diff(flow.rcv_nxt, segment.seg_seq) < LATE_OCTETS
+    if not 0 <= seq_diff(flow.rcv_nxt, segment.seg_seq) < LATE_OCTETS or flow.translation is None:
+        return False
+    # The next one may begin there, too, if much was sent in a short time. It acknowledges other octets.
+    distance = seq_diff(segment.seg_ack, seq_add(flow.server_seq, flow.translation.seq_delta))
+    return not segment.flags & ACK or -LATE_OCTETS < distance < LATE_OCTETS
+
+
+def may_run_again(flow: Flow, segment: Segment) -> bool:
+    """Is this the first segment of a connection that is over, or may be?
+
+    The host's TCP takes it for the end of a handshake if it answered the SYN with a SYN cookie of its own: then the
+    request would run a second time.
+    """
+    if flow.state is not FlowState.FINISHED and not flow.rst_arriving:
+        return False
+    return segment.seg_seq == seq_add(flow.identity.irs, 1) and not segment.flags & RST
+
+
+def without_octets(flow: Flow, segment: Segment) -> bytes:
+    """Return a keep-alive probe of the same connection: the host's TCP says of it what it would say of the segment."""
+    delta = 0 if flow.translation is None else flow.translation.seq_delta
+    return encode_segment(flow.key, flow.identity.irs, seq_add(segment.seg_ack, -delta), ACK, segment.seg_wnd)
 
 
 def has_ended(flow: Flow) -> bool:

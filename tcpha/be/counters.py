@@ -14,7 +14,7 @@ class BackEndCounters:
     repeats: int = 0
     """HANDOFFs of a connection that is already here."""
     late_duplicates: int = 0
-    """HANDOFFs of a connection that is over."""
+    """HANDOFFs and first segments of a connection that is over."""
     stale: int = 0
     """HANDOFFs that lay too long in the socket and were dropped unread."""
     adopted: int = 0

@@ -33,9 +33,11 @@ class FlowState(Enum):
 class Replay:
     """What a flow needs only until the server has acknowledged."""
 
-    __slots__ = ("attempts", "clearing", "give_up_at", "held")
+    __slots__ = ("answered", "attempts", "clearing", "give_up_at", "held")
 
     def __init__(self, give_up_at: float) -> None:
+        self.answered: SeqNum | None = None
+        """The server's ISS, once it has answered the SYN; the second answer with it counts."""
         self.attempts = 0
         self.give_up_at = give_up_at
         self.clearing = False
@@ -48,9 +50,9 @@ class Flow:
     """One connection. `deadline` belongs to `Deadlines`."""
 
     __slots__ = (
-        "arriving", "busy", "deadline", "fin_arriving", "fin_arriving_acked", "fin_leaving", "fin_leaving_acked",
-        "frontend", "handoff", "identity", "key", "last_seen", "leaving", "leaving_key", "owed", "period", "rcv_nxt",
-        "replay", "rst_arriving", "server_iss", "server_tsval", "state", "translation",
+        "arriving", "busy", "deadline", "fin_acked", "fin_arriving", "fin_arriving_acked", "fin_leaving",
+        "fin_leaving_acked", "frontend", "handoff", "identity", "key", "last_seen", "leaving", "leaving_key", "owed",
+        "period", "rcv_nxt", "replay", "rst_arriving", "server_iss", "server_seq", "state", "translation", "tsecr",
     )  # fmt: skip
 
     def __init__(self, handoff: Handoff, frontend: Endpoint, period: int, give_up_at: float, now: float) -> None:
@@ -65,8 +67,10 @@ class Flow:
         self.handoff: Handoff | None = handoff
         self.replay: Replay | None = Replay(give_up_at)
         self.server_iss = SeqNum(0)
-        self.server_tsval = 0
-        """TSval of the server's SYN-ACK."""
+        self.server_seq = SeqNum(0)
+        """SEG.SEQ of the server's last packet, in its own numbers."""
+        self.tsecr = 0
+        """TSecr of what is injected: 0, from which no round trip is measured, unless the server answers by cookies."""
         self.translation: Translation | None = None
         self.arriving: tuple[Action, ...] = ()
         """What to do with an ordinary arriving packet: made once, used for each."""
@@ -78,13 +82,15 @@ class Flow:
         self.busy = False
         """Ordinary packets need a look, too: the flow is closing, or an ADOPTED is owed."""
         self.fin_arriving: SeqNum | None = None
-        """The number behind the client's FIN."""
+        """The number behind the client's FIN, or behind one that a stranger forged."""
+        self.fin_acked: SeqNum | None = None
+        """What the server's TCP acknowledged when it was `fin_arriving`."""
         self.fin_leaving: SeqNum | None = None
         """The number behind the server's FIN, as the client sees it."""
         self.fin_arriving_acked = False
         self.fin_leaving_acked = False
         self.rst_arriving = False
-        """The client sent an RST: it may have ended the host's socket."""
+        """The client sent an RST: it may have ended the host's socket, which was not examined since."""
 
     @property
     def is_adopted(self) -> bool:
@@ -99,5 +105,6 @@ class Flow:
     def end(self) -> None:
         """Become finished; what still comes is translated, nothing else is remembered."""
         self.state = FlowState.FINISHED
+        self.busy = True
         self.replay = None
         self.handoff = None

@@ -1,8 +1,17 @@
 """The replay: the client's handshake and request, played to the server's TCP (RFC 9293, 3.5, the client's side).
 
     SYN (the client's IRS, the agreed options)  ->
-                                                <-  SYN-ACK: the server's ISS, its window scale, its clock
+                                                <-  SYN-ACK: the server's ISS
+    SYN again                                   ->
+                                                <-  SYN-ACK again: its window scale, its clock
     ACK with the request octets                 ->
+
+The SYN comes twice so that the server's TCP measures no round trip: the replay's own takes microseconds, the client's
+may take a thousand times as long, and for what is measured too short the server pays with repetitions and, with BBR,
+with nearly all of its rate. What was repeated is not measured (RFC 6298, section 3). docs/adr tells the whole story.
+
+Deviation: until the client's first acknowledgement of the response has given it a round trip, the server repeats what
+is not acknowledged after 1 s and then after 3 s, as Linux does behind its own SYN cookies, not after 0.2 s and more.
 
 Any other answer than the expected SYN-ACK is read for what it says of the host's sockets. Pure: segments in, packets
 and verdicts out.
@@ -22,6 +31,10 @@ from tcpha.proto.tcp import ACK, PSH, RST, SYN, Segment, encode_segment
 RETRY_AFTER_S = (0.03, 0.06, 0.12)
 """Silence after which the SYN is sent again; the backlog may have been full for a moment."""
 
+LEAST_COOKIE_MSS = 1220
+"""A host that falls back to SYN cookies of its own knows few sizes of segments: it sends up to 536 octets over IPv4, up
+to 1220 over IPv6, to a client whose MSS is smaller than that (Linux, net/ipv4/syncookies.c, net/ipv6/syncookies.c)."""
+
 
 class Answer(Enum):
     """What a packet that leaves for a replayed SYN means."""
@@ -33,10 +46,11 @@ class Answer(Enum):
     """Another socket holds the four-tuple: a challenge ACK, TIME-WAIT, an older replay."""
 
 
-def syn(handoff: Handoff) -> bytes:
-    """Return the client's SYN, played again with what was agreed on."""
+def syn(handoff: Handoff, again: bool = False) -> bytes:
+    """Return the client's SYN, played again with what was agreed on; `again`: after it was answered."""
     agreement, identity = handoff.agreement, handoff.identity
-    stamps = None if handoff.tsval_sent is None else (handoff.tsval_client, 0)
+    # The clock ticks between the two, so that `is_cookie` can tell which one was answered.
+    stamps = None if handoff.tsval_sent is None else ((handoff.tsval_client - (not again)) & MASK, 0)
     options = Options(agreement.mss, agreement.window_scale, agreement.sack, stamps)
     # The window of a SYN is never scaled (RFC 7323, 2.2).
     window = min(handoff.window << (agreement.window_scale or 0), 0xFFFF)
@@ -51,6 +65,15 @@ def read_answer(handoff: Handoff, segment: Segment) -> Answer:
     if fits and segment.flags & RST:
         return Answer.NO_LISTENER
     return Answer.STALE
+
+
+def is_cookie(handoff: Handoff, syn_ack: Segment) -> bool:
+    """Is the answer to the SYN that came `again` a SYN cookie of the host's? Raises: OptionError.
+
+    A socket echoes the timestamp of the first SYN, a host that remembers none that of the second.
+    """
+    stamps = syn_ack.timestamps
+    return stamps is not None and stamps[1] == handoff.tsval_client
 
 
 def translation_of(handoff: Handoff, syn_ack: Segment) -> Translation | None:
@@ -70,13 +93,13 @@ def translation_of(handoff: Handoff, syn_ack: Segment) -> Translation | None:
         tsval_delta=tsval_delta,
         leaving_shift=(granted.window_scale or 0) - (handoff.promised_window_scale or 0),
         arriving_shift=(handoff.agreement.window_scale or 0) if unscaled else 0,
-        mss=handoff.agreement.mss,
+        mss=max(handoff.agreement.mss, LEAST_COOKIE_MSS),
     )
 
 
-def first_segment(flow: Flow, handoff: Handoff, server_tsval: int) -> bytes:
+def first_segment(flow: Flow, handoff: Handoff) -> bytes:
     """Return the ACK that completes the replayed handshake, with the request octets; also their repetition."""
-    options = b"" if handoff.tsval_sent is None else encode_timestamps(handoff.tsval_client, server_tsval)
+    options = b"" if handoff.tsval_sent is None else encode_timestamps(handoff.tsval_client, flow.tsecr)
     window = handoff.window
     if flow.translation is not None and flow.translation.arriving_shift:
         window = min(window << flow.translation.arriving_shift, 0xFFFF)

@@ -2,6 +2,8 @@
 
 A miniature of a server's side of RFC 9293, 3.6: the answer and a FIN are sent together and repeated until the client
 has acknowledged them; what the client still sends is acknowledged and thrown away.
+
+Deviation: the window of its answers is 65535 in whatever unit was agreed on: octets that are thrown away need no room.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from tcpha.fe.actions import Action, Reply
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import Flow, FlowState, Pending
 from tcpha.flowtable import FlowTable
-from tcpha.proto.inspect import Cause
-from tcpha.proto.inspect.http1 import answer
+from tcpha.proto.inspect import Cause, Protocol
+from tcpha.proto.inspect.first import answer
 from tcpha.proto.options import encode_timestamps
 from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_lt
 from tcpha.proto.tcp import ACK, FIN, PSH, RST, Segment, encode_segment
@@ -36,9 +38,16 @@ class Answerer:
         self._counters = counters
 
     def refuse(self, flow: Flow, cause: Cause, now: float) -> Sequence[Action]:
-        """Answer in the client's protocol and close."""
+        """Answer a request that was read, in its own protocol, and close."""
         asked = None if flow.pending is None else flow.pending.request
-        return self._answer(flow, answer(cause, asked), now)
+        protocol = Protocol.OCTETS if asked is None else asked.protocol
+        return self._answer(flow, answer(protocol, cause, asked), now)
+
+    def refuse_unread(
+        self, flow: Flow, protocol: Protocol, cause: Cause, now: float, code: int | None = None
+    ) -> Sequence[Action]:
+        """Answer what is no complete request, and close; `code` is that of a refusal."""
+        return self._answer(flow, answer(protocol, cause, None, code), now)
 
     def close(self, flow: Flow, now: float) -> Sequence[Action]:
         """Close without a word: the client did so inside its request head."""
@@ -54,6 +63,8 @@ class Answerer:
             return self._on_reset(flow, pending, segment, now)
         if not segment.flags & ACK:
             return _NOTHING
+        if not 0 <= seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) <= len(pending.answer) + 1:
+            return (self._acknowledgement(flow, pending),)  # of something never sent, or of another connection
         if not pending.delivered and segment.seg_ack == self._end(flow, pending):
             pending.delivered = True
             flow.last_ack = segment.seg_ack

@@ -1,6 +1,12 @@
 """Request octets put together from segments in any order, before a back end is chosen (RFC 9293, 3.10.7.4).
 
 Knows sequence numbers and octets, nothing of what they mean.
+
+Deviation: an urgent pointer is ignored, as RFC 6093, 6 asks applications to do: the octet stays in its place. A Linux
+server without SO_OOBINLINE takes it out, and reads another request than the one by which its back end was chosen.
+
+Deviation: what overlaps is put together here, and no D-SACK tells which octets came twice (RFC 2883 leaves that open);
+only a segment that brings nothing new is reported so.
 """
 
 from __future__ import annotations
@@ -68,6 +74,17 @@ class Assembly:
     def early_pieces(self) -> list[tuple[SeqNum, bytes]]:
         """Return what arrived behind a gap, in order."""
         return [(seq_add(self.start, offset), piece) for offset, (piece, _) in sorted(self._early.items()) if piece]
+
+    def blocks(self) -> list[tuple[SeqNum, SeqNum]]:
+        """Return the first number of each run of octets behind a gap and the number behind it, in order."""
+        runs: list[list[int]] = []
+        for offset, (piece, fin) in sorted(self._early.items()):
+            end = offset + len(piece) + fin
+            if runs and offset <= runs[-1][1]:
+                runs[-1][1] = max(runs[-1][1], end)
+            else:
+                runs.append([offset, end])
+        return [(seq_add(self.start, begin), seq_add(self.start, end)) for begin, end in runs]
 
     def _append(self, offset: int, payload: bytes, fin: bool) -> bool:
         if self.fin or offset > len(self.octets):

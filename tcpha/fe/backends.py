@@ -24,6 +24,8 @@ class Backend:
     up: bool = False
     complaint: str = "not heard of yet"
     """Why it is not used; empty if it is."""
+    given: int = 0
+    """Connections handed to it since its last STATUS, which knows nothing of them."""
 
 
 class Backends:
@@ -31,6 +33,7 @@ class Backends:
 
     def __init__(self, endpoints: tuple[Endpoint, ...], promise: Promise, digest: bytes) -> None:
         self.all = {endpoint: Backend(endpoint) for endpoint in endpoints}
+        self._by_addr = {endpoint.addr: backend for endpoint, backend in self.all.items()}
         self._promise = promise
         self._digest = digest
         self._excluded: dict[bytes, frozenset[Address]] = {}
@@ -46,6 +49,15 @@ class Backends:
             self._excluded[name] = found
         return found
 
+    def load(self, addr: Address) -> int:
+        """Return how many connections a back end has, as far as is known."""
+        backend = self._by_addr[addr]
+        return backend.given + (backend.status.flows if backend.status is not None else 0)
+
+    def count(self, endpoint: Endpoint) -> None:
+        """One more connection is handed to a back end."""
+        self.all[endpoint].given += 1
+
     def up(self) -> list[Endpoint]:
         """Return the back ends that are heard."""
         return [endpoint for endpoint, each in self.all.items() if each.up]
@@ -53,15 +65,16 @@ class Backends:
     def on_status(self, endpoint: Endpoint, status: Status) -> list[str]:
         """Take in a STATUS; return what an operator should know."""
         backend = self.all[endpoint]
-        before = (backend.complaint, backend.status.servers if backend.status else ())
+        before = (backend.complaint, *_shown(backend.status))
         digest_before = backend.status.digest if backend.status else self._digest
         backend.up = True
         backend.status = status
+        backend.given = 0
         backend.complaint = self._complaint(status)
         notes = []
-        if before != (backend.complaint, status.servers):
+        if before != (backend.complaint, *_shown(status)):
             self._excluded.clear()
-            notes.append(_describe(backend))
+            notes.append(_describe(backend, self._promise))
         if status.digest not in (self._digest, digest_before):
             notes.append(
                 f"be {endpoint.addr}: its servers, rules, virtual addresses or promises are not those of this front end"
@@ -74,7 +87,7 @@ class Backends:
         backend.up = False
         backend.complaint = "silent"
         self._excluded.clear()
-        return [_describe(backend)]
+        return [_describe(backend, self._promise)]
 
     def _complaint(self, status: Status) -> str:
         if status.state is not NodeState.UP:
@@ -104,12 +117,33 @@ def _serves(backend: Backend, target: Target) -> bool:
     return states[0] in (ServerState.ANSWERS, ServerState.UNKNOWN)
 
 
-def _describe(backend: Backend) -> str:
+def _shown(status: Status | None) -> tuple[object, ...]:
+    """What of a STATUS `_describe` tells, beside the complaint."""
+    return () if status is None else (status.servers, _window_scale(status))
+
+
+def _window_scale(status: Status) -> int | None:
+    return None if status.capabilities is None else status.capabilities.window_scale
+
+
+def _describe(backend: Backend, promise: Promise) -> str:
     where = f"be {backend.endpoint.addr}"
     if backend.complaint or backend.status is None:
         return f"{where} is not used: {backend.complaint}"
-    troubles = _troubles(backend.status)
+    troubles = "; ".join(filter(None, (_troubles(backend.status), _coarseness(backend.status, promise))))
     return f"{where} is up" + (f", but {troubles}" if troubles else "")
+
+
+def _coarseness(status: Status, promise: Promise) -> str:
+    """Name the step in which its windows are told if its own scale is smaller than the promised one.
+
+    What is left of a window below one step is told as a whole one: a client may then send more than there is room for,
+    and repeats it.
+    """
+    promised, own = promise.window_scale, _window_scale(status)
+    if promised is None or own is None or own >= promised:
+        return ""
+    return f"its window scale {own} is below the promised {promised}: its windows are told in steps of {1 << promised}"
 
 
 def _troubles(status: Status) -> str:

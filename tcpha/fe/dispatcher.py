@@ -26,7 +26,7 @@ from tcpha.fe.handover import Handover
 from tcpha.fe.handshake import Handshake, is_first, reset
 from tcpha.fe.reader import Reader
 from tcpha.flowtable import FlowTable
-from tcpha.proto.cookie import Cookie, SynCookies
+from tcpha.proto.cookie import PERIOD_SHIFT, Cookie, SynCookies
 from tcpha.proto.handoff import FLOWS_A_MESSAGE
 from tcpha.proto.icmp import IcmpError
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
@@ -93,9 +93,9 @@ class Dispatcher:
             return self._on_syn(segment, flow)
         if flow is None:
             return self._on_segment_unknown(segment, now)
-        if flow.noted and segment.seg_seq in flow.noted and segment.flags & (ACK | RST) == ACK:
+        if segment.flags & (ACK | RST) == ACK and (segment.seg_seq in flow.noted or flow.is_strange(segment.seg_ack)):
             cookie = self._cookie_of(segment)
-            if cookie is not None and _identity(segment) != flow.identity:
+            if cookie is not None and not _identity(segment).resembles(flow.identity):
                 return self._on_follower_of_syn(segment, cookie, now)
         return self._on_segment_in[flow.state](flow, segment, now)
 
@@ -104,6 +104,8 @@ class Dispatcher:
             self.counters.dropped_flags += 1
             return _NOTHING
         segment.check_checksum()
+        if self._stopping:  # whoever serves next answers the repetition
+            return _NOTHING
         self.counters.syns += 1
         if flow is not None:
             flow.note_syn(segment.seg_seq)
@@ -142,7 +144,9 @@ class Dispatcher:
         identity = _identity(segment)
         if identity in self.table.finished:
             self.counters.late_duplicates += 1
-            return _NOTHING
+            newer = self.table.by_key.get(segment.key)
+            # It never runs again. A client that missed the end is told of it, but not where it has gone on since.
+            return (Reply(reset(segment)),) if newer is None or newer.is_over else _NOTHING
         if segment.end == segment.payload_offset:  # closed before a request: answered from the cookie alone
             self.counters.closed_early += 1
             answer = self._handshake.acknowledge(segment, cookie, seq_add(segment.seg_seq, 1), FIN | ACK)
@@ -174,14 +178,15 @@ class Dispatcher:
 
     def _on_segment_forwarded(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
         flow.last_seen = now
-        flow.last_ack = segment.seg_ack
+        if segment.flags & ACK:
+            flow.last_ack = segment.seg_ack
         self.counters.forwarded += 1
         return flow.pass_on
 
     def _on_segment_finished(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
         if segment.end > segment.payload_offset and segment.flags & (ACK | RST) == ACK:
             cookie = self._cookie_of(segment)
-            if cookie is not None and _identity(segment) != flow.identity:
+            if cookie is not None and not _identity(segment).resembles(flow.identity):
                 return self._on_follower_of_syn(segment, cookie, now)
         if flow.backend is None:
             return self._answerer.on_late_segment(flow, segment)
@@ -209,10 +214,14 @@ class Dispatcher:
         if not backends or not self._enquiries.may_ask(now):
             self.counters.unknown_dropped += 1
             return _NOTHING
-        bare = not is_first(segment)
-        at_once = bare or self._handshake.is_expired(segment)
-        everybody = len(backends) == len(self.backends.all)
-        self._enquiries.open(segment, at_once, backends, everybody, now)
+        self._enquiries.open(
+            segment,
+            may_reset_at_once=self._handshake.is_expired(segment),
+            bare=not is_first(segment),
+            asked=backends,
+            everybody_asked=len(backends) == len(self.backends.all),
+            now=now,
+        )
         self.counters.enquiries += 1
         return [Send(backend, FlowsQuery((segment.key,))) for backend in backends]
 
@@ -234,8 +243,8 @@ class Dispatcher:
     def _on_held(self, backend: Endpoint, identity: Identity, actions: list[Action], now: float) -> None:
         flow = self.table.by_key.get(identity.key)
         if flow is None and not self.table.is_full():
-            # Its cookie's period is not told; 0 means that the cookie is long past.
-            flow = Flow(identity, 0, FlowState.FORWARDED, now)
+            # Its cookie's period is not told. It is none to come, so what is older than now is no successor.
+            flow = Flow(identity, int(self.table.utc_s) >> PERIOD_SHIFT, FlowState.FORWARDED, now)
             flow.assign(backend)
             self.table.insert(flow, now)
             self.counters.learned += 1
@@ -305,7 +314,9 @@ class Dispatcher:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_INTERVAL_S
             self.table.on_timer(now)
-            self._enquiries.on_timer(now)
+            for enquiry in self._enquiries.on_timer(now):
+                self.counters.resets += 1
+                actions.append(Reply(reset(enquiry.segment)))
             self._sweep_idle(actions, now)
         return actions
 

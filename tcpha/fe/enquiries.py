@@ -3,10 +3,14 @@
 A restarted front end, or one that took over the virtual address, meets connections in full flight. It asks the back
 ends (FLOWS?); the holder gets the packets from then on, and what nobody holds is reset as any host would.
 
-One case must not be reset: the second segment of a request that overtook the first looks exactly the same. Only a
-segment that cannot be that is reset at once (a bare ACK, or one that completes a handshake of ours too old to be
-accepted); anything else only when it is still unknown `PATIENCE_S` after it was first seen, when a client would long
-have repeated what was missing. docs/adr tells the whole story.
+One case must not be reset: a segment that overtook the first of a request looks exactly the same, be it the second, or
+the bare ACK with which a client answers a SYN-ACK that came twice (RFC 9293, 3.10.7.4). Only a segment that cannot be
+that is reset at once (one that completes a handshake of ours too old to be accepted); anything else only when it is
+still unknown `PATIENCE_S` after it was first seen, when a client would long have repeated what was missing: a bare ACK,
+which nobody repeats, by the clock, the rest when it is seen again. docs/adr tells the whole story.
+
+Deviation: what belongs to no connection is answered with an RST (RFC 9293, 3.10.7.1) only after `PATIENCE_S`, octets
+and a FIN only when they are repeated then: an RST for what overtook its predecessor would kill a healthy connection.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ class Enquiry:
     since: float
     segment: Segment
     may_reset_at_once: bool
+    bare: bool
+    """It carries nothing, so nobody repeats it."""
     waiting: set[Endpoint]
     """Back ends that have not answered; those that are not heard are never asked."""
     everybody_asked: bool
@@ -66,7 +72,14 @@ class Enquiries:
         return True
 
     def open(
-        self, segment: Segment, may_reset_at_once: bool, asked: list[Endpoint], everybody_asked: bool, now: float
+        self,
+        segment: Segment,
+        *,
+        may_reset_at_once: bool,
+        bare: bool,
+        asked: list[Endpoint],
+        everybody_asked: bool,
+        now: float,
     ) -> None:
         """Begin or renew an enquiry. Where the table is full the oldest goes: strangers cannot fill it for long."""
         known = self._table.pop(segment.key, None)
@@ -74,7 +87,7 @@ class Enquiries:
             del self._table[next(iter(self._table))]
         since = known.since if known is not None else now
         self._table[segment.key] = Enquiry(
-            segment.key, since, segment, may_reset_at_once, set(asked), everybody_asked, now + ANSWER_TIME_S
+            segment.key, since, segment, may_reset_at_once, bare, set(asked), everybody_asked, now + ANSWER_TIME_S
         )
 
     def close(self, key: ConnectionKey) -> Enquiry | None:
@@ -94,7 +107,15 @@ class Enquiries:
             return self._table.pop(key)
         return None
 
-    def on_timer(self, now: float) -> None:
-        """Forget old enquiries."""
+    def on_timer(self, now: float) -> list[Enquiry]:
+        """Forget old enquiries; return those whose bare ACK is to be reset now."""
+        due = [
+            each
+            for each in self._table.values()
+            if each.bare and each.everybody_asked and not each.waiting and now - each.since >= PATIENCE_S
+        ]
+        for enquiry in due:
+            del self._table[enquiry.key]
         for key in [key for key, each in self._table.items() if now - each.since > MEMORY_S]:
             del self._table[key]
+        return due

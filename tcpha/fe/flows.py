@@ -8,11 +8,14 @@ from math import inf
 from tcpha.fe.actions import PassOn
 from tcpha.fe.assembly import Assembly
 from tcpha.proto.cookie import Cookie
-from tcpha.proto.inspect import Request
+from tcpha.proto.inspect import Inspected
 from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import Identity
-from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.proto.seqnum import MASK, SeqNum, seq_add
 from tcpha.rules import Endpoint
+
+_STRANGE_OCTETS = 1 << 20
+"""No client acknowledges so much at once, but for the first time after a restart of ours."""
 
 
 class FlowState(Enum):
@@ -34,8 +37,8 @@ class Pending:
     """What a flow needs only until a back end has confirmed it: the client's octets and how to speak to the client."""
 
     __slots__ = (
-        "ack_at", "acknowledged", "answer", "assembly", "cookie", "delivered", "give_up_at", "repeats", "request",
-        "tried", "tsval_client", "tsval_recent", "window",
+        "ack_at", "acknowledged", "answer", "assembly", "cookie", "delivered", "give_up_at", "has_more", "repeats",
+        "request", "tried", "tsval_client", "tsval_recent", "window",
     )  # fmt: skip
 
     def __init__(self, cookie: Cookie, assembly: Assembly, tsval: int, window: int) -> None:
@@ -44,12 +47,15 @@ class Pending:
         self.acknowledged = assembly.start
         """The client was told that everything before this arrived."""
         self.tsval_client = tsval
-        """TSval of the segment with the first octet: no later segment has an older one."""
+        """TS.Recent when the head was complete: what the server echoes, and no later segment is older."""
         self.tsval_recent = tsval
-        """The latest TSval, to be echoed (TS.Recent, RFC 7323)."""
+        """The TSval to be echoed (TS.Recent, RFC 7323, 4.3)."""
         self.window = window
         """SEG.WND of the latest segment, unscaled."""
-        self.request: Request | None = None
+        self.request: Inspected | None = None
+        """What was read; of an unknown protocol, as far as it has come."""
+        self.has_more = False
+        """Octets behind what was read were given to a back end, too."""
         self.tried: set[Endpoint] = set()
         self.repeats = 0
         self.ack_at = inf
@@ -104,6 +110,14 @@ class Flow:
         first = seq_add(irs, 1)
         if first not in self.noted:
             self.noted = (first, *self.noted[:1])
+
+    def is_strange(self, seg_ack: SeqNum) -> bool:
+        """May an acknowledgement belong to another connection on the same ports?
+
+        Its SYN may be unknown: another front end answered it, we did before a restart, or SYNs that a stranger forged
+        took its place in `noted`. So whatever lies far from the last acknowledgement is worth a look at its cookie.
+        """
+        return (seg_ack - self.last_ack + _STRANGE_OCTETS) & MASK > 2 * _STRANGE_OCTETS
 
     def assign(self, backend: Endpoint) -> None:
         """Pass everything on to `backend` from now on."""

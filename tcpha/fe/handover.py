@@ -17,17 +17,26 @@ from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import Flow, FlowState, Pending
 from tcpha.flowtable import FlowTable
 from tcpha.proto.handoff import ACKNOWLEDGED_TLV_OCTETS, HEADER_OCTETS_IPV4, HEADER_OCTETS_IPV6
-from tcpha.proto.inspect import Cause
-from tcpha.proto.ip import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS, KEY_OCTETS_IPV6
+from tcpha.proto.inspect import Cause, Inspected
+from tcpha.proto.ip import (
+    IPV4_HEADER_OCTETS,
+    IPV6_HEADER_OCTETS,
+    KEY_OCTETS_IPV6,
+    ConnectionKey,
+    key_addresses,
+    key_ports,
+)
 from tcpha.proto.messages import Adopted, Closed, Handoff, Refused
 from tcpha.proto.options import encode_timestamps
 from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le
 from tcpha.proto.tcp import ACK, FIN, PSH, RST, TCP_HEADER_OCTETS, Segment, encode_segment
-from tcpha.rules import Endpoint, RuleSet
+from tcpha.rules import Choice, Connection, Endpoint, NoChoice, RuleSet
 
 UDP_HEADER_OCTETS = 8
 MAX_REPEATS_PROVEN = 8
 """Repeats for a back end that has adopted, while its server has not acknowledged all that the client was told."""
+PROOF_OCTETS = 1 << 20
+"""A client's first acknowledgements of the response are not beyond this; a stranger's guess hardly ever is not."""
 
 _NOTHING: tuple[Action, ...] = ()
 
@@ -60,11 +69,14 @@ class Handover:
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
         """The back end already gets everything; it holds what comes too early. Raises: ChecksumError."""
         pending = flow.pending
-        if pending is not None and self._proves(flow, pending, segment):
-            segment.check_checksum()
-            flow.proven = True
-            if pending.acknowledged == pending.assembly.start:
-                self._settle(flow, now)
+        if pending is not None:
+            if segment.end > segment.payload_offset:
+                self._note_octets(pending, segment)
+            if self._proves(flow, pending, segment):
+                segment.check_checksum()
+                flow.proven = True
+                if pending.acknowledged == pending.assembly.start:
+                    self._settle(flow, now)
         flow.last_seen = now
         self._counters.forwarded += 1
         if segment.flags & ACK:
@@ -120,7 +132,7 @@ class Handover:
         """
         pending = flow.pending
         if flow.state is FlowState.HANDING and not flow.proven and pending is not None:
-            if pending.request is not None and pending.request.idempotent:
+            if _may_run_again(pending):
                 return self.begin(flow, pending, now)
             return self._answerer.refuse(flow, Cause.UNAVAILABLE, now)
         self._table.remember(flow, now)
@@ -131,19 +143,39 @@ class Handover:
     def begin(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
         """Choose a back end for a complete request, none of those already tried, and hand over."""
         request = pending.request
+        if request is None:
+            return _NOTHING
         excluded = self._backends.excluded(flow.key)
         if pending.tried:
             excluded = excluded | {each.addr for each in pending.tried}
-        choice = None if request is None else self._rules.choose(request, excluded)
-        if choice is None:
+        choice = self._rules.choose(request, connection_of(flow.key), excluded, load=self._backends.load)
+        if not isinstance(choice, Choice):
             self._counters.no_choice += 1
-            return self._answerer.refuse(flow, Cause.UNAVAILABLE, now)
+            cause = Cause.UNAVAILABLE if choice is NoChoice.UNAVAILABLE else Cause.UNROUTED
+            return self._answerer.refuse(flow, cause, now)
+        self._backends.count(choice.server)
+        pending.has_more |= pending.assembly.has_more or _goes_on(request, len(pending.assembly.octets))
         self._counters.handoffs += 1
         flow.assign(choice.server)
         flow.state = FlowState.HANDING
         pending.repeats = 0
         self._schedule(flow, pending, now)
         return self._packets(flow, pending, choice.server)
+
+    @property
+    def serves_octets(self) -> bool:
+        """Is any rule for protocols that nobody here knows?"""
+        return self._rules.needs_octets
+
+    def is_undecided(self, flow: Flow, found: Inspected) -> bool:
+        """May more octets of an unknown protocol still change what the rules choose?"""
+        return self._rules.is_undecided(found, connection_of(flow.key))
+
+    def _note_octets(self, pending: Pending, segment: Segment) -> None:
+        """The client goes on behind its first request before the back end has confirmed."""
+        end = seq_add(segment.seg_seq, segment.payload_octets)
+        if pending.request is not None and _goes_on(pending.request, seq_diff(end, pending.assembly.start)):
+            pending.has_more = True
 
     def _schedule(self, flow: Flow, pending: Pending, now: float) -> None:
         last = pending.repeats >= self._config.handoff_repeats and not flow.proven
@@ -152,7 +184,7 @@ class Handover:
 
     def _proves(self, flow: Flow, pending: Pending, segment: Segment) -> bool:
         """Does the client acknowledge octets of the server? Its own must lie where a stranger's hardly would."""
-        if not segment.flags & ACK or seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) <= 0:
+        if not segment.flags & ACK or not 0 < seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) < PROOF_OCTETS:
             return False
         return 0 <= seq_diff(segment.seg_seq, pending.assembly.start) <= self._config.window
 
@@ -167,7 +199,7 @@ class Handover:
         self._counters.silent += 1
         pending.tried.add(backend)
         farewell = Send(backend, Closed((flow.identity,)))
-        if pending.request is not None and pending.request.idempotent:
+        if _may_run_again(pending):
             return [farewell, *self.begin(flow, pending, now)]
         return [farewell, *self._answerer.refuse(flow, Cause.UNAVAILABLE, now)]
 
@@ -232,6 +264,21 @@ class Handover:
         outer = IPV6_HEADER_OCTETS if backend.addr.version == 6 else IPV4_HEADER_OCTETS
         header = HEADER_OCTETS_IPV6 if ipv6 else HEADER_OCTETS_IPV4
         return self._mtu_octets - outer - UDP_HEADER_OCTETS - header - (ACKNOWLEDGED_TLV_OCTETS if owned else 0)
+
+
+def connection_of(key: ConnectionKey) -> Connection:
+    """Return what rules may look at besides octets."""
+    return Connection(key_addresses(key)[0], key_ports(key)[1])
+
+
+def _goes_on(request: Inspected, octets: int) -> bool:
+    """Do so many octets reach beyond the first request? Most often there is nothing behind its head to look into."""
+    return octets > request.head_octets and octets > request.end_octets
+
+
+def _may_run_again(pending: Pending) -> bool:
+    """May what a silent back end was given run elsewhere (RFC 9110, 9.2.2)? What followed it was not even looked at."""
+    return pending.request is not None and pending.request.idempotent and not pending.has_more
 
 
 def _cut(seq: SeqNum, octets: bytes, size: int) -> list[tuple[SeqNum, bytes, int]]:

@@ -1,7 +1,14 @@
 """READING: a request head is brought together (RFC 9293, 3.10.7.4, for a receiver that has sent nothing).
 
 Octets are not acknowledged while that can be avoided: what the client was not told arrived, it repeats by itself. Only
-when a head stays incomplete for `ack_delay` is it acknowledged, and from then on the front end owns those octets.
+when a head stays incomplete for `ack_delay`, or something was lost, is it acknowledged, and from then on the front end
+owns those octets.
+
+Deviation: the server gets a head that came in several segments as one, with the earliest timestamp that was not
+acknowledged, and echoes that; a host that acknowledged each segment would echo the last. RFC 7323, 4.3 allows both.
+
+Deviation: while a head is read the window's right edge stays where it was. When the server has the head, at once and
+in fewer pieces, the window is the server's own, and larger than one that opened bit by bit.
 """
 
 from __future__ import annotations
@@ -18,11 +25,12 @@ from tcpha.fe.flows import Flow, FlowState, Pending
 from tcpha.fe.handover import Handover
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie
-from tcpha.proto.inspect import NEED_MORE, Cause, Refusal
-from tcpha.proto.inspect.http1 import inspect
-from tcpha.proto.options import encode_timestamps
+from tcpha.proto.inspect import NEED_MORE, Cause, Protocol, Refusal
+from tcpha.proto.inspect.first import inspect, suspected
+from tcpha.proto.ip import KEY_OCTETS_IPV6
+from tcpha.proto.options import ALIGNED_TIMESTAMPS_OCTETS, MAX_OPTIONS_OCTETS, encode_sack, encode_timestamps
 from tcpha.proto.promise import Promise
-from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff
+from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le, seq_lt
 from tcpha.proto.tcp import ACK, FIN, RST, Segment, encode_segment
 
 _NOTHING: tuple[Action, ...] = ()
@@ -41,13 +49,14 @@ class Reader:
         counters: FrontEndCounters,
     ) -> None:
         self._config = config
+        self._serves_octets = handover.serves_octets
         self._promise = promise
         self._table = table
         self._handover = handover
         self._answerer = answerer
         self._counters = counters
         # A head may be longer than the window; then the window moves on while octets are kept.
-        self._room_octets = max(config.window, config.inspect_octets)
+        self._room_octets = max(config.window, 2 * config.inspect_octets)
         self._reading: dict[Flow, None] = {}  # in the order in which they began
 
     def begin(self, flow: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
@@ -78,27 +87,24 @@ class Reader:
             return _NOTHING
         if segment.seg_ack != seq_add(flow.identity.iss, 1):
             return (self._acknowledgement(flow, pending),)  # of something never sent, or of another connection
-        if (stamps := segment.timestamps) is not None and seq_diff(SeqNum(stamps[0]), SeqNum(pending.tsval_recent)) > 0:
-            pending.tsval_recent = stamps[0]
+        _renew_timestamp(pending, segment)
         pending.window = segment.seg_wnd
         if not segment.seg_len and segment.seg_seq == expected:
             return _NOTHING
         if not pending.assembly.add(segment.seg_seq, segment.payload, bool(segment.flags & FIN)):
-            return (self._acknowledgement(flow, pending),)
+            if pending.assembly.has_more:  # the client must learn at once what is missing (RFC 5681, 4.2)
+                self._own(flow, pending)
+            return (self._acknowledgement(flow, pending, self._sack(pending, segment)),)
         return self._inspect(flow, pending, now)
 
     def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
-        """Time to acknowledge, or to give the head up."""
+        """Time to acknowledge, or to decide with what there is."""
         pending = flow.pending
         if pending is None:
             return _NOTHING
         if now >= pending.give_up_at:
-            self._counters.timed_out += 1
-            self.forget(flow)
-            return self._answerer.refuse(flow, Cause.TIMED_OUT, now)
-        pending.ack_at = inf
-        pending.acknowledged = pending.assembly.rcv_nxt
-        self._table.deadlines.set(flow, pending.give_up_at)
+            return self._give_up(flow, pending, now)
+        self._own(flow, pending)
         return (self._acknowledgement(flow, pending),)
 
     def forget(self, flow: Flow) -> None:
@@ -106,21 +112,50 @@ class Reader:
         self._reading.pop(flow, None)
 
     def _inspect(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
-        found = inspect(pending.assembly.octets, self._config.inspect_octets)
-        if found is NEED_MORE:
-            if pending.assembly.fin:
-                self.forget(flow)
-                return self._answerer.close(flow, now)
-            if pending.ack_at == inf:
-                pending.ack_at = now + self._config.ack_delay
-            self._table.deadlines.set(flow, min(pending.ack_at, pending.give_up_at))
-            return _NOTHING
-        self.forget(flow)
+        assembly = pending.assembly
+        if not assembly.octets:
+            return self._wait(flow, pending, now)  # a FIN alone, or octets behind a gap
+        limit = self._config.inspect_octets
+        found = inspect(assembly.octets, limit, raw=self._serves_octets)
         if isinstance(found, Refusal):
-            return self._answerer.refuse(flow, found.cause, now)
-        self._counters.requests += 1
+            self.forget(flow)
+            return self._answerer.refuse_unread(flow, found.protocol, found.cause, now, found.code)
+        if found is NEED_MORE:
+            return self._wait(flow, pending, now)
         pending.request = found
+        final = found.protocol is not Protocol.OCTETS or assembly.fin or len(assembly.octets) >= limit
+        if not final and self._handover.is_undecided(flow, found):
+            return self._wait(flow, pending, now)
+        return self._hand_over(flow, pending, now)
+
+    def _wait(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
+        """Nothing can be decided yet; behind a FIN nothing more comes."""
+        if pending.assembly.fin:
+            self.forget(flow)
+            return self._answerer.close(flow, now)
+        if pending.ack_at == inf:
+            pending.ack_at = now + self._config.ack_delay
+        self._table.deadlines.set(flow, min(pending.ack_at, pending.give_up_at))
+        return _NOTHING
+
+    def _hand_over(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
+        self.forget(flow)
+        self._counters.requests += 1
+        pending.tsval_client = pending.tsval_recent
         return self._handover.begin(flow, pending, now)
+
+    def _give_up(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
+        """The time is up. Octets of an unknown protocol have no end to wait for: what there is decides."""
+        if pending.request is not None:
+            return self._hand_over(flow, pending, now)
+        self._counters.timed_out += 1
+        self.forget(flow)
+        return self._time_out(flow, pending, now)
+
+    def _time_out(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
+        octets = pending.assembly.octets
+        protocol = suspected(octets, self._config.inspect_octets) if octets else Protocol.OCTETS
+        return self._answerer.refuse_unread(flow, protocol, Cause.TIMED_OUT, now)
 
     def _on_reset(self, flow: Flow, pending: Pending, segment: Segment, now: float) -> Sequence[Action]:
         """RFC 5961, 3.2: only the exact next number resets; one inside the window is challenged."""
@@ -134,17 +169,35 @@ class Reader:
             return (self._acknowledgement(flow, pending),)
         return _NOTHING
 
-    def _acknowledgement(self, flow: Flow, pending: Pending) -> Reply:
-        """Say again how far the client's octets are acknowledged (this acknowledges nothing new)."""
-        options = b""
-        if pending.cookie.tsval is not None:
-            options = encode_timestamps(pending.cookie.tsval, pending.tsval_recent)
+    def _own(self, flow: Flow, pending: Pending) -> None:
+        """What is in order is about to be acknowledged: from now on it is ours to bring to a back end."""
+        pending.ack_at = inf
+        pending.acknowledged = pending.assembly.rcv_nxt
+        self._table.deadlines.set(flow, pending.give_up_at)
+
+    def _acknowledgement(self, flow: Flow, pending: Pending, sack: bytes = b"") -> Reply:
+        """Say how far the client's octets are acknowledged (this itself acknowledges nothing new)."""
+        cookie = pending.cookie
+        stamps = b"" if cookie.tsval is None else encode_timestamps(cookie.tsval, pending.tsval_recent)
+        offered = self._promise.offered(self._config.window, len(flow.key) == KEY_OCTETS_IPV6, cookie.tsval is not None)
         room = self._room_octets - seq_diff(pending.acknowledged, pending.assembly.start)
-        window = self._promise.window_field(
-            min(room, self._config.window), pending.cookie.agreement.window_scale is not None
-        )
+        window = self._promise.window_field(min(room, offered), cookie.agreement.window_scale is not None)
         seq = seq_add(flow.identity.iss, 1)
-        return Reply(encode_segment(flow.leaving_key, seq, pending.acknowledged, ACK, window, options))
+        return Reply(encode_segment(flow.leaving_key, seq, pending.acknowledged, ACK, window, stamps + sack))
+
+    @staticmethod
+    def _sack(pending: Pending, segment: Segment) -> bytes:
+        """Return a SACK option: first the segment's own block, or what came twice (RFC 2018, 4; RFC 2883)."""
+        if not pending.cookie.agreement.sack:
+            return b""
+        first, end = segment.seg_seq, seq_add(segment.seg_seq, segment.payload_octets)
+        blocks = pending.assembly.blocks()
+        own = [block for block in blocks if seq_le(block[0], first) and seq_le(end, block[1])]
+        if seq_lt(first, end) and seq_le(end, pending.acknowledged):
+            own = [(first, end)]
+        blocks = own + [block for block in blocks if block not in own]
+        stamps_octets = 0 if pending.cookie.tsval is None else ALIGNED_TIMESTAMPS_OCTETS
+        return encode_sack(blocks, MAX_OPTIONS_OCTETS - stamps_octets)
 
     def _evict(self, now: float) -> Sequence[Action]:
         """Too many unfinished heads: the oldest goes, so that slow clients cannot shut out the others."""
@@ -153,4 +206,13 @@ class Reader:
         oldest = next(iter(self._reading))
         self._counters.evicted += 1
         self.forget(oldest)
-        return self._answerer.refuse(oldest, Cause.TIMED_OUT, now)
+        return _NOTHING if oldest.pending is None else self._time_out(oldest, oldest.pending, now)
+
+
+def _renew_timestamp(pending: Pending, segment: Segment) -> None:
+    """Renew TS.Recent, never by an old segment nor by one behind a gap (RFC 7323, 4.3 and 5.3). Raises: OptionError."""
+    stamps = segment.timestamps
+    first, expected = segment.seg_seq, pending.acknowledged
+    is_next = seq_le(first, expected) and seq_le(expected, seq_add(first, segment.seg_len))
+    if stamps is not None and is_next and seq_lt(SeqNum(pending.tsval_recent), SeqNum(stamps[0])):
+        pending.tsval_recent = stamps[0]

@@ -1,4 +1,4 @@
-"""The UDP socket on which front ends and back ends talk: one message, one datagram, never fragmented.
+"""The UDP socket on which front ends and back ends talk: one message, one datagram, never fragmented by this host.
 
 Knows nothing of the messages. A datagram that cannot be sent or that an ICMP error answers is counted, not raised: the
 protocol above repeats. udp(7); SO_TIMESTAMPNS as in the kernel's Documentation/networking/timestamping.rst.
@@ -17,7 +17,7 @@ from tcpha.net import clock
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35  # also the type of the control message; its value is a struct timespec
 _TIMESPEC = struct.Struct("@ll")
-_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO, _PMTUDISC_INTERFACE = 10, 23, 2, 4
 _DATAGRAM_OCTETS = 1 << 16
 _CONTROL_OCTETS = 64
 
@@ -99,7 +99,8 @@ class Channel:
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_octets)
         if family == socket.AF_INET:
-            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+            # Nothing larger than the interface's MTU leaves; a narrower router on the way may fragment it.
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_INTERFACE)
         else:
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)

@@ -15,6 +15,9 @@ Hashed is one 64-octet block with keyed BLAKE2s (digest of 8 octets, RFC 7693), 
      0 16 client address (IPv4 mapped)   16 16 virtual address (IPv4 mapped)
     32  2 client port    34 2 VIP port   36  4 IRS    40 4 period    44 20 zero
 
+Deviation: the client's MSS is rounded down to one of 8 sizes, so segments may be smaller than it allows, as with SYN
+cookies everywhere. One below 88 counts as 88: over no link in use is that too much.
+
 The period counts 32-second steps of UTC. A cookie of the current period, the one before and the one after (another
 front end's clock may be ahead) is accepted.
 """

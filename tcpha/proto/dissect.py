@@ -54,7 +54,7 @@ _REASONS = {
     7: "table full",
     8: "refused before",
 }
-_NODE_STATES = {1: "starting", 2: "up", 3: "draining"}
+_NODE_STATES = {1: "starting", 2: "up", 3: "draining", 4: "full"}
 _SERVER_STATES = {0: "unknown", 1: "answers", 2: "no listener", 3: "silent"}
 _TLVS = {
     1: "RCV_NXT",
@@ -315,7 +315,7 @@ def _is_wellformed(message: Packet, octets: int) -> bool:
     if message.type == 1 and message.flags.window_scale and 15 in (message.client_scale, message.promised_scale):
         return False
     for tlv in message.tlvs:
-        if type(tlv) is Tlv and len(tlv.value) != tlv.length:
+        if not isinstance(tlv, Tlv) or (type(tlv) is Tlv and len(tlv.value) != tlv.length):
             return False
     return _has_its_fields(message)
 
@@ -353,7 +353,8 @@ def _line(message: Packet) -> str:
 
 
 def _particulars(message: Packet) -> list[str]:
-    first = {tlv.type: tlv for tlv in reversed(message.tlvs)}
+    # What scapy cannot read as any layer stands among them as raw octets.
+    first = {tlv.type: tlv for tlv in reversed(message.tlvs) if isinstance(tlv, Tlv)}
     flows = [tlv for tlv in message.tlvs if isinstance(tlv, Flow)]
     match message.type, first:
         case 1, _:

@@ -37,6 +37,8 @@ class NodeState(IntEnum):
     STARTING = 1
     UP = 2
     DRAINING = 3
+    FULL = 4
+    """Its table of connections is: what it holds goes on, it takes nothing new."""
 
 
 class ServerState(IntEnum):
@@ -53,6 +55,10 @@ class ServerState(IntEnum):
         return self.name.lower().replace("_", " ")
 
 
+AGREEMENT_BITS = 8
+"""The lowest bits of an ISS hold what the handshake agreed on (see `cookie`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A connection for its whole life: the client's direction and the initial sequence numbers of its handshake."""
@@ -66,6 +72,14 @@ class Identity:
 
     def __str__(self) -> str:
         return f"{key_text(self.key)} ({self.irs:08x} {self.iss:08x})"
+
+    def resembles(self, other: Identity) -> bool:
+        """Is this the other one, or a repetition of it that acknowledges a little more?
+
+        Told from a segment alone, ISS is what precedes its acknowledgement. The lowest bits of a cookie are not covered
+        by its hash, so an acknowledgement that is a little off makes a valid cookie of another agreement.
+        """
+        return self.irs == other.irs and (self.iss ^ other.iss) >> AGREEMENT_BITS == 0 and self.key == other.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,7 @@ class Handoff:
     tsval_sent: int | None
     """The last TSval the client got; None if timestamps were not agreed on."""
     tsval_client: int
-    """The client's TSval of the segment with the first octet; 0 without timestamps."""
+    """The client's TSval to be echoed (TS.Recent, RFC 7323, 4.3); 0 without timestamps."""
     confirm: bool
     """An ADOPTED is wanted."""
     acknowledged: SeqNum | None = None

@@ -6,6 +6,7 @@ Knows octets only: what a connection agreed on is the business of `cookie` and `
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tcpha.errors import OptionError
@@ -17,11 +18,14 @@ MAX_WINDOW_SCALE = 14
 
 ALIGNED_TIMESTAMPS = b"\x01\x01\x08\x0a"
 """NOP NOP timestamps(10): how nearly every stack begins the options of a segment (RFC 7323, appendix A)."""
+ALIGNED_TIMESTAMPS_OCTETS = 12
+MAX_OPTIONS_OCTETS = 40
 
 _LENGTHS = {MSS: 4, WINDOW_SCALE: 3, SACK_PERMITTED: 2, TIMESTAMPS: 10}
 _TIMESTAMPS = struct.Struct("!II")
 _ALIGNED = struct.Struct("!4sII")
 _MSS = struct.Struct("!BBH")
+_SACK_BLOCK = struct.Struct("!II")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,10 @@ class Options:
 def find_options(octets: bytes | bytearray, start: int, end: int) -> list[tuple[int, int, int]]:
     """Return (kind, offset, length) of each option in ``octets[start:end]``, without NOP.
 
-    Raises: OptionError for a length that is impossible; what precedes it is lost, as RFC 9293 (MUST-7) allows.
+    Deviation: a segment with an option of impossible length is dropped, as RFC 9293 (MUST-7) allows; Linux takes the
+    options before it.
+
+    Raises: OptionError for such a length.
     """
     found = []
     offset = start
@@ -84,6 +91,14 @@ def decode_timestamps(octets: bytes | bytearray, start: int, end: int) -> tuple[
 def encode_timestamps(tsval: int, tsecr: int) -> bytes:
     """Return the aligned timestamps option, 12 octets."""
     return _ALIGNED.pack(ALIGNED_TIMESTAMPS, tsval, tsecr)
+
+
+def encode_sack(blocks: Sequence[tuple[int, int]], room_octets: int) -> bytes:
+    """Return an aligned SACK option (RFC 2018) of as many blocks as fit into `room_octets`; nothing if none does."""
+    fitting = blocks[: max((room_octets - 4) // 8, 0)]
+    if not fitting:
+        return b""
+    return bytes((NOP, NOP, SACK, 2 + 8 * len(fitting))) + b"".join(_SACK_BLOCK.pack(*block) for block in fitting)
 
 
 def encode_options(options: Options) -> bytes:

@@ -91,7 +91,11 @@ def decode_segment(packet: bytes) -> Segment:
     """Decode an IPv4 or IPv6 packet that must be an unfragmented TCP segment.
 
     Deviation: IPv4 options and IPv6 extension headers are refused (RFC 7126 and RFC 9288 describe why operators drop
-    them); fragments as well, since a host with connection tracking gets them reassembled before.
+    them).
+
+    Deviation: fragments are refused. A host with connection tracking puts them together before anybody sees them. Of
+    another host only the first fragment comes here, for only that has ports; its kernel keeps the others until it has
+    waited long enough. TCP avoids fragments by its MSS and path MTU discovery (RFC 9293, 3.7.2).
 
     Raises: WireError (TruncatedError where octets are missing).
     """

@@ -69,7 +69,7 @@ FIXED = (
     Row(40, 4, "irs", "the client's initial sequence number"),
     Row(44, 4, "iss", "the front end's initial sequence number: the cookie"),
     Row(48, 4, "tsval_sent", "the last TSval that was sent to the client"),
-    Row(52, 4, "tsval_client", "the client's TSval in the segment with the first octet"),
+    Row(52, 4, "tsval_client", "the client's TSval to be echoed: the earliest that was not acknowledged"),
     Row(56, 2, "client_port", "the client's port"),
     Row(58, 2, "vip_port", "the virtual address's port"),
 )

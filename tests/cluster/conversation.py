@@ -83,18 +83,24 @@ class Conversation:
         lab: Lab,
         family: Family,
         *,
+        vport: int = 80,
+        address: str | None = None,
         port: int = 0,
         nagle: bool = True,
         mss_octets: int | None = None,
         receive_buffer_octets: int | None = None,
         limit_s: float = LIMIT_S,
     ) -> Self:
-        """Connect to the virtual address. `port` is the client's, which may have been in use just before; 0: any."""
+        """Connect to the virtual address and `vport`. `address` and `port` are the client's, None and 0: any.
+
+        The port may have been in use just before.
+        """
         peer = unconnected(lab, family)
         try:
             if port:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                peer.bind((client_address(lab, family), port))
+            if port or address is not None:
+                peer.bind((address or client_address(lab, family), port))
             if not nagle:
                 peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if mss_octets is not None:
@@ -102,7 +108,7 @@ class Conversation:
             if receive_buffer_octets is not None:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_octets)
             peer.settimeout(limit_s)
-            _connect(peer, (vip(lab, family), 80), limit_s)
+            _connect(peer, (vip(lab, family), vport), limit_s)
         except BaseException:
             peer.close()
             raise
@@ -155,7 +161,7 @@ class Conversation:
         status = int(status_line.split()[1])
         if to_head or status == 100:
             return Answer(status, headers, b"")
-        body = self.rest() if length is None else self._exactly(int(length))
+        body = self.rest() if length is None else self.exactly(int(length))
         return Answer(status, headers, body)
 
     def ask(self, request: bytes) -> Answer:
@@ -166,9 +172,13 @@ class Conversation:
         """Everything until the other side closes."""
         pieces = [self._unread]
         self._unread = b""
-        while piece := self.socket.recv(_PIECE_OCTETS):
+        while piece := self.receive(_PIECE_OCTETS):
             pieces.append(piece)
         return b"".join(pieces)
+
+    def receive(self, most_octets: int) -> bytes:
+        """What there is, at least an octet; none: the other side has closed. What `answer` left unread is left out."""
+        return self.socket.recv(most_octets)
 
     def half_close(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
@@ -194,11 +204,12 @@ class Conversation:
         finally:
             self.socket.settimeout(LIMIT_S)
 
-    def _exactly(self, length_octets: int) -> bytes:
+    def exactly(self, length_octets: int) -> bytes:
+        """So many octets. Raises EOFError where they break off."""
         pieces, missing = [self._unread[:length_octets]], length_octets - len(self._unread)
         self._unread = self._unread[length_octets:]
         while missing > 0:
-            piece = self.socket.recv(min(missing, _PIECE_OCTETS))
+            piece = self.receive(min(missing, _PIECE_OCTETS))
             if not piece:
                 raise EOFError(f"the answer breaks off {missing} octets before its end")
             pieces.append(piece)
@@ -206,7 +217,7 @@ class Conversation:
         return b"".join(pieces)
 
     def _read_more(self) -> None:
-        piece = self.socket.recv(_PIECE_OCTETS)
+        piece = self.receive(_PIECE_OCTETS)
         if not piece:
             raise EOFError(f"the connection ended inside an answer's head: {self._unread!r}")
         self._unread += piece

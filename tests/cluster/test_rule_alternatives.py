@@ -1,4 +1,4 @@
-"""A rule with two servers: the first gets everything while it may be used, else the second, and nothing is lost."""
+"""A rule with two servers: they take turns; if one cannot be used, the other gets everything, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.cluster
 
 SETTINGS = Settings(both=("rule = 198.18.0.33,198.18.0.38 .*",))
 TURN_S = 2.0
-"""So soon requests are answered by the second, after the first has failed."""
+"""So soon all requests are answered by the second, after the first has failed."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def ask_in_turn(lab: Lab, requests: int) -> list[str | None]:
 
 
 def turns_within(lab: Lab, begun: float) -> list[str | None]:
-    """Requests, one after the other, until the time is over in which the second must have taken over."""
+    """Requests, one after the other, until the time is over in which the second must have taken all over."""
     nodes: list[str | None] = []
     while time.monotonic() < begun + TURN_S or len(nodes) < 10:
         nodes += ask_in_turn(lab, 2)
@@ -54,11 +54,12 @@ def turns_within(lab: Lab, begun: float) -> list[str | None]:
 
 
 def first_is_back(lab: Lab) -> bool:
-    return wait_until(lambda: ask_in_turn(lab, 2) == ["be1", "be1"], 5.0)
+    return wait_until(lambda: ask_in_turn(lab, 2) in (["be1", "be2"], ["be2", "be1"]), 5.0)
 
 
-def test_both_may_be_used_the_first_gets_every_request(doubled_lab: Lab) -> None:
-    assert ask_in_turn(doubled_lab, 40) == ["be1"] * 40
+def test_both_may_be_used_they_take_turns(doubled_lab: Lab) -> None:
+    nodes = ask_in_turn(doubled_lab, 40)
+    assert nodes in (["be1", "be2"] * 20, ["be2", "be1"] * 20)
 
 
 def test_agent_of_the_first_is_killed_no_request_is_lost_and_the_second_takes_over(doubled_lab: Lab) -> None:

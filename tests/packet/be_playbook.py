@@ -2,7 +2,7 @@
 
     book = Playbook(family)
     assert book.hands_off() == [inject(flags="S", seq=0)]
-    assert book.leaves("SA", seq=0, ack=1) == [inject(flags="PA", seq=1, ack=1, payload=REQUEST)]
+    assert book.syn_ack() == [inject(flags="PA", seq=1, ack=1, payload=REQUEST)]
 
 Packets are built and dissected by scapy, which shares no code with the package; every packet that comes out must have
 the right addresses and checksums. Numbers are relative, as in a textbook: SEG.SEQ and SEG.ACK count from the initial
@@ -69,6 +69,8 @@ MASK = 0xFFFFFFFF
 # Everything wraps within the first segments.
 IRS, ISS, SERVER_ISS = 0xFFFFFFF8, 0xFFFFFFFE, 0x7FFFFFF0
 TSVAL_SENT, TSVAL_CLIENT, SERVER_TSVAL = 0xFFFFFFFF, 0xFFFFFFF0, 4242
+NO_ROUND_TRIP = (0, -SERVER_TSVAL)
+"""TSval and TSecr of a segment that echoes 0: nothing can be measured from that."""
 UTC_S = 1_800_000_000.0
 PERIOD = int(UTC_S) >> 5
 REQUEST = b"GET /a.jpg HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -277,12 +279,17 @@ class Playbook:
     def syn_ack_options(self, scale: int | None = 7, sack: bool = True) -> list[Any]:
         options: list[Any] = [("MSS", 1460)]
         options += [("SAckOK", b"")] if sack else []
-        options += [("Timestamp", (SERVER_TSVAL, TSVAL_CLIENT))] if self.stamps else []
+        options += [("Timestamp", (SERVER_TSVAL, (TSVAL_CLIENT - 1) & MASK))] if self.stamps else []
         return options + ([] if scale is None else [("NOP", None), ("WScale", scale)])
 
-    def syn_ack(self, **fields: Any) -> list[Event]:
-        """The server's SYN-ACK, relative to its ISS, with the usual options."""
+    def one_syn_ack(self, **fields: Any) -> list[Event]:
+        """A SYN-ACK of the server, relative to its ISS, with the usual options."""
         return self.leaves("SA", **{"seq": 0, "ack": 1, "options": self.syn_ack_options(), **fields})
+
+    def syn_ack(self, **fields: Any) -> list[Event]:
+        """The same, and once more if the SYN is thereupon played again."""
+        events = self.one_syn_ack(**fields)
+        return self.one_syn_ack(**fields) if events == [inject(flags="S")] else events
 
     # --- time
 

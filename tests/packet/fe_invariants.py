@@ -48,6 +48,11 @@ class Watch:
         self._take_in(said, by)
         self._check_holders(actions, packet)
 
+    def restarted(self, backend: Endpoint) -> None:
+        """A back end's process is another one, which holds nothing."""
+        for identity in [each for each, holder in self._holders.items() if holder == backend]:
+            del self._holders[identity]
+
     def _take_in(self, said: Message | None, by: Endpoint | None) -> None:
         """What a back end says it holds or does not."""
         if isinstance(said, Refused) and self._holders.get(said.identity) == by:

@@ -26,7 +26,7 @@ from tcpha.proto.keyring import Key, Keyring
 from tcpha.proto.messages import Adopted, Capabilities, Handoff, Message, NodeState, Server, Status
 from tcpha.proto.seqnum import seq_add
 from tcpha.proto.tcp import decode_segment
-from tcpha.rules import Endpoint, Rule, RuleSet
+from tcpha.rules import Endpoint, Rule, RuleSet, target_rule
 from tests.packet.fe_client import CLIENT, GET, MASK, VIP, Client, dissect, tcp_options
 from tests.packet.fe_invariants import Watch
 
@@ -38,7 +38,7 @@ ROUNDING_S = 1e-9
 UTC = 1_600_000_000
 """Begins a cookie period."""
 PERIOD = UTC >> 5
-EITHER = (Rule((BE1.addr, BE2.addr), ".*"),)
+EITHER = (target_rule((BE1.addr, BE2.addr), ".*"),)
 """A rule that allows a second back end."""
 STACK = Capabilities(window_scale=7, sack=True, timestamps=True, mss=1460)
 
@@ -309,6 +309,8 @@ class Playbook:
             if isinstance(action, Reply) and (client := self._listener(action.packet)) is not None:
                 client.hears(action.packet)
         packet = stimulus if isinstance(stimulus, bytes) else None
+        if isinstance(stimulus, Says) and stimulus.restarted:
+            self._watch.restarted(stimulus.backend)
         said, by = (stimulus.message, stimulus.backend) if isinstance(stimulus, Says) else (None, None)
         self._watch.check(actions, packet, said, by)
 

@@ -12,10 +12,15 @@ from tcpha.proto.messages import Adopted
 from tcpha.proto.seqnum import SeqNum, seq_add
 from tests.packet.be_playbook import (
     IRS,
+    MASK,
     NEXT,
+    NO_ROUND_TRIP,
     REQUEST,
+    SERVER_TSVAL,
+    TSVAL_CLIENT,
     Playbook,
     both_families,
+    clear,
     inject,
     relative,
     send,
@@ -51,7 +56,7 @@ def test_nothing_handoff_syn_with_the_agreed_options(
             mss=mss,
             scale=scale,
             sack=sack,
-            stamps=(0, 0) if stamps else None,
+            stamps=(-1, 0) if stamps else None,
             window=3 << (scale or 0),
         )
     ]
@@ -71,6 +76,52 @@ def test_nothing_handoff_window_of_the_syn_is_unscaled_and_clamped(
     assert book.hands_off(window=window, agreement=Agreement(1460, scale, True)) == [inject(flags="S", window=shown)]
 
 
+# --- SYN-ACK -> SYN again
+
+
+@both_families
+def test_syn_sent_syn_ack_the_syn_again_a_tick_later(family: int) -> None:
+    """What was sent twice, the server's TCP does not measure."""
+    book = Playbook(family)
+    assert book.hands_off(window=3) == [inject(flags="S", stamps=(-1, 0))]
+    again = inject(flags="S", seq=0, ack=0, payload=b"", mss=1460, scale=9, sack=True, window=3 << 9, stamps=(0, 0))
+    assert book.one_syn_ack() == [again]
+    assert book.arrives(payload=b"early") == [], "held"
+    assert book.one_syn_ack() == [inject(payload=REQUEST), inject(payload=b"early")]
+    assert book.one_syn_ack() == []
+
+
+@both_families
+def test_syn_sent_second_answer_is_missing_the_syn_is_played_a_third_time(family: int) -> None:
+    book = Playbook(family)
+    book.hands_off()
+    book.one_syn_ack()
+    assert book.passes(0.03) == [clear(embryonic=False), inject(flags="S", seq=0, stamps=(0, 0))]
+    assert book.one_syn_ack() == [inject(payload=REQUEST)]
+
+
+@both_families
+def test_syn_sent_second_answer_is_of_another_socket_that_one_is_asked_again_too(family: int) -> None:
+    book = Playbook(family)
+    book.hands_off()
+    book.one_syn_ack()
+    book.server_iss = 99
+    assert book.one_syn_ack() == [inject(flags="S", seq=0)]
+    assert book.one_syn_ack() == [inject(seq=1, ack=1, payload=REQUEST)]
+
+
+@both_families
+def test_syn_sent_answers_are_cookies_the_request_echoes_their_timestamp(family: int) -> None:
+    """They hold what the host agreed to, so here a round trip of the replay is the lesser evil."""
+    book = Playbook(family)
+    book.hands_off()
+    options = book.syn_ack_options()
+    assert book.one_syn_ack(options=options) == [inject(flags="S")]
+    echo = {("Timestamp", (SERVER_TSVAL, (TSVAL_CLIENT + each) & MASK)) for each in (-1, 0)}
+    cookie = [("Timestamp", (SERVER_TSVAL, TSVAL_CLIENT)) if option in echo else option for option in options]
+    assert book.one_syn_ack(options=cookie) == [inject(payload=REQUEST, stamps=(0, 0))]
+
+
 # --- SYN-ACK -> ACK and request
 
 
@@ -81,7 +132,14 @@ def test_syn_sent_syn_ack_one_segment_with_the_request(family: int, stamps: bool
     book.hands_off(window=321)
     assert book.syn_ack() == [
         inject(
-            flags="PA", seq=1, ack=1, payload=REQUEST, window=321, stamps=(0, 0) if stamps else None, at=0.0, port=40000
+            flags="PA",
+            seq=1,
+            ack=1,
+            payload=REQUEST,
+            window=321,
+            at=0.0,
+            port=40000,
+            stamps=NO_ROUND_TRIP if stamps else None,
         )
     ]
 

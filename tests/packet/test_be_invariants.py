@@ -150,7 +150,7 @@ class Host:
         stamps = b"" if handoff.tsval_sent is None else encode_timestamps(9, 0)
         first = SeqNum(handoff.identity.irs + 1)
         behind = SeqNum(first + len(handoff.octets))
-        for seq, ack, flags in ((100, first, 0x12), (101, behind, 0x10)):
+        for seq, ack, flags in ((100, first, 0x12), (100, first, 0x12), (101, behind, 0x10)):
             self._packet("leaves", handoff.identity.key, encode_segment, (SeqNum(seq), ack, flags, 500, stamps, b""))
 
     def check(self) -> None:

@@ -9,6 +9,7 @@ from tcpha.proto.messages import Closed, Flows, FlowsQuery, NodeState, Reason, R
 from tests.packet.be_host import HostedPlaybook
 from tests.packet.be_playbook import (
     NEXT,
+    QUIET,
     REQUEST,
     Event,
     Playbook,
@@ -200,3 +201,27 @@ def test_some_flows_status_counts_the_live_ones(family: int) -> None:
     book.leaves("RA", port=2)
     assert book.agent.status().flows == 2
     assert book.agent.status().digest == book.config.digest()
+
+
+@both_families
+def test_full_table_status_says_so_until_a_flow_ends(family: int) -> None:
+    book = Playbook(family, QUIET + "max_flows = 2\n")
+    adopt_ports(book, range(1, 3))
+    assert book.agent.status().state is NodeState.FULL
+    book.leaves("RA", port=2)
+    assert book.agent.status().state is NodeState.UP
+
+
+@both_families
+def test_many_flows_asked_again_before_the_answer_is_out_answered_once(
+    family: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcpha.be.agent.FLOWS_A_MESSAGE", 1)
+    monkeypatch.setattr("tcpha.be.agent.ANSWERS_AT_ONCE", 2)
+    book = Playbook(family)
+    adopt_ports(book, range(1, 11))
+    for _ in range(50):
+        book.says(FlowsQuery(()))
+    assert len(book.agent._answers) <= 10
+    told = [event.fields["message"] for event in book.passes(1)]
+    assert len({each.held for each in told if isinstance(each, Flows)}) == 8

@@ -167,6 +167,18 @@ def test_handing_refused_by_all_is_answered_503(family: int) -> None:
     assert all(not isinstance(action, PassOn | Send) for action in book.actions)
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_handing_silence_with_a_second_request_behind_the_first_is_not_sent_elsewhere(early: bool, family: int) -> None:
+    """The second one may have run, and nobody here has read whether it may run twice."""
+    book = Playbook(rules=EITHER)
+    client = handing(book, family, GET + POST if early else GET)
+    if not early:
+        book >> client.sends(POST, len(GET)) << PassOn(BE1)
+    book >> After(2) << anything
+    assert status_line(client) == b"HTTP/1.1 503 Service Unavailable"
+    assert not [each for each in book.actions if isinstance(each, Send) and each.backend == BE2]
+
+
 def test_handing_refused_where_the_rule_names_one_is_answered_503(family: int) -> None:
     book = Playbook()
     client = handing(book, family)

@@ -10,8 +10,21 @@ from tcpha.errors import ChecksumError
 from tcpha.fe.actions import Send
 from tcpha.fe.flows import FlowState
 from tcpha.proto.messages import NodeState
+from tcpha.proto.seqnum import SeqNum
 from tests.packet.fe_client import GET, LINUX_SYN, MASK, PLAIN_SYN, Client
-from tests.packet.fe_playbook import BE1, After, Lost, Playbook, Says, anything, gets, handoff, lives, nothing
+from tests.packet.fe_playbook import (
+    BE1,
+    After,
+    Lost,
+    Playbook,
+    Says,
+    anything,
+    gets,
+    gets_rst,
+    handoff,
+    lives,
+    nothing,
+)
 
 PART = GET[:9]
 LATER = len(PART)
@@ -94,7 +107,7 @@ def test_reading_head_longer_than_the_window_is_read(window: int, family: int) -
 
 def test_reading_octets_behind_all_room_are_not_kept() -> None:
     book, client = reading(4, "window = 1000\ninspect_octets = 1000")
-    book >> client.sends(b"x" * 100, at=1000) << gets(client, "A")
+    book >> client.sends(b"x" * 100, at=2000) << gets(client, "A")
     pending = book.flow(client).pending
     assert pending is not None
     assert pending.assembly.early_pieces() == []
@@ -108,7 +121,7 @@ def test_reading_rst_with_the_next_number_ends_it(flags: str, family: int) -> No
     book, client = reading(family)
     book >> client.rst(LATER, flags=flags) << nothing
     assert not book.knows(client)
-    book >> client.sends(GET) << nothing
+    book >> client.sends(GET) << gets_rst(client)
     assert book.dispatcher.counters.late_duplicates == 1
 
 
@@ -147,11 +160,11 @@ def test_reading_fin_inside_the_head_is_answered_with_fin(payload: bytes, family
 
 def test_reading_fin_that_overtook_the_rest_waits_for_it(family: int) -> None:
     book, client = reading(family)
-    book >> client.fin(len(GET)) << gets(client, "A")
+    book >> client.fin(len(GET)) << gets(client, "A", 0, LATER)
     book >> client.sends(GET[LATER:], LATER) << anything
     assert book.flow(client).state is FlowState.HANDING
     first, second = book.actions
-    assert first == Send(BE1, handoff(client, GET))
+    assert first == Send(BE1, handoff(client, GET, acknowledged=SeqNum(client.irs + 1 + LATER)))
     assert len(getattr(second, "packet", b"")) > 0
 
 
@@ -199,15 +212,67 @@ def test_reading_bad_checksum_is_dropped(family: int) -> None:
 
 
 @pytest.mark.parametrize("offers", [LINUX_SYN, PLAIN_SYN], ids=["timestamps", "plain"])
-def test_reading_acknowledgement_echoes_the_latest_timestamp(offers: list[Any], family: int) -> None:
+def test_reading_acknowledgement_echoes_the_earliest_unacknowledged_timestamp(offers: list[Any], family: int) -> None:
+    """So that a client measures what it waited, the delay included (RFC 7323, 4.3)."""
     book, client = reading(family, offers=offers, tsval=MASK)
-    first = client.tsval
+
+    def stamps(tsval: int) -> dict[str, Any]:
+        return {"Timestamp": (client.tsecr, tsval)} if client.stamps else {}
+
     client.tsval = 3  # wrapped
     book >> client.sends(GET[LATER:12], LATER) << nothing
-    client.tsval = first
-    book >> client.ack(12) << nothing  # older: reordered on the way
-    stamps = {"Timestamp": (client.tsecr, 3)} if client.stamps else {}
-    book >> After(0.01) << gets(client, "A", 0, 12, options=stamps)
+    book >> After(0.01) << gets(client, "A", 0, 12, options=stamps(MASK))
+    book >> client.sends(GET[12:14], 12) << nothing
+    client.tsval = MASK
+    book >> client.sends(GET[12:13], 12) << gets(client, "A", 0, 12)  # older: reordered on the way
+    book >> After(0.01) << gets(client, "A", 0, 14, options=stamps(3))
+
+
+# --- losses (RFC 2018, RFC 2883)
+
+
+def sack(client: Client, *edges: int) -> dict[str, Any]:
+    """The options of an acknowledgement; `edges` count the client's octets from 0."""
+    stamps = {"Timestamp": (client.tsecr, client.tsval)} if client.stamps else {}
+    return stamps | ({"SAck": tuple((client.irs + 1 + edge) & MASK for edge in edges)} if edges else {})
+
+
+def test_reading_octets_behind_a_gap_are_acknowledged_selectively_the_latest_first(family: int) -> None:
+    book, client = reading(family)
+    for at, edges in [(14, (14, 16)), (20, (20, 22, 14, 16)), (16, (14, 18, 20, 22)), (30, (30, 32, 14, 18, 20, 22))]:
+        book >> client.sends(GET[at : at + 2], at) << gets(client, "A", 0, LATER, options=sack(client, *edges))
+    book >> client.sends(GET[26:28], 26) << gets(client, "A", 0, LATER, options=sack(client, 26, 28, 14, 18, 20, 22))
+
+
+def test_reading_octets_come_twice_that_is_told(family: int) -> None:
+    book, client = reading(family)
+    book >> client.sends(PART) << gets(client, "A", 0, 0, options=sack(client))
+    book >> After(0.01) << gets(client, "A", 0, LATER)
+    book >> client.sends(PART[2:], 2) << gets(client, "A", 0, LATER, options=sack(client, 2, LATER))
+    book >> client.sends(GET[14:16], 14) << gets(client, "A", 0, LATER, options=sack(client, 14, 16))
+    book >> client.sends(PART) << gets(client, "A", 0, LATER, options=sack(client, 0, LATER, 14, 16))
+
+
+@pytest.mark.parametrize("offers", [[("MSS", 1460)], [*LINUX_SYN[:1], *LINUX_SYN[2:]]], ids=["plain", "timestamps"])
+def test_reading_without_sack_a_gap_is_acknowledged_as_ever(offers: list[Any], family: int) -> None:
+    book, client = reading(family, offers=offers)
+    book >> client.sends(GET[14:16], 14) << gets(client, "A", 0, LATER, options=sack(client))
+
+
+def test_reading_octets_beyond_all_room_are_acknowledged_neither_way() -> None:
+    book, client = reading(4, "window = 1000\ninspect_octets = 1000")
+    book >> client.sends(b"x" * 100, at=2000) << gets(client, "A", 0, 0, options=sack(client))
+
+
+def test_reading_octets_behind_a_gap_their_timestamp_is_not_echoed(family: int) -> None:
+    book, client = reading(family)
+    first = client.tsval
+    client.tsval += 7
+    late = {"Timestamp": (client.tsecr, first), "SAck": (client.irs + 1 + 14, client.irs + 1 + 16)}
+    book >> client.sends(GET[14:16], 14) << gets(client, "A", 0, LATER, options=late)
+    owned = SeqNum(client.irs + 1 + LATER)
+    expected = handoff(client, GET, acknowledged=owned, tsval_client=first + 7)
+    book >> client.sends(GET[LATER:], LATER) << Send(BE1, expected)
 
 
 # --- no choice

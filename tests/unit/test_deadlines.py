@@ -87,3 +87,11 @@ def test_any_calls_wake_each_at_its_last_deadline(calls: list[tuple[int, int | N
     for now in range(1, 21):
         due = {waiters.index(each) for each in deadlines.due(now)}
         assert due == {index for index, deadline in expected.items() if deadline == now}
+
+
+def test_deadlines_moved_often_do_not_fill_the_heap() -> None:
+    deadlines, waiters = Deadlines[Waiter](), [Waiter() for _ in range(10)]
+    for step in range(10_000):
+        deadlines.set(waiters[step % 10], 1e9 + step)
+    assert len(deadlines._heap) <= 64
+    assert len(list(deadlines.due(2e9))) == 10

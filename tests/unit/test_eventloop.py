@@ -246,6 +246,38 @@ def test_always_something_to_read_run_until_quiet_ends_at_its_limit(
     assert called
 
 
+def test_source_aside_never_rests_run_until_quiet_serves_it_and_ends_soon(
+    loop: EventLoop, pipes: Callable[[], tuple[int, int]]
+) -> None:
+    read, write = pipes()
+    called: list[int] = []
+    loop.add(read, lambda: called.append(1))
+    os.write(write, b"x")
+    begun = time.monotonic()
+    loop.run_until_quiet(0.02, LONG_S, lambda: 0.0, aside=[read])
+    assert time.monotonic() - begun < LONG_S / 2
+    assert called
+
+
+def test_source_beside_one_aside_run_until_quiet_waits_for_its_rest(
+    loop: EventLoop, pipes: Callable[[], tuple[int, int]]
+) -> None:
+    (restless, first), (read, write) = pipes(), pipes()
+    loop.add(restless, lambda: None)
+    times: list[float] = []
+
+    def take_one() -> None:
+        os.read(read, 1)
+        times.append(time.monotonic())
+
+    loop.add(read, take_one)
+    os.write(first, b"x")
+    os.write(write, b"three")
+    loop.run_until_quiet(0.05, LONG_S, lambda: 0.0, aside=[restless])
+    assert len(times) == 5
+    assert 0.05 <= time.monotonic() - times[-1] < LONG_S / 2
+
+
 def test_stopped_loop_run_until_quiet_still_serves(loop: EventLoop, pipes: Callable[[], tuple[int, int]]) -> None:
     read, write = pipes()
     served: list[bytes] = []

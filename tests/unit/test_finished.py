@@ -73,3 +73,13 @@ def test_added_again_changes_nothing() -> None:
 def test_full_period_is_the_nearest(offset: int, utc: float) -> None:
     period = int(utc) // PERIOD_S + offset
     assert full_period(period & 0xFFFF, utc) == period
+
+
+def test_repetition_that_acknowledges_a_little_more_is_known() -> None:
+    """Its cookie is valid, of another agreement, and must not make another connection of it."""
+    finished = FinishedIdentities(9)
+    key = ConnectionKey(bytes(12))
+    finished.add(Identity(key, SeqNum(1), SeqNum(0x1234_5610)), PERIOD, UTC, NOW)
+    assert Identity(key, SeqNum(1), SeqNum(0x1234_56FF)) in finished
+    assert Identity(key, SeqNum(1), SeqNum(0x1234_5710)) not in finished
+    assert Identity(key, SeqNum(2), SeqNum(0x1234_5610)) not in finished

@@ -108,7 +108,21 @@ def test_rst_is_remembered() -> None:
 )
 @pytest.mark.parametrize("rcv_nxt", [5, MASK, 0x80000000])
 def test_finished_packet_is_late_if_it_begins_where_the_connection_was(rcv_nxt: int, distance: int, late: bool) -> None:
-    assert is_late(flow(rcv_nxt), client(rcv_nxt + distance, 1)) is late
+    assert is_late(flow(rcv_nxt), client(rcv_nxt + distance, DELTA)) is late
+
+
+@pytest.mark.parametrize(
+    ("distance", "late"),
+    [(0, True), (LATE_OCTETS - 1, True), (1 - LATE_OCTETS, True), (LATE_OCTETS, False), (-LATE_OCTETS, False)],
+)
+@pytest.mark.parametrize("server_seq", [5, MASK, 0x80000000])
+def test_finished_packet_is_late_if_it_acknowledges_what_the_server_sent(
+    server_seq: int, distance: int, late: bool
+) -> None:
+    finished = flow(77)
+    finished.server_seq = SeqNum(server_seq)
+    assert is_late(finished, client(77, server_seq + DELTA + distance)) is late
+    assert is_late(finished, client(77, server_seq + DELTA + distance, RST)), "a RST acknowledges nothing"
 
 
 # --- telling the front ends

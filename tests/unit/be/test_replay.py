@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from tcpha.be.flows import Flow
-from tcpha.be.replay import Answer, first_segment, read_answer, syn, translation_of
+from tcpha.be.replay import Answer, first_segment, is_cookie, read_answer, syn, translation_of
 from tcpha.be.translator import Translation
 from tcpha.config import Endpoint
 from tcpha.proto.cookie import Agreement
@@ -68,12 +68,14 @@ def test_answer_to_the_syn_read(family: int, flags: str, ack: int, verdict: Answ
 
 
 @both_families
-def test_syn_is_the_clients(family: int) -> None:
-    ip = IP(syn(handoff(family))) if family == 4 else IPv6(syn(handoff(family)))
+@pytest.mark.parametrize(("again", "tsval"), [(False, 76), (True, 77)])
+def test_syn_is_the_clients(family: int, again: bool, tsval: int) -> None:
+    packet = syn(handoff(family), again)
+    ip = IP(packet) if family == 4 else IPv6(packet)
     tcp = ip[TCP]
     assert (ip.src, ip.dst, tcp.sport, tcp.dport) == (str(CLIENTS[family]), str(VIPS[family]), 40000, 80)
     assert (str(tcp.flags), tcp.seq, tcp.ack, tcp.window) == ("S", IRS, 0, 100 << 9)
-    assert dict(tcp.options) == {"MSS": 1440, "SAckOK": b"", "Timestamp": (77, 0), "NOP": None, "WScale": 9}
+    assert dict(tcp.options) == {"MSS": 1440, "SAckOK": b"", "Timestamp": (tsval, 0), "NOP": None, "WScale": 9}
 
 
 STAMPS: tuple[str, Any] = ("Timestamp", (400, 77))
@@ -89,7 +91,7 @@ STAMPS: tuple[str, Any] = ("Timestamp", (400, 77))
         ([STAMPS], {}, Translation(21, 600, -7, 9, 1440)),
         ([("MSS", 1)], {"tsval_sent": None}, Translation(21, None, -7, 9, 1440)),
         ([STAMPS], {"agreement": Agreement(536, None, False), "promised_window_scale": None},
-         Translation(21, 600, 0, 0, 536)),
+         Translation(21, 600, 0, 0, 1220)),
         ([("WScale", 7)], {}, None),
         ([STAMPS], {"tsval_sent": None}, None),
         ([STAMPS, ("WScale", 7)], {"tsval_sent": 300}, Translation(21, 0xFFFFFF9C, 0, 0, 1440)),
@@ -102,13 +104,22 @@ def test_syn_ack_compared_with_the_promise(
 
 
 @both_families
+@pytest.mark.parametrize(
+    ("options", "cookie"), [([("Timestamp", (400, 76))], False), ([("Timestamp", (400, 77))], True), ([], False)]
+)
+def test_answer_to_the_syn_again_is_a_cookie_if_it_echoes_that(family: int, options: list[Any], cookie: bool) -> None:
+    assert is_cookie(handoff(family), answer(family, "SA", IRS + 1, options=options)) is cookie
+
+
+@both_families
 @pytest.mark.parametrize(("shift", "window"), [(0, 100), (9, 51200), (14, 65535)])
 def test_first_segment_acknowledges_and_carries_the_octets(family: int, shift: int, window: int) -> None:
     message = handoff(family)
     flow = Flow(message, Endpoint(CLIENTS[4], 666), 1, 0.0, 0.0)
     flow.server_iss = SeqNum(0xFFFFFFFF)
     flow.translation = Translation(0, 0, 0, shift, 1440)
-    packet = first_segment(flow, message, 400)
+    flow.tsecr = 400
+    packet = first_segment(flow, message)
     tcp = (IP(packet) if family == 4 else IPv6(packet))[TCP]
     assert (str(tcp.flags), tcp.seq, tcp.ack, tcp.window) == ("PA", 0, 0, window)
     assert dict(tcp.options)["Timestamp"] == (77, 400)

@@ -108,6 +108,22 @@ def test_early_pieces_are_bounded_in_number() -> None:
     assert len(each.early_pieces()) == MAX_EARLY_PIECES
 
 
+def test_blocks_are_runs_of_what_lies_behind_gaps() -> None:
+    each = assembly()
+    assert each.blocks() == []
+    for offset, octets, fin in [
+        (20, b"ab", False),
+        (4, b"cd", False),
+        (6, b"e", False),
+        (5, b"d", False),
+        (22, b"", True),
+    ]:
+        each.add(at(each, offset), octets, fin)
+    assert each.blocks() == [(at(each, 4), at(each, 7)), (at(each, 20), at(each, 23))]
+    each.add(at(each, 0), b"0123", False)
+    assert each.blocks() == [(at(each, 20), at(each, 23))]
+
+
 def test_window_what_lies_behind_it_is_cut() -> None:
     each = assembly(window_octets=4)
     assert each.add(at(each, 0), b"abcdef", True)

@@ -51,7 +51,7 @@ def test_lost_back_end_is_excluded_until_it_speaks() -> None:
     assert each.excluded(KEY) == {SECOND.addr}
 
 
-@pytest.mark.parametrize("state", [NodeState.STARTING, NodeState.DRAINING])
+@pytest.mark.parametrize("state", [NodeState.STARTING, NodeState.DRAINING, NodeState.FULL])
 def test_status_of_a_node_that_is_not_up_excludes(state: NodeState) -> None:
     each = backends()
     (note,) = each.on_status(FIRST, replace(STATUS, state=state))
@@ -74,6 +74,27 @@ def test_status_of_a_stack_that_cannot_keep_the_promise_excludes(stack: Capabili
         f"be 198.18.0.33 is not used: its TCP stack does not keep the promise of {name}"
     ]
     assert FIRST.addr in each.excluded(KEY)
+
+
+@pytest.mark.parametrize(
+    ("promised", "own", "step"), [(7, 6, 128), (14, 0, 16384), (7, 7, 0), (0, 14, 0), (None, 0, 0)]
+)
+def test_status_of_a_smaller_window_scale_is_used_and_named(promised: int | None, own: int, step: int) -> None:
+    each = backends(Promise(1460, promised, True, True))
+    (note,) = each.on_status(FIRST, replace(STATUS, capabilities=replace(STACK, window_scale=own)))
+    assert note.startswith("be 198.18.0.33 is up")
+    assert note.endswith(f"its windows are told in steps of {step}" if step else "is up")
+    assert FIRST.addr not in each.excluded(KEY)
+
+
+def test_status_with_another_window_scale_is_told_once() -> None:
+    each = backends()
+    each.on_status(FIRST, STATUS)
+    smaller = replace(STATUS, capabilities=replace(STACK, window_scale=2))
+    (note,) = each.on_status(FIRST, smaller)
+    assert "its window scale 2 is below the promised 7" in note
+    assert each.on_status(FIRST, replace(smaller, flows=1)) == []
+    assert each.on_status(FIRST, STATUS) == ["be 198.18.0.33 is up"]
 
 
 def test_status_of_a_poor_stack_suffices_for_a_poor_promise() -> None:

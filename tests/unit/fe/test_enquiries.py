@@ -20,9 +20,16 @@ def segment(port: int = 1024) -> Segment:
     return decode_segment(encode_segment(key, SeqNum(1), SeqNum(2), ACK, 3))
 
 
-def opened(at_once: bool = True, everybody: bool = True) -> Enquiries:
+def ask(
+    enquiries: Enquiries, port: int = 1024, *, asked: list[Endpoint] | None = None, at: float = NOW, **more: bool
+) -> None:
+    chosen = {"may_reset_at_once": True, "bare": False, "everybody_asked": True} | more
+    enquiries.open(segment(port), **chosen, asked=asked or [FIRST], now=at)
+
+
+def opened(**more: bool) -> Enquiries:
     enquiries = Enquiries(2, 10)
-    enquiries.open(segment(), at_once, [FIRST, SECOND], everybody, NOW)
+    ask(enquiries, asked=[FIRST, SECOND], **more)
     return enquiries
 
 
@@ -36,10 +43,10 @@ def test_budget_is_spent_and_refilled_by_time() -> None:
 
 def test_table_full_renews_known_ones_and_forgets_the_oldest_for_others() -> None:
     enquiries = opened()
-    enquiries.open(segment(1026), True, [FIRST], True, NOW)
-    enquiries.open(segment(), True, [FIRST], True, NOW + 1)
+    ask(enquiries, 1026)
+    ask(enquiries, at=NOW + 1)
     assert len(enquiries) == 2
-    enquiries.open(segment(1028), True, [FIRST], True, NOW + 1)
+    ask(enquiries, 1028, at=NOW + 1)
     assert len(enquiries) == 2
     assert enquiries.get(segment(1026).key) is None
     assert enquiries.get(segment().key) is not None
@@ -47,7 +54,7 @@ def test_table_full_renews_known_ones_and_forgets_the_oldest_for_others() -> Non
 
 def test_open_again_keeps_when_it_was_first_seen() -> None:
     enquiries = opened()
-    enquiries.open(segment(), True, [FIRST], True, NOW + 1)
+    ask(enquiries, at=NOW + 1)
     known = enquiries.get(segment().key)
     assert known is not None
     assert (known.since, known.ends_at) == (NOW, NOW + 1 + ANSWER_TIME_S)
@@ -65,7 +72,7 @@ def test_absent_everywhere_is_reset_when_it_may_be() -> None:
 
 @pytest.mark.parametrize(("at_once", "everybody"), [(False, True), (True, False), (False, False)])
 def test_absent_everywhere_otherwise_takes_patience(at_once: bool, everybody: bool) -> None:
-    enquiries = opened(at_once, everybody)
+    enquiries = opened(may_reset_at_once=at_once, everybody_asked=everybody)
     enquiries.on_absent(FIRST, segment().key, NOW)
     assert enquiries.on_absent(SECOND, segment().key, NOW + PATIENCE_S - 0.01) is None
     assert len(enquiries) == 1
@@ -88,3 +95,19 @@ def test_timer_forgets_what_is_old() -> None:
     assert len(enquiries) == 1
     enquiries.on_timer(NOW + MEMORY_S + 0.1)
     assert len(enquiries) == 0
+
+
+@pytest.mark.parametrize(
+    ("bare", "everybody", "answered"),
+    [(True, True, True), (False, True, True), (True, False, True), (True, True, False)],
+)
+def test_timer_gives_what_nobody_holds_and_cannot_have_overtaken_anything(
+    bare: bool, everybody: bool, answered: bool
+) -> None:
+    enquiries = opened(may_reset_at_once=False, bare=bare, everybody_asked=everybody)
+    for backend in (FIRST, SECOND) if answered else (FIRST,):
+        assert enquiries.on_absent(backend, segment().key, NOW) is None
+    assert enquiries.on_timer(NOW + PATIENCE_S - 0.01) == []
+    given = [enquiry.segment.key for enquiry in enquiries.on_timer(NOW + PATIENCE_S)]
+    assert given == ([segment().key] if bare and everybody and answered else [])
+    assert len(enquiries) == 1 - len(given)

@@ -46,10 +46,10 @@ both_families = pytest.mark.parametrize("family", [4, 6])
 
 
 @both_families
-@pytest.mark.parametrize("window", [536, 65535])
-def test_syn_ack_window_is_never_scaled(window: int, family: int) -> None:
+@pytest.mark.parametrize(("window", "whole"), [(536, (536, 536)), (65535, (44 * 1460, 45 * 1440))])
+def test_syn_ack_window_is_whole_segments_and_never_scaled(window: int, whole: tuple[int, int], family: int) -> None:
     syn_ack = tcp_of(handshake(window).syn_ack(segment(family, SYN, 100)), family)
-    assert (syn_ack.window, syn_ack.ack, str(syn_ack.flags)) == (window, 101, "SA")
+    assert (syn_ack.window, syn_ack.ack, str(syn_ack.flags)) == (whole[family == 6], 101, "SA")
 
 
 @both_families
@@ -89,7 +89,8 @@ def test_acknowledge_says_where_the_client_is(family: int) -> None:
     cookie = made.cookie_of(segment_)
     assert cookie is not None
     answer = tcp_of(made.acknowledge(segment_, cookie, SeqNum(102), FIN | ACK), family)
-    assert (answer.seq, answer.ack, str(answer.flags), answer.window) == (segment_.seg_ack, 102, "FA", 65535)
+    window = 44 * 1460 if family == 4 else 45 * 1440
+    assert (answer.seq, answer.ack, str(answer.flags), answer.window) == (segment_.seg_ack, 102, "FA", window)
 
 
 def test_syn_ack_in_a_refused_period_is_made_for_the_next() -> None:

@@ -18,6 +18,7 @@ from tcpha.proto.options import (
     decode_options,
     decode_timestamps,
     encode_options,
+    encode_sack,
     encode_timestamps,
     find_options,
 )
@@ -162,3 +163,17 @@ def test_sack_permitted_and_timestamps_share_a_word() -> None:
     octets = encode_options(Options(sack_permitted=True, timestamps=(7, 8)))
     assert octets[0] == SACK_PERMITTED
     assert len(octets) == 12
+
+
+@pytest.mark.parametrize(("room_octets", "blocks"), [(11, 0), (12, 1), (28, 3), (40, 4)])
+def test_sack_has_as_many_blocks_as_fit(room_octets: int, blocks: int) -> None:
+    edges = [(0xFFFFFFFF, 5), (10, 20), (30, 40), (50, 60), (70, 80)]
+    octets = encode_sack(edges, room_octets)
+    assert len(octets) in (0, 4 + 8 * blocks)
+    flat = tuple(edge for block in edges[:blocks] for edge in block)
+    read = TCP(bytes(12) + bytes([(20 + len(octets)) << 2]) + bytes(7) + octets).options
+    assert [value for name, value in read if name == "SAck"] == ([flat] if blocks else [])
+
+
+def test_sack_of_nothing_is_no_option() -> None:
+    assert encode_sack([], 40) == b""

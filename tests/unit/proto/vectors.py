@@ -158,7 +158,7 @@ MALFORMED: tuple[tuple[str, Sequence[tuple[int, bytes]], str], ...] = (
     ("STATUS", [NONCE, EPOCH, DIGEST], "STATUS without STATE"),
     ("STATUS", [NONCE, EPOCH, STATE], "STATUS without DIGEST"),
     ("STATUS", [NONCE, EPOCH, (9, bytes(8)), DIGEST], "0 is not a valid NodeState"),
-    ("STATUS", [NONCE, EPOCH, (9, b"\x04" + bytes(7)), DIGEST], "4 is not a valid NodeState"),
+    ("STATUS", [NONCE, EPOCH, (9, b"\x05" + bytes(7)), DIGEST], "5 is not a valid NodeState"),
     ("STATUS", [NONCE, EPOCH, STATE, DIGEST, (8, bytes(5))], "CAPABILITIES of 5"),
     ("STATUS", [NONCE, EPOCH, STATE, DIGEST, (8, b"\x10\0\0\0")], "window scale 16"),
     ("STATUS", [NONCE, EPOCH, STATE, DIGEST, (10, bytes(7))], "a server of 7"),

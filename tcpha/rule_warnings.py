@@ -76,19 +76,13 @@ class _Reach:
 
 def rule_warnings(rules: Sequence[Rule], servers: Sequence[Endpoint], served: Served = Served()) -> tuple[str, ...]:
     """Return one sentence for everything that is legal but probably not meant."""
-    # Without a rule that looks at octets nobody serves a protocol that is not known.
-    kinds = [spoken for spoken in Spoken if spoken is not Spoken.OTHER or any(_looks_at_octets(rule) for rule in rules)]
-    reaches = [_reach(rule, kinds, served) for rule in rules]
+    reaches = [_reach(rule, served) for rule in rules]
     named = {address for rule in rules for address in rule.servers}
     return (
-        *_of_rules(reaches, served),
-        *_of_missing_catch_alls(reaches, kinds, served),
+        *_of_rules(reaches),
+        *_of_missing_catch_alls(reaches, served),
         *(f"server {each.addr} is named by no rule: it gets nothing" for each in servers if each.addr not in named),
     )
-
-
-def _looks_at_octets(rule: Rule) -> bool:
-    return any(condition.field.kind is Kind.OCTETS for condition in rule.conditions)
 
 
 def _named(rule: Rule) -> str:
@@ -105,10 +99,10 @@ def _spoken_by(rule: Rule) -> frozenset[Spoken]:
     return frozenset(spoken for spoken in Spoken if kinds <= _SEEN[spoken])
 
 
-def _reach(rule: Rule, kinds: Collection[Spoken], served: Served) -> _Reach:
+def _reach(rule: Rule, served: Served) -> _Reach:
     seen = {
         (spoken, port)
-        for spoken in _spoken_by(rule) & set(kinds)
+        for spoken in _spoken_by(rule)
         for port in served.ports
         if all(_is_port(each.compiled, port) for each in rule.conditions if each.field.kind is Kind.PORT)
     }
@@ -121,7 +115,7 @@ def _reach(rule: Rule, kinds: Collection[Spoken], served: Served) -> _Reach:
     )
 
 
-def _of_rules(reaches: Sequence[_Reach], served: Served) -> Iterator[str]:
+def _of_rules(reaches: Sequence[_Reach]) -> Iterator[str]:
     taken: dict[Case, Rule] = {}
     for index, reach in enumerate(reaches):
         reason = _why_never(reach, reaches[:index], taken)
@@ -221,7 +215,7 @@ def _is_found_in_all(condition: Condition, samples: tuple[bytes, ...]) -> bool:
         return False
 
 
-def _of_missing_catch_alls(reaches: Sequence[_Reach], kinds: Collection[Spoken], served: Served) -> Iterator[str]:
+def _of_missing_catch_alls(reaches: Sequence[_Reach], served: Served) -> Iterator[str]:
     """A kind of connection that rules mean must have a rule that takes what the others leave.
 
     For requests on every port; for TLS and other protocols one port will do: whoever serves requests on port 80 and
@@ -229,7 +223,7 @@ def _of_missing_catch_alls(reaches: Sequence[_Reach], kinds: Collection[Spoken],
     """
     meant = {case for reach in reaches for case in reach.seen if _means(reach.rule, case[0])}
     caught = {case for reach in reaches for case in reach.all_of}
-    for spoken in kinds:
+    for spoken in Spoken:
         missing = [port for port in served.ports if (spoken, port) in meant - caught]
         will_do = spoken is not Spoken.HTTP and any((spoken, port) in meant & caught for port in served.ports)
         if missing and not will_do:

@@ -57,9 +57,10 @@ def nothing_dropped(*nodes: Node) -> Iterator[None]:
 
 
 def transfer(lab: Lab, client: Conversation) -> None:
+    """Up first: the client begins with the window that the front end offered."""
     body = os.urandom(1_000_000)
-    assert client.ask(get("/1m")).sha256 == digest(lab, "1m")
     assert client.ask(post(body)).body == digest_line(body)
+    assert client.ask(get("/1m")).sha256 == digest(lab, "1m")
 
 
 # --- every scale there is

@@ -321,7 +321,18 @@ def test_digest_tells_apart_what_nodes_must_agree_on(files: Files, change: tuple
 
 
 VALUES_OF_RULES = [
-    *("a", "b", "path=a", "path=b", "host=a", "cookie.a=a", "header.a=a", "path=a host=a", "path=a host=b"),
+    *(
+        "a",
+        "b",
+        "path=a",
+        "path=b",
+        "host=a",
+        "cookie.a=a",
+        "header.a=a",
+        "header.b=a",
+        "path=a host=a",
+        "path=a host=b",
+    ),
     *("path=b host=a", "client=::1", "client=::/1", "port=1", "target=a port=1", "a port=1"),
 ]
 BALANCES = ["", "balance=least ", "balance=hash:client ", "balance=hash:cookie.a ", "balance=hash:header.a "]

@@ -200,6 +200,8 @@ def test_octets_that_do_not_decide_yet_say_so_and_what_they_would_come_to(
     assert status == 0
     assert lines[1] == "Undecided: a front end waits for more octets. If no more come:"
     assert lines[-1] == f"chosen: {A}, the only server of its rule"
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\x00\x00")))
+    assert not [line for line in route("--file", "-")[1] if line.startswith("Undecided")]
 
 
 def test_octets_beyond_what_a_front_end_looks_at_do_not_count(route: Route, monkeypatch: pytest.MonkeyPatch) -> None:

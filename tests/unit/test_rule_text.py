@@ -60,6 +60,23 @@ def test_bare_pattern_and_one_for_the_target_are_the_same_rule() -> None:
     assert parse_rule("192.168.1.38 jpg$") == parse_rule("192.168.1.38 target=jpg$") == target_rule([B], "jpg$")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "192.168.1.38 jpg$",
+        "192.168.1.38 a b",
+        "192.168.1.38 foo=bar",
+        "192.168.1.38 target=host=a",
+        "192.168.1.38 target=balance=3",
+        "192.168.1.38 target=header.=x",
+        "192.168.1.38,2001:db8::7 balance=hash:cookie.A client=10.0.0.0/8 host=a",
+        "192.168.1.38 balance=least target=port=8",
+    ],
+)
+def test_rule_is_written_as_it_must_be_read(text: str) -> None:
+    assert str(parse_rule(text)) == text
+
+
 # --- fields
 
 

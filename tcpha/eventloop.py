@@ -79,15 +79,15 @@ class EventLoop:
         restless = frozenset(aside)
         now = clock.now()
         end, quiet_at = now + limit_s, now + quiet_s
+        deadline = on_timer()
         while now < end:
-            ready = self._round(min(quiet_at, end))
+            ready = self._round(min(quiet_at, end, deadline))
             now = clock.now()
+            deadline = on_timer()
             if not ready <= restless:
                 quiet_at = now + quiet_s
             elif now >= quiet_at:
                 return
-            if ready:
-                on_timer()
 
     def close(self) -> None:
         """Take the signal handlers back and free the descriptors."""

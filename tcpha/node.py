@@ -33,6 +33,8 @@ _QUIET_S = 0.25
 """A node that ended connections goes when no packet has come for so long: longer than a delayed acknowledgement."""
 _STOP_LIMIT_S = 2.0
 """It goes after this even while packets come: clients may go on for ever."""
+_FAULT_PAUSE_S = 0.1
+"""What fails every time must not take all the time."""
 
 log = logging.getLogger("tcpha")
 
@@ -189,7 +191,7 @@ class Node(ABC):
             if now >= self._fault_log_at:
                 self._fault_log_at = now + LOG_INTERVAL_S
                 log.exception("a timer failed (%d faults so far)", self._faults)
-            return now
+            return now + _FAULT_PAUSE_S
 
     def _do_what_is_due(self) -> float:
         now = clock.now()

@@ -17,7 +17,7 @@ from tcpha.balance import Address
 from tcpha.config import FrontEndConfig, NodeConfig, load_either
 from tcpha.errors import ConfigError
 from tcpha.fields import Connection
-from tcpha.proto.inspect import FirstOctets, Inspected, Refusal
+from tcpha.proto.inspect import Inspected, Refusal
 from tcpha.proto.inspect.first import inspect
 from tcpha.route_text import route_lines
 from tcpha.rules import Choice, RuleSet
@@ -94,8 +94,6 @@ def run(options: argparse.Namespace) -> int:
     if not isinstance(seen, Inspected):
         print("nothing chosen: the octets end before anything can be told; a front end waits for more")
         return 1
-    if isinstance(seen, FirstOctets):
-        seen = FirstOctets(octets[:limit_octets])  # a front end looks at no more
     choice = rules.choose(seen, connection, down)
     for line in route_lines(rules, seen, connection, down, choice):
         print(line)

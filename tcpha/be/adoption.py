@@ -117,6 +117,8 @@ class Adoption:
         if flow.state is FlowState.ACK_SENT:
             return self._give_up(flow, handoff, self._reason(), reset=True, now=now)
         replay.clearing |= destroyed
+        if destroyed:
+            replay.answered = None
         return (Inject(syn(handoff, again=replay.answered is not None)),)
 
     def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:

@@ -211,9 +211,10 @@ class Agent:
     def _answer_query(self, frontend: Endpoint, keys: tuple[ConnectionKey, ...], now: float) -> Sequence[Action]:
         if keys:
             flows = {key: self.table.by_key.get(key) for key in keys}
-            held = tuple(flow.identity for flow in flows.values() if flow is not None and not flow.is_over)
+            # Of a replay that still runs nobody knows how it ends: neither held nor absent, it is asked about again.
+            held = tuple(flow.identity for flow in flows.values() if flow is not None and flow.is_adopted)
             absent = tuple(key for key, flow in flows.items() if flow is None or flow.is_over)
-            return (Send(frontend, Flows(held, absent)),)
+            return (Send(frontend, Flows(held, absent)),) if held or absent else _NOTHING
         identities = [flow.identity for flow in self.table.by_key.values() if flow.state is FlowState.ADOPTED]
         self._answers = deque(answer for answer in self._answers if answer.frontend != frontend)
         self._answers.extend(
@@ -231,7 +232,7 @@ class Agent:
     # --- what the host's sockets say
 
     def on_cleared(self, key: ConnectionKey, destroyed: bool, now: float) -> Sequence[Action]:
-        """What ClearTuple found is gone; `destroyed`: there was something."""
+        """What ClearTuple found is gone; `destroyed`: there was something, or may have been."""
         self.counters.cleared += destroyed
         flow = self.table.by_key.get(key)
         if flow is None or flow.replay is None:

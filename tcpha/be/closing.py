@@ -11,6 +11,7 @@ from math import inf
 
 from tcpha.be.actions import Send
 from tcpha.be.flows import Flow, FlowState
+from tcpha.be.translator import shift_window
 from tcpha.proto.handoff import FLOWS_A_MESSAGE
 from tcpha.proto.messages import Closed, Identity
 from tcpha.proto.seqnum import seq_add, seq_diff, seq_lt
@@ -77,8 +78,12 @@ def may_run_again(flow: Flow, segment: Segment) -> bool:
 
 def without_octets(flow: Flow, segment: Segment) -> bytes:
     """Return a keep-alive probe of the same connection: the host's TCP says of it what it would say of the segment."""
-    delta = 0 if flow.translation is None else flow.translation.seq_delta
-    return encode_segment(flow.key, flow.identity.irs, seq_add(segment.seg_ack, -delta), ACK, segment.seg_wnd)
+    translation = flow.translation
+    if translation is None:
+        return encode_segment(flow.key, flow.identity.irs, segment.seg_ack, ACK, segment.seg_wnd)
+    ack = seq_add(segment.seg_ack, -translation.seq_delta)
+    window = shift_window(segment.seg_wnd, translation.arriving_shift)
+    return encode_segment(flow.key, flow.identity.irs, ack, ACK, window)
 
 
 def has_ended(flow: Flow) -> bool:

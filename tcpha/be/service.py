@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -204,7 +205,7 @@ class BackEnd(Node):
             "leaving_queue_faults": self._leaving.callback_errors,
             "leaving_queue_dropped": self._leaving.dropped_by_kernel(),
             "tunnelled": self._tunnelled,
-            "tunnel_errors": {name: count for tunnel in self._tunnels for name, count in tunnel.errors.items()},
+            "tunnel_errors": dict(sum((Counter(tunnel.errors) for tunnel in self._tunnels), Counter())),
             "raw_errors": self._raw.errors,
         }
 
@@ -226,14 +227,15 @@ class BackEnd(Node):
         self.send(action.frontend, action.message)
 
     def _clear_tuple(self, action: ClearTuple, now: float) -> None:
-        destroyed = False
+        taken = False
         try:
             found = self._find(action.key)
             if found is not None and (action.embryonic or found.state != TCP_SYN_RECEIVED):
-                destroyed = self._sockets.destroy(found)
+                taken = self._sockets.destroy(found) or found.state != TCP_SYN_RECEIVED
         except EdgeError as error:
             log.warning("%s", error)
-        self._do(self._agent.on_cleared(action.key, destroyed, now), now)
+            taken = True  # nobody knows: a request that may have run must not run elsewhere
+        self._do(self._agent.on_cleared(action.key, taken, now), now)
 
     def _examine(self, action: Examine, now: float) -> None:
         try:

@@ -71,9 +71,9 @@ class Assembly:
         """Did anything arrive besides `octets`: a FIN, or pieces behind a gap?"""
         return self.fin or bool(self._early)
 
-    def early_pieces(self) -> list[tuple[SeqNum, bytes]]:
-        """Return what arrived behind a gap, in order."""
-        return [(seq_add(self.start, offset), piece) for offset, (piece, _) in sorted(self._early.items()) if piece]
+    def early_pieces(self) -> list[tuple[SeqNum, bytes, bool]]:
+        """Return what arrived behind a gap, in order, each with whether a FIN ends it."""
+        return [(seq_add(self.start, offset), piece, fin) for offset, (piece, fin) in sorted(self._early.items())]
 
     def blocks(self) -> list[tuple[SeqNum, SeqNum]]:
         """Return the first number of each run of octets behind a gap and the number behind it, in order."""

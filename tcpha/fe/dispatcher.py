@@ -1,4 +1,4 @@
-"""The front end's core: segments, messages and times in, actions out (DESIGN of TCP handoff as in TCPHA, Wang 2004).
+"""The front end's core: segments, messages and times in, actions out (TCP handoff as in TCPHA, Wang 2004).
 
 Pure: no clock, socket, file or randomness. `on_*(value, now)` returns what is to be done; `now` is a monotonic clock
 in seconds, UTC comes by `on_utc` and serves the cookies alone.
@@ -59,7 +59,8 @@ class Dispatcher:
         carried_octets = mtu_octets
         if config.forward == "tunnel":
             carried_octets -= overhead_octets(config.raddr.version)
-        self._handshake = Handshake(cookies, promise.fitted(carried_octets), config.window)
+        fitted = promise.fitted(carried_octets)
+        self._handshake = Handshake(cookies, fitted, config.window)
         self._enquiries = Enquiries(config.max_queries, config.query_rate)
         self._idle_time_s = config.idle_time
         self._next_sweep = 0.0
@@ -69,7 +70,7 @@ class Dispatcher:
             config, rules, self.table, self.backends, self._answerer, self.counters, mtu_octets, carried_octets
         )  # fmt: skip
         self._reader = Reader(
-            config, promise, self.table, self._handover, self._answerer, self.counters
+            config, fitted, self.table, self._handover, self._answerer, self.counters
         )  # fmt: skip
         self._on_segment_in = {
             FlowState.READING: self._reader.on_segment,

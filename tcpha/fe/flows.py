@@ -37,8 +37,8 @@ class Pending:
     """What a flow needs only until a back end has confirmed it: the client's octets and how to speak to the client."""
 
     __slots__ = (
-        "ack_at", "acknowledged", "answer", "assembly", "cookie", "delivered", "give_up_at", "has_more", "repeats",
-        "request", "tried", "tsval_client", "tsval_recent", "window",
+        "ack_at", "acknowledged", "answer", "assembly", "cookie", "covered", "delivered", "give_up_at", "has_more",
+        "repeats", "request", "told", "tried", "tsval_client", "tsval_recent", "window",
     )  # fmt: skip
 
     def __init__(self, cookie: Cookie, assembly: Assembly, tsval: int, window: int) -> None:
@@ -46,6 +46,10 @@ class Pending:
         self.assembly = assembly
         self.acknowledged = assembly.start
         """The client was told that everything before this arrived."""
+        self.told = assembly.start
+        """It was told, by ACK or SACK, of octets before this: it will not soon repeat those."""
+        self.covered = assembly.start
+        """The server acknowledged everything before this, as far as its back end has said."""
         self.tsval_client = tsval
         """TS.Recent when the head was complete: what the server echoes, and no later segment is older."""
         self.tsval_recent = tsval

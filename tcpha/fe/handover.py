@@ -1,8 +1,8 @@
 """HANDING: the connection is given to a back end, repeated until it confirms, or given to the next.
 
 The request octets travel in the HANDOFF as far as they fit into one unfragmented datagram; the rest follows as TCP
-segments on the path that the flow's packets take from now on. What the client was told arrived is repeated until the
-server's own acknowledgement covers it.
+segments on the path that the flow's packets take from now on. What the client was told arrived, by ACK or SACK, is
+repeated until the server's own acknowledgement covers it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tcpha.proto.ip import (
 )
 from tcpha.proto.messages import Adopted, Closed, Handoff, Refused
 from tcpha.proto.options import encode_timestamps
-from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le
+from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le, seq_lt
 from tcpha.proto.tcp import ACK, FIN, PSH, RST, TCP_HEADER_OCTETS, Segment, encode_segment
 from tcpha.rules import Choice, Connection, Endpoint, NoChoice, RuleSet
 
@@ -75,7 +75,7 @@ class Handover:
             if self._proves(flow, pending, segment):
                 segment.check_checksum()
                 flow.proven = True
-                if pending.acknowledged == pending.assembly.start:
+                if seq_le(pending.told, pending.covered):
                     self._settle(flow, now)
         flow.last_seen = now
         self._counters.forwarded += 1
@@ -95,7 +95,9 @@ class Handover:
             return _NOTHING
         self._counters.adopted += 1
         flow.proven = True
-        if seq_le(pending.acknowledged, message.rcv_nxt):
+        if seq_lt(pending.covered, message.rcv_nxt):
+            pending.covered = message.rcv_nxt
+        if seq_le(pending.told, pending.covered):
             self._settle(flow, now)
         return _NOTHING
 
@@ -204,8 +206,11 @@ class Handover:
         return [farewell, *self._answerer.refuse(flow, Cause.UNAVAILABLE, now)]
 
     def _abandon_proven(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
-        """The back end has the connection. Octets that we acknowledged but could not deliver make it worthless."""
-        if pending.acknowledged == pending.assembly.start:
+        """The back end has the connection. Octets that we acknowledged but could not deliver make it worthless.
+
+        Of what it was only told by SACK the client repeats what the server does not acknowledge (RFC 2018, 8).
+        """
+        if seq_le(pending.acknowledged, pending.covered):
             self._settle(flow, now)
             return _NOTHING
         self._counters.orphaned += 1
@@ -221,7 +226,7 @@ class Handover:
         """The HANDOFF and, as segments, what does not fit into it."""
         octets = pending.assembly.octets
         cookie = pending.cookie
-        owned = pending.acknowledged != pending.assembly.start
+        owned = pending.told != pending.assembly.start
         room = self._room(backend, len(flow.key) == KEY_OCTETS_IPV6, owned)
         scaled = cookie.agreement.window_scale is not None
         message = Handoff(
@@ -233,7 +238,7 @@ class Handover:
             cookie.tsval,
             pending.tsval_client,
             confirm=True,
-            acknowledged=pending.acknowledged if owned else None,
+            acknowledged=pending.told if owned else None,
             octets=octets[:room],
         )
         actions: list[Action] = [Send(backend, message)]
@@ -250,8 +255,10 @@ class Handover:
         pieces = _cut(seq_add(assembly.start, sent), assembly.octets[sent:], size)
         if assembly.fin:
             pieces.append((seq_add(assembly.start, len(assembly.octets)), b"", ACK | FIN))
-        for seq, piece in assembly.early_pieces():
+        for seq, piece, fin in assembly.early_pieces():
             pieces += _cut(seq, piece, size)
+            if fin:
+                pieces.append((seq_add(seq, len(piece)), b"", ACK | FIN))
         return pieces
 
     @staticmethod

@@ -94,6 +94,9 @@ class Reader:
         if not pending.assembly.add(segment.seg_seq, segment.payload, bool(segment.flags & FIN)):
             if pending.assembly.has_more:  # the client must learn at once what is missing (RFC 5681, 4.2)
                 self._own(flow, pending)
+                blocks = pending.assembly.blocks()
+                if blocks and pending.cookie.agreement.sack:
+                    pending.told = _later(pending.told, blocks[-1][1])
             return (self._acknowledgement(flow, pending, self._sack(pending, segment)),)
         return self._inspect(flow, pending, now)
 
@@ -173,6 +176,7 @@ class Reader:
         """What is in order is about to be acknowledged: from now on it is ours to bring to a back end."""
         pending.ack_at = inf
         pending.acknowledged = pending.assembly.rcv_nxt
+        pending.told = _later(pending.told, pending.acknowledged)
         self._table.deadlines.set(flow, pending.give_up_at)
 
     def _acknowledgement(self, flow: Flow, pending: Pending, sack: bytes = b"") -> Reply:
@@ -205,8 +209,14 @@ class Reader:
             return _NOTHING
         oldest = next(iter(self._reading))
         self._counters.evicted += 1
+        if oldest.pending is not None and oldest.pending.request is not None:
+            return self._hand_over(oldest, oldest.pending, now)
         self.forget(oldest)
         return _NOTHING if oldest.pending is None else self._time_out(oldest, oldest.pending, now)
+
+
+def _later(one: SeqNum, other: SeqNum) -> SeqNum:
+    return other if seq_lt(one, other) else one
 
 
 def _renew_timestamp(pending: Pending, segment: Segment) -> None:

@@ -188,7 +188,8 @@ class FrontEnd(Node):
     def _send_through_tunnel(self, backend: Endpoint, packet: bytes) -> None:
         if len(packet) > self._carried_octets:  # more than the MSS of our SYN-ACK allowed
             self._too_big += 1
-            self._raw.send(encode_too_big(packet, self._carried_octets))
+            if not is_icmp(packet):  # no error is sent about an error (RFC 1122, 3.2.2; RFC 4443, 2.4 e)
+                self._raw.send(encode_too_big(packet, self._carried_octets))
         else:
             self._raw.send(self._tunnels[backend].wrap(packet))
 

@@ -60,8 +60,8 @@ def is_icmp(packet: bytes) -> bool:
 def decode_icmp_error(packet: bytes) -> IcmpError:
     """Decode an IPv4 or IPv6 packet that must be an ICMP error about an unfragmented TCP segment.
 
-    The checksum is not verified: whoever acts on the error does that. Nor is what is quoted behind the sequence number
-    (RFC 792 promises 8 octets of it).
+    It must be for the host that sent what it quotes (RFC 1122, 3.2.2). The checksum is not verified: whoever acts on
+    the error does that. Nor is what is quoted behind the sequence number (RFC 792 promises 8 octets of it).
 
     Raises: WireError (TruncatedError where octets are missing).
     """
@@ -85,6 +85,9 @@ def decode_icmp_error(packet: bytes) -> IcmpError:
         raise WireError("it quotes no TCP segment", quoted + offset)
     ports = quoted + header
     addresses = ports - (8 if version == 4 else 32)
+    size = 4 if version == 4 else 16
+    if packet[header - size : header] != packet[addresses : addresses + size]:
+        raise WireError("it quotes a packet of another host", addresses)
     error.icmp_offset = header
     error.key = ConnectionKey(packet[addresses : ports + 4])
     error.seq_offset = ports + 4

@@ -101,7 +101,7 @@ class Handoff:
     confirm: bool
     """An ADOPTED is wanted."""
     acknowledged: SeqNum | None = None
-    """The front end acknowledged request octets before this number: it resends them until the server has them."""
+    """The client was told, by ACK or SACK, of octets before this number: they are resent until the server has them."""
     octets: bytes = field(default=b"", repr=False)
     """Request octets from irs + 1, as many as fit."""
 

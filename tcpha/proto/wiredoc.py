@@ -114,7 +114,7 @@ TLVS = (
     TlvRow(Tlv.RCV_NXT, "how far the server's TCP has the request",
            ((Row(0, 4, "rcv_nxt", "the server's TCP acknowledged every octet before it"),),)),
     TlvRow(Tlv.ACKNOWLEDGED, "the FE answers for octets that the client will not send again",
-           ((Row(0, 4, "acknowledged", "the FE acknowledged every octet before it"),),)),
+           ((Row(0, 4, "acknowledged", "the client was told, by ACK or SACK, of octets before it"),),)),
     TlvRow(Tlv.REASON, "why a handoff is refused", ((Row(0, 1, "reason", "see Numbers"),),)),
     TlvRow(Tlv.FLOW, "an identity, or a four-tuple that is asked for", _FLOW_LAYOUTS),
     TlvRow(Tlv.ABSENT, "an asked four-tuple that is not held", _FLOW_LAYOUTS),

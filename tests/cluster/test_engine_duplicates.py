@@ -37,12 +37,17 @@ TIMES = 50
 
 @pytest.fixture(scope="module")
 def odd_lab(_machine: None) -> Iterator[Lab]:
-    """A lab that forgets ended flows soon; all requests go to the first back end, or all may go to either."""
+    """A lab that forgets ended flows soon. Requests go to the first back end; some may go to the second, too.
+
+    The weight has the first chosen as long as it can be used.
+    """
     settings = Settings(
         both=(
             f"finished_time = {FINISHED_TIME_S}s",
             "idle_time = 1s",
-            "rule = 198.18.0.33,198.18.0.38 either",
+            "server = 198.18.0.33 666 weight=256",
+            "server = 198.18.0.38 666",
+            "rule = 198.18.0.33,198.18.0.38 balance=least either",
             "rule = 198.18.0.33 .*",
         )
     )

@@ -85,9 +85,12 @@ class Sent:
     def __init__(self) -> None:
         self.edge = 0
         """Everything before this place was sent."""
+        self.end = 0
+        """Something before this place was sent, nothing behind it."""
         self._pieces: list[tuple[int, int]] = []
 
     def add(self, at: int, end: int) -> None:
+        self.end = max(self.end, end)
         if end <= self.edge or at >= end:
             return
         self._pieces.append((at, end))

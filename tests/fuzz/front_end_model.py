@@ -159,7 +159,7 @@ class FrontEndModel:
 
     @staticmethod
     def _check_all_is_handed_over(message: Handoff, actions: Sequence[Action]) -> None:
-        """What the client was told arrived is in the HANDOFF or in the segments that follow it."""
+        """What the client was told arrived, by ACK or SACK, is in the HANDOFF or in the segments that follow it."""
         if message.acknowledged is None:
             return
         handed = Sent()
@@ -168,7 +168,7 @@ class FrontEndModel:
             if isinstance(action, Forward) and (segment := decode_segment(action.packet)).key == message.identity.key:
                 at = seq_diff(segment.seg_seq, seq_add(message.identity.irs, 1))
                 handed.add(at, at + segment.payload_octets + (segment.flags & FIN))
-        assert handed.edge >= seq_diff(message.acknowledged, seq_add(message.identity.irs, 1)), "octets are missing"
+        assert handed.end >= seq_diff(message.acknowledged, seq_add(message.identity.irs, 1)), "octets are missing"
 
     def _check_octets(self, identity: Identity, seq: SeqNum, octets: bytes) -> None:
         at = seq_diff(seq, seq_add(identity.irs, 1))

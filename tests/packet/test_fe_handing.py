@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -319,6 +320,54 @@ def test_handing_owned_octets_delivered_late_are_settled(family: int) -> None:
     client = owning(book, family)
     book >> Says(BE1, adopted(client, 8)) << nothing >> After(12) << anything
     book >> Says(BE1, adopted(client, 9)) << nothing >> After(60) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+
+
+def told_selectively(book: Playbook, family: int, **client_is: Any) -> Client:
+    """A request comes in three parts, the last before the second: of the last one the client is told by SACK."""
+    client = book.connected(family, **client_is)
+    for start, end in ((0, 4), (9, len(GET)), (4, 9)):
+        book >> client.sends(GET[start:end], start) << anything
+    return client
+
+
+def test_handing_octets_sacked_are_repeated_until_they_are_delivered(family: int) -> None:
+    book = Playbook()
+    client = told_selectively(book, family)
+    message = Send(BE1, handoff(client, GET, acknowledged=seq_add(SeqNum(client.irs), 1 + len(GET))))
+    assert book.actions == [message]
+    book >> Says(BE1, adopted(client, 9)) << nothing >> After(0.05) << message
+    book >> client.ack(len(GET), 1) << PassOn(BE1) >> After(0.1) << message
+    book >> Says(BE1, adopted(client)) << nothing >> After(60) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+
+
+def test_handing_octets_sacked_but_never_delivered_are_left_to_the_client(family: int) -> None:
+    """What it was told by ACK is delivered: nobody has to be reset."""
+    book = Playbook()
+    client = told_selectively(book, family)
+    book >> Says(BE1, adopted(client, 9)) << nothing >> After(26) << anything
+    assert [type(action) for action in book.actions] == [Send] * 8
+    book >> After(60) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+    assert book.dispatcher.counters.orphaned == 0
+
+
+def test_handing_octets_behind_a_gap_without_sack_only_what_precedes_it_is_owed(family: int) -> None:
+    book = Playbook()
+    client = told_selectively(book, family, offers=[("MSS", 1460)])
+    (action,) = book.actions
+    assert isinstance(action, Send)
+    assert isinstance(action.message, Handoff)
+    assert action.message.acknowledged == seq_add(SeqNum(client.irs), 5)
+    book >> Says(BE1, adopted(client, 4)) << nothing >> After(60) << nothing
+
+
+def test_handing_adopted_that_was_overtaken_takes_nothing_back(family: int) -> None:
+    book = Playbook()
+    client = told_selectively(book, family)
+    book >> Says(BE1, adopted(client, 9)) << nothing >> Says(BE1, adopted(client, 2)) << nothing
+    book >> After(26) << anything >> After(60) << nothing
     assert book.flow(client).state is FlowState.FORWARDED
 
 

@@ -164,7 +164,7 @@ def test_reading_fin_that_overtook_the_rest_waits_for_it(family: int) -> None:
     book >> client.sends(GET[LATER:], LATER) << anything
     assert book.flow(client).state is FlowState.HANDING
     first, second = book.actions
-    assert first == Send(BE1, handoff(client, GET, acknowledged=SeqNum(client.irs + 1 + LATER)))
+    assert first == Send(BE1, handoff(client, GET, acknowledged=SeqNum(client.irs + 1 + len(GET) + 1)))
     assert len(getattr(second, "packet", b"")) > 0
 
 
@@ -270,8 +270,8 @@ def test_reading_octets_behind_a_gap_their_timestamp_is_not_echoed(family: int) 
     client.tsval += 7
     late = {"Timestamp": (client.tsecr, first), "SAck": (client.irs + 1 + 14, client.irs + 1 + 16)}
     book >> client.sends(GET[14:16], 14) << gets(client, "A", 0, LATER, options=late)
-    owned = SeqNum(client.irs + 1 + LATER)
-    expected = handoff(client, GET, acknowledged=owned, tsval_client=first + 7)
+    told = SeqNum(client.irs + 1 + 16)
+    expected = handoff(client, GET, acknowledged=told, tsval_client=first + 7)
     book >> client.sends(GET[LATER:], LATER) << Send(BE1, expected)
 
 

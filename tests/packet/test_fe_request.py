@@ -276,8 +276,8 @@ def test_reading_segments_in_reverse_order_are_put_together(family: int) -> None
     book >> client.sends(GET[:5]) << nothing
     book >> client.sends(GET[25:], 25) << gets(client, "A", 0, 5)
     book >> client.sends(GET[15:25], 15) << gets(client, "A", 0, 5)
-    owned = seq_add(SeqNum(client.irs), 6)
-    book >> client.sends(GET[5:15], 5) << Send(BE1, handoff(client, GET, acknowledged=owned))
+    told = seq_add(SeqNum(client.irs), 1 + len(GET))
+    book >> client.sends(GET[5:15], 5) << Send(BE1, handoff(client, GET, acknowledged=told))
 
 
 def test_reading_other_clients_are_independent(family: int) -> None:
@@ -286,3 +286,18 @@ def test_reading_other_clients_are_independent(family: int) -> None:
     book >> first.sends(GET[:5]) << nothing >> second.sends(GET_JPG[:5]) << nothing
     book >> second.sends(GET_JPG[5:], 5) << Send(BE2, handoff(second, GET_JPG))
     book >> first.sends(GET[5:], 5) << Send(BE1, handoff(first, GET))
+
+
+def test_reading_fin_behind_a_gap_is_handed_over_with_what_precedes_it(family: int) -> None:
+    """The client was told by SACK that it arrived, and does not soon repeat it."""
+    book = Playbook()
+    client = book.connected(family)
+    book >> client.sends(GET[:9]) << nothing
+    book >> client.fin(len(GET) + 5, payload=b"late") << anything
+    book >> client.sends(GET[9:], 9) << anything
+    forwarded = [dissect(each.packet)[TCP] for each in book.actions if isinstance(each, Forward)]
+    first = client.irs + 1 + len(GET) + 5
+    assert [(tcp.seq, bytes(tcp.payload), "F" in tcp.flags) for tcp in forwarded] == [
+        (first, b"late", False),
+        (first + 4, b"", True),
+    ]

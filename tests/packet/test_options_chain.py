@@ -254,6 +254,14 @@ def test_syn_has_an_option_twice_the_last_counts(sizes: tuple[int, int], agreed:
     assert {tcp_options({TCP: syn})["MSS"] for syn in chain.syns} == {agreed}
 
 
+@pytest.mark.parametrize(("family", "octets"), [(4, 88), (4, 536), (6, 536), (6, 1220)])
+def test_server_in_cookies_sends_more_than_a_small_mss_its_checksum_is_written(family: int, octets: int) -> None:
+    """Its kernel rounds an MSS up that is smaller than all it knows; `dissect` looks at the checksum."""
+    chain = Chain(offered=Offered(mss=88), family=family, cookies=True)
+    chain.says(GET)
+    assert len(chain.server_says(bytes(octets)).payload) == octets
+
+
 @no_deadline
 @given(promises, offers, families, scales, st.booleans(), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
 @example(Promised(7), Offered(14), 4, 0, True, 1, 0xFFFF)

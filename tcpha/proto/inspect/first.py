@@ -41,7 +41,7 @@ def inspect(octets: bytes, limit_octets: int, *, raw: bool) -> Inspected | NeedM
     if found is NOT_MINE:
         found = http1.inspect(octets, limit_octets)
     if found is NOT_MINE:
-        return FirstOctets(octets) if raw else http1.NO_HTTP
+        return FirstOctets(octets[:limit_octets]) if raw else http1.NO_HTTP
     return found
 
 

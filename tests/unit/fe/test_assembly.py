@@ -30,7 +30,7 @@ def test_empty_piece_in_order_advances(start: int) -> None:
 def test_gap_filled_takes_what_was_early(start: int) -> None:
     each = assembly(start)
     assert not each.add(at(each, 3), b"def", True)
-    assert each.early_pieces() == [(at(each, 3), b"def")]
+    assert each.early_pieces() == [(at(each, 3), b"def", True)]
     assert each.add(at(each, 0), b"abc", False)
     assert (each.octets, each.fin, each.rcv_nxt) == (b"abcdef", True, at(each, 7))
     assert each.early_pieces() == []
@@ -98,7 +98,7 @@ def test_early_longer_piece_replaces_the_shorter() -> None:
     each = assembly()
     each.add(at(each, 3), b"defg", False)
     each.add(at(each, 3), b"de", False)
-    assert each.early_pieces() == [(at(each, 3), b"defg")]
+    assert each.early_pieces() == [(at(each, 3), b"defg", False)]
 
 
 def test_early_pieces_are_bounded_in_number() -> None:

@@ -103,6 +103,14 @@ def test_error_about_something_else_refused() -> None:
 
 
 @both_families
+def test_error_for_another_host_than_sent_what_it_quotes_refused(family: int) -> None:
+    icmp = ICMP(type=3, code=4) if family == 4 else ICMPv6PacketTooBig()
+    packet = bytes(ip(family, ROUTER[family], CLIENT[family]) / icmp / bytes(quoted(family)))
+    with pytest.raises(WireError, match="another host"):
+        decode_icmp_error(packet)
+
+
+@both_families
 def test_tcp_segment_is_no_icmp(family: int) -> None:
     assert not is_icmp(bytes(quoted(family)))
     with pytest.raises(WireError, match="no ICMP error"):

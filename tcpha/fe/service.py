@@ -18,7 +18,7 @@ from tcpha.net.link import LinkSender
 from tcpha.net.netlink import Neighbours
 from tcpha.net.nfqueue import PacketQueue
 from tcpha.net.raw import RawSender
-from tcpha.node import Node
+from tcpha.node import LOG_INTERVAL_S, Node
 from tcpha.peers import OwnStatus
 from tcpha.proto.cookie import SynCookies
 from tcpha.proto.icmp import decode_icmp_error, encode_too_big, is_icmp
@@ -48,7 +48,9 @@ class FrontEnd(Node):
         self._vaddrs = config.vaddr
         rules = RuleSet(config.rule, config.server, config.match_time)
         self._rules = rules
-        mtu_octets = config.mtu or self.mtu_octets
+        mtu_octets = min(config.mtu or self.mtu_octets, self.mtu_octets)
+        if config.mtu is not None and config.mtu > mtu_octets:
+            log.warning("mtu %d is more than %s carries: %d is used", config.mtu, self.iface, mtu_octets)
         self._dispatcher = Dispatcher(config, SynCookies(keyring), rules, mtu_octets)
         self._dispatcher.on_utc(clock.utc(), clock.now())
         self._raw = RawSender(config.mark)
@@ -68,6 +70,7 @@ class FrontEnd(Node):
             self._transmit = self._send_to_neighbour
         self._queue = PacketQueue(config.queue, self._on_packet, length=config.queue_length)
         self._unresolved = 0
+        self._unresolved_log_at = 0.0
         self._solicit_at = 0.0
         self._perform: dict[type[Action], Callable[[Any, bytes], None]] = {
             Reply: self._reply,
@@ -182,6 +185,12 @@ class FrontEnd(Node):
         mac = self._neighbours.mac(backend.addr)
         if mac is None:
             self._unresolved += 1  # the client repeats it
+            now = clock.now()
+            if now >= self._unresolved_log_at:
+                self._unresolved_log_at = now + LOG_INTERVAL_S
+                log.warning(
+                    "be %s does not answer on %s: beyond a router it needs forward = tunnel", backend.addr, self.iface
+                )
         else:
             self._link.send(mac, packet)
 

@@ -79,8 +79,14 @@ def test_front_end_rules_in_their_order(host: Host, state: Path) -> None:
         " -j NFQUEUE --queue-num 660",
         '-A PREROUTING -d 10.77.0.100/32 ! -i lo -p tcp -m tcp --dport 443 -m comment --comment "tcpha fe"'
         " -j NFQUEUE --queue-num 660",
+        *(
+            f"-A PREROUTING -d 10.77.0.100/32 ! -i lo -p icmp -m icmp --icmp-type {kind}"
+            ' -m comment --comment "tcpha fe" -j NFQUEUE --queue-num 660'
+            for kind in (3, 11, 12)
+        ),
         '-A OUTPUT -s 10.77.0.100/32 -p tcp -m tcp --sport 80 -m comment --comment "tcpha fe" -j CT --notrack',
         '-A OUTPUT -s 10.77.0.100/32 -p tcp -m tcp --sport 443 -m comment --comment "tcpha fe" -j CT --notrack',
+        '-A OUTPUT -s 10.77.0.100/32 -p icmp -m icmp --icmp-type 3/4 -m comment --comment "tcpha fe" -j CT --notrack',
     ]
 
 
@@ -93,6 +99,11 @@ def test_back_end_rules_leave_marked_packets_and_lo_alone(host: Host, state: Pat
         ' -m comment --comment "tcpha be" -j NFQUEUE --queue-num 665',
         "-A PREROUTING -d fd77::100/128 ! -i lo -p tcp -m tcp --dport 80 -m mark ! --mark 0x7c0a"
         ' -m comment --comment "tcpha be" -j NFQUEUE --queue-num 664',
+        *(
+            f"-A PREROUTING -d fd77::100/128 ! -i lo -p ipv6-icmp -m icmp6 --icmpv6-type {kind}"
+            ' -m mark ! --mark 0x7c0a -m comment --comment "tcpha be" -j NFQUEUE --queue-num 664'
+            for kind in (1, 2, 3, 4)
+        ),
     ]
 
 

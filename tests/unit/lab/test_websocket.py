@@ -94,16 +94,17 @@ def test_ping_is_answered_and_pong_is_not(echo: Echo) -> None:
 
 
 @pytest.mark.parametrize(
-    "octets",
+    ("octets", "reason"),
     [
-        b"\x82",
-        b"\x82\x05Hello",
-        HELLO[:-1],
-        b"\xc1" + HELLO[1:],
-        b"\x82\xff" + struct.pack("!Q", LARGEST_FRAME_OCTETS + 1),
+        (b"\x82", "no masked frame"),
+        (b"\x82\x05Hello" * 4, "no masked frame"),
+        (b"\xc1" + HELLO[1:], "no masked frame"),
+        (HELLO[:-1], "inside a frame"),
+        (HELLO[:4], "inside a frame"),
+        (b"\x82\xff" + struct.pack("!Q", LARGEST_FRAME_OCTETS + 1), "too large"),
     ],
 )
-def test_frame_is_none_of_a_client_the_connection_ends(echo: Echo, octets: bytes) -> None:
+def test_frame_is_none_of_a_client_the_connection_ends(echo: Echo, octets: bytes, reason: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(10)
         peer.connect(str(echo.server_address))
@@ -111,7 +112,7 @@ def test_frame_is_none_of_a_client_the_connection_ends(echo: Echo, octets: bytes
         peer.shutdown(socket.SHUT_WR)
         with peer.makefile("rb") as file:
             assert file.read().endswith(b"\r\n\r\n")
-    with pytest.raises(FrameError):
+    with pytest.raises(FrameError, match=reason):
         read_frame(io.BytesIO(octets))
 
 

@@ -10,21 +10,21 @@ import sys
 from collections.abc import Sequence
 
 from tcpha import __version__, route
+from tcpha.invocation import command
 
-_PROCESSES = """\
-The programs of a cluster, each with -h:
-  python -m tcpha.fe    the front end: answers the virtual addresses and hands connections off
-  python -m tcpha.be    a back end: rebuilds handed-off connections beside an unmodified server
-  python -m tcpha.lab   a whole cluster in network namespaces on one machine
-"""
+_PROGRAMS = {
+    "tcpha.fe": "the front end: answers the virtual addresses and hands connections off",
+    "tcpha.be": "a back end: rebuilds handed-off connections beside an unmodified server",
+    "tcpha.lab": "a whole cluster in network namespaces on one machine",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status. Without a command: say which there are."""
     parser = argparse.ArgumentParser(
-        prog="python -m tcpha",
+        prog=command("tcpha"),
         description="The operator's command of tcpha.",
-        epilog=_PROCESSES,
+        epilog=_programs(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -35,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     return route.run(options)
+
+
+def _programs() -> str:
+    lines = [f"  {command(program):<{len(command('tcpha.lab'))}}   {what}" for program, what in _PROGRAMS.items()]
+    return "\n".join(["The programs of a cluster, each with -h:", *lines])
 
 
 if __name__ == "__main__":

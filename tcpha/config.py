@@ -178,9 +178,9 @@ class FrontEndConfig(NodeConfig):
     window: Annotated[Size, Field(ge=536, le=65535)] = 65535
     """Receive window advertised before the handoff, octets, unscaled."""
     inspect_octets: Annotated[Size, Field(ge=256, le=65536)] = 16384
-    """A longer request head is refused."""
+    """What is looked at of what a client sends first; a request or ClientHello that is longer is refused."""
     inspect_time: Annotated[Duration, Field(ge=0.05, le=300)] = 10.0
-    """A request head that takes longer is refused."""
+    """A request or ClientHello that takes longer is refused; octets of another protocol are judged as they are then."""
     ack_delay: Annotated[Duration, Field(ge=0, le=0.5)] = 0.01
     """Before request octets are acknowledged for want of the rest (RFC 9293, 3.8.6.3 allows 0.5 s)."""
     match_time: Annotated[Duration, Field(ge=0.001, le=1)] = 0.005
@@ -192,7 +192,7 @@ class FrontEndConfig(NodeConfig):
     handoff_wait: Annotated[Duration, Field(ge=0.01, le=30)] = HANDOFF_WAIT_S
     """After the last try, before another back end is asked."""
     max_reading: Annotated[Size, Field(ge=1, le=1 << 22)] = 16384
-    """Connections with an unfinished request head at most."""
+    """Connections at most of which it is not decided where they go."""
     max_queries: Annotated[Size, Field(ge=1, le=1 << 20)] = 1024
     """Unanswered FLOWS? questions at most."""
     query_rate: Annotated[Whole, Field(ge=1, le=1_000_000)] = 1000
@@ -210,14 +210,17 @@ class FrontEndConfig(NodeConfig):
 
     def warnings(self) -> tuple[str, ...]:
         """Return what is legal but probably not meant, one sentence each, for the log at start."""
+        found = list(super().warnings())
         latest = STALE_TIME_S + REPLAY_TIME_S
-        if self.handoff_wait > latest:
-            return super().warnings()
-        reason = f"handoff_wait {self.handoff_wait:g} s is not above {latest:g} s"
-        return (
-            *super().warnings(),
-            f"{reason}, a back end's default stale_time and replay_time: a request may run on two servers",
-        )
+        if self.handoff_wait <= latest:
+            reason = f"handoff_wait {self.handoff_wait:g} s is not above {latest:g} s"
+            found.append(f"{reason}, a back end's default stale_time and replay_time: a request may run on two servers")
+        if self.mtu is not None and self.forward == "direct":
+            found.append(
+                f"mtu {self.mtu} is for forward = tunnel: with forward = direct the way is the segment itself, and"
+                " clients are only told a smaller MSS"
+            )
+        return tuple(found)
 
 
 class BackEndConfig(NodeConfig):

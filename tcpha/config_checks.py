@@ -128,7 +128,10 @@ def check_unused(uaddr: Sequence[Address], vaddr: Sequence[Address], others: Seq
 
 
 def check_tunnel_mtu(mtu: int, raddr: Address, vaddr: Sequence[Address]) -> None:
-    """Raises: Fault if an IPv6 packet of 1280 octets, which every link carries (RFC 8200, 5), would not fit."""
+    """Raises: Fault if an IPv6 packet of 1280 octets, which every link carries (RFC 8200, 5), would not fit.
+
+    `mtu`: of the way to the back ends, be it the one that a file says or that of the interface, octets.
+    """
     least = _IPV6_MINIMUM_MTU + (20 if raddr.version == 4 else 40)
     if mtu < least and any(virtual.version == 6 for virtual in vaddr):
         raise Fault(f"{mtu} is less than {least}, which IPv6 in a tunnel over IPv{raddr.version} needs", ("mtu", 0))

@@ -57,6 +57,9 @@ def _of_one_host(address: Address) -> Address:
 def parse_endpoint(text: str) -> Endpoint:
     """Read ``ADDRESS PORT``. Raises: ValueError."""
     parts = text.split()
+    if len(parts) == 1:
+        address = parse_address(parts[0])
+        raise ValueError(f"no port after {address}: write {address} 666, the `port` of that node's handoff channel")
     if len(parts) != 2:
         raise ValueError(f"{shown(text)} is not ADDRESS PORT")
     return Endpoint(parse_address(parts[0]), _parse_within("port", parts[1], 65535))

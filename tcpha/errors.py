@@ -9,6 +9,7 @@ peer that says no: that is a message.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 
 class TcphaError(Exception):
@@ -38,6 +39,9 @@ class WireError(TcphaError):
     `offset` is where in the packet or message the fault was found, in octets.
     """
 
+    counter: ClassVar[str] = "malformed"
+    """Which counter of refused packets it raises."""
+
     def __init__(self, reason: str, offset: int = 0) -> None:
         super().__init__(f"{reason} (octet {offset})")
         self.reason = reason
@@ -46,6 +50,18 @@ class WireError(TcphaError):
 
 class TruncatedError(WireError):
     """Fewer octets than a header or a length field promises."""
+
+
+class FragmentError(WireError):
+    """A fragment of an IP packet."""
+
+    counter = "fragments"
+
+
+class ExtraHeaderError(WireError):
+    """IPv4 options, or IPv6 extension headers."""
+
+    counter = "extra_headers"
 
 
 class ChecksumError(WireError):

@@ -6,7 +6,7 @@ remembered for as long as its cookie is valid, so that a late duplicate of its r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
@@ -37,6 +37,7 @@ class Tracked(Protocol):
 
 
 FlowT = TypeVar("FlowT", bound=Tracked)
+ActionT = TypeVar("ActionT")
 
 
 class FlowTable(Generic[FlowT]):
@@ -49,6 +50,9 @@ class FlowTable(Generic[FlowT]):
         self.finished = FinishedIdentities(max_finished)
         self.utc_s = 0.0
         """UTC, which the lives of cookies are measured by."""
+        self.timer_faults = 0
+        """Flows forgotten because what was due for them failed."""
+        self._fault: Exception | None = None
         self._max_flows = max_flows
         self._max_finished = max_finished
         self._finished_time_s = finished_time_s
@@ -71,6 +75,7 @@ class FlowTable(Generic[FlowT]):
             "flows_lingering": len(self._lingering),
             "finished": len(self.finished),
             "finished_forgotten_early": self.finished.forgotten_early,
+            "timer_faults": self.timer_faults,
         }
 
     def is_full(self) -> bool:
@@ -97,6 +102,34 @@ class FlowTable(Generic[FlowT]):
         self._lingering[flow] = now + self._finished_time_s
         if len(self._lingering) > self._max_finished:
             self._drop_oldest()
+
+    def wake(
+        self,
+        now: float,
+        on_deadline: Callable[[FlowT, float], Sequence[ActionT]],
+        on_fault: Callable[[FlowT, float], Sequence[ActionT]],
+    ) -> list[ActionT]:
+        """Ask each flow whose deadline has come what is to be done.
+
+        A defect costs the flow that it meets, no other: that one is forgotten (`on_fault` says what else that takes),
+        counted, and kept for whoever can log it. Its identity is remembered, so its request does not run twice.
+        """
+        actions: list[ActionT] = []
+        for flow in self.deadlines.due(now):
+            try:
+                actions += on_deadline(flow, now)
+            except Exception as fault:
+                self.timer_faults += 1
+                self._fault = fault
+                self.remember(flow, now)
+                self.remove(flow)
+                actions += on_fault(flow, now)
+        return actions
+
+    def take_fault(self) -> Exception | None:
+        """Return the last defect that `wake` met since it was asked before."""
+        fault, self._fault = self._fault, None
+        return fault
 
     def remember(self, flow: FlowT, now: float) -> None:
         """Keep the identity of a flow for as long as its cookie is valid."""

@@ -10,9 +10,10 @@ import logging
 import secrets
 import signal
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 from tcpha.config import NodeConfig
 from tcpha.eventloop import EventLoop
@@ -37,6 +38,8 @@ _FAULT_PAUSE_S = 0.1
 """What fails every time must not take all the time."""
 
 log = logging.getLogger("tcpha")
+
+ActionT = TypeVar("ActionT")
 
 
 class Node(ABC):
@@ -145,6 +148,21 @@ class Node(ABC):
         if datagram is not None:
             self._channel.send(datagram, peer.address)
 
+    def perform_due(self, actions: Iterable[ActionT], perform: Callable[[ActionT], None], now: float) -> None:
+        """Perform what was due for many connections: a defect costs one of the actions, not those behind it."""
+        for action in actions:
+            try:
+                perform(action)
+            except Exception as fault:
+                self._faults += 1
+                self.report_fault(fault, now)
+
+    def report_fault(self, fault: Exception | None, now: float) -> None:
+        """Log, seldom, a defect in what was due for one connection."""
+        if fault is not None and now >= self._fault_log_at:
+            self._fault_log_at = now + LOG_INTERVAL_S
+            log.error("what was due for a connection failed", exc_info=fault)
+
     def announce(self) -> None:
         """Our status changed: tell all peers now."""
         self._peers.own = self.own_status()
@@ -210,7 +228,8 @@ class Node(ABC):
 
     def _report_losses(self) -> None:
         """Say when packets were lost because this process could not keep up."""
-        losses = {name: value for name, value in self.counters().items() if name.endswith("queue_dropped")}
+        counters = {**self.counters(), **self._channel_counters()}
+        losses = {name: value for name, value in counters.items() if name.endswith("queue_dropped")}
         for name, value in losses.items():
             if value > self._losses.get(name, 0):
                 log.warning(
@@ -251,6 +270,12 @@ class Node(ABC):
             self._channel.send(datagram, address)
         outbox.clear()
 
+    def _channel_counters(self) -> dict[str, Any]:
+        return {
+            "channel_errors": self._channel.errors,
+            "channel_queue_dropped": self._channel.dropped_by_kernel(),
+        }
+
     def _log_counters(self) -> None:
         peers: dict[str, Any] = {
             str(peer.address[0]): "up" if peer.up else "down" for peer in self._peers.by_address.values()
@@ -258,7 +283,7 @@ class Node(ABC):
         shown = {
             **self.counters(),
             "channel": asdict(self._peers.counters),
-            "channel_errors": self._channel.errors,
+            **self._channel_counters(),
             "channel_faults": self._faults,
             "source_faults": self.loop.faults,
             "peers": peers,

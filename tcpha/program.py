@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 from tcpha import __version__
 from tcpha.config import NodeConfig
 from tcpha.errors import ConfigError, EdgeError, StartError
+from tcpha.invocation import command
 from tcpha.net.footprint import Footprint, Plan, Role
 from tcpha.proto.keyring import Keyring
 from tcpha.secret import load_keyring
@@ -98,7 +99,7 @@ def _warn_of_secret(file: Path, config: NodeConfig) -> None:
 
 def _parse(name: Role, default_file: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=f"python -m tcpha.{name}",
+        prog=command(f"tcpha.{name}"),
         description={
             "fe": "The front end of a tcpha cluster: answers the virtual addresses and hands connections off.",
             "be": "The back end of a tcpha cluster: rebuilds handed-off connections beside an unmodified server.",

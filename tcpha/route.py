@@ -7,6 +7,7 @@ in a front end. Exit status: 0 a server is chosen, 1 none is, 2 a fault of usage
 from __future__ import annotations
 
 import argparse
+import re
 import ssl
 import sys
 from collections.abc import Sequence
@@ -17,12 +18,15 @@ from tcpha.balance import Address
 from tcpha.config import FrontEndConfig, NodeConfig, load_either
 from tcpha.errors import ConfigError
 from tcpha.fields import Connection
-from tcpha.proto.inspect import Inspected, Refusal
-from tcpha.proto.inspect.first import inspect
-from tcpha.route_text import route_lines
+from tcpha.invocation import command
+from tcpha.proto.inspect import Cause, Inspected, Refusal
+from tcpha.proto.inspect.first import inspect, suspected
+from tcpha.route_text import answered_line, route_lines
 from tcpha.rules import Choice, RuleSet
 
 _LIMIT_OCTETS = 1 << 20
+_VERSION = re.compile(r"HTTP/\d(?:\.\d)?")
+_NEWER = ("HTTP/2", "HTTP/2.0", "HTTP/3", "HTTP/3.0")
 _CLIENTS = {4: "192.0.2.1", 6: "2001:db8::1"}
 """Documentation addresses (RFC 5737, RFC 3849) for a client that nobody named."""
 
@@ -33,11 +37,13 @@ are needed.
 """
 _EXAMPLES = """\
 examples:
-  python -m tcpha route -c etc/tcphafe.conf 'GET /a.jpg'
-  python -m tcpha route -c etc/tcphafe.conf '/a.jpg' --host www.example.com --header 'Cookie: id=7'
-  python -m tcpha route -c etc/tcphafe.conf --sni www.example.com --alpn h2
-  printf 'SSH-2.0-x\\r\\n' | python -m tcpha route -c etc/tcphafe.conf --file -
-  python -m tcpha route -c etc/tcphabe.conf 'GET /' --client 198.51.100.9 --down 192.168.1.33
+  {command} -c etc/tcphafe.conf 'GET /a.jpg'
+  {command} -c etc/tcphafe.conf '/a.jpg' --host www.example.com --header 'Cookie: id=7'
+  {command} -c etc/tcphafe.conf 'GET /a.html HTTP/1.1' --client 198.51.100.9
+for these the sample files have no rule: nothing is chosen, exit status 1
+  {command} -c etc/tcphafe.conf --sni www.example.com --alpn h2
+  printf 'SSH-2.0-x\\r\\n' | {command} -c etc/tcphafe.conf --file -
+  {command} -c etc/tcphabe.conf 'GET /' --down 192.168.1.33
 
 Exit status: 0 a server is chosen, 1 none is, 2 a fault of usage or of the configuration.
 """
@@ -50,7 +56,7 @@ class UsageError(Exception):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Say which options the command takes."""
     parser.description = _DESCRIPTION
-    parser.epilog = _EXAMPLES
+    parser.epilog = _EXAMPLES.format(command=command("tcpha route"))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "-c",
@@ -61,7 +67,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="default: %(default)s",
     )
     sent = parser.add_argument_group("what the client sends: a request, a TLS handshake, or any octets")
-    sent.add_argument("request", nargs="?", metavar="REQUEST", help="METHOD TARGET, or TARGET alone (GET)")
+    sent.add_argument(
+        "request",
+        nargs="?",
+        metavar="REQUEST",
+        help="METHOD TARGET, or TARGET alone (GET); also with a version behind, as in a log",
+    )
     sent.add_argument("--host", help="the request's host (default: the first virtual address)")
     sent.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'", help="one more of its headers")
     sent.add_argument("--sni", metavar="NAME", help="the server's name in the TLS handshake")
@@ -87,12 +98,15 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.config}: warning: {warning}", file=sys.stderr)
     match_time_s, limit_octets = _limits(config)
     rules = RuleSet(config.rule, config.server, match_time_s)
-    seen = inspect(octets, limit_octets, raw=rules.needs_octets)
+    plain = rules.takes_octets(connection.port)
+    seen = inspect(octets, limit_octets, raw=rules.needs_octets, plain=plain)
     if isinstance(seen, Refusal):
         print(f"nothing chosen: {seen.protocol}, {seen.cause.value}: {seen.reason}")
+        print(answered_line(seen.protocol, seen.cause, None, seen.code))
         return 1
     if not isinstance(seen, Inspected):
         print("nothing chosen: the octets end before anything can be told; a front end waits for more")
+        print(f"if they do not come: {answered_line(suspected(octets, limit_octets), Cause.TIMED_OUT)}")
         return 1
     choice = rules.choose(seen, connection, down)
     for line in route_lines(rules, seen, connection, down, choice):
@@ -113,8 +127,14 @@ def _limits(config: NodeConfig) -> tuple[float, int]:
 
 def _octets(options: argparse.Namespace, config: NodeConfig) -> bytes:
     is_tls = options.sni is not None or options.alpn is not None
-    if (options.request is not None) + is_tls + (options.file is not None) != 1:
+    given = {"a REQUEST": options.request is not None, "--sni or --alpn": is_tls, "--file": options.file is not None}
+    kinds = [kind for kind, is_given in given.items() if is_given]
+    if not kinds:
         raise UsageError("what does the client send? Give a REQUEST, or --sni and --alpn, or --file; see -h")
+    if kinds[:2] == ["a REQUEST", "--sni or --alpn"]:
+        raise UsageError("a REQUEST and --sni or --alpn: of a TLS client a front end sees no request; give one of them")
+    if len(kinds) > 1:
+        raise UsageError(f"{' and '.join(kinds)} are not sent at once: give one of them")
     if options.request is None and (options.host is not None or options.header):
         raise UsageError("--host and --header are parts of a REQUEST")
     if options.request is not None:
@@ -131,13 +151,16 @@ def _text_of_host(address: Address) -> str:
 
 def _request(line: str, host: str, headers: Sequence[str], *, has_host: bool) -> bytes:
     words = line.split()
+    version = words.pop() if len(words) > 1 and _VERSION.fullmatch(words[-1]) else "HTTP/1.1"
     if len(words) not in (1, 2):
-        raise UsageError(f"{line!r} is neither METHOD TARGET nor TARGET")
+        raise UsageError(f"'{line}' is neither METHOD TARGET nor TARGET")
+    if version in _NEWER:
+        version = "HTTP/1.1"  # of a request rules see the same in each
     names = [header.partition(":")[0].strip().lower() for header in headers]
     if any(":" not in header for header in headers):
         raise UsageError("a header is 'NAME: VALUE'")
     hosts = [f"Host: {host}"] if has_host or "host" not in names else []
-    lines = [f"{' '.join(words if len(words) == 2 else ['GET', *words])} HTTP/1.1", *hosts, *headers]
+    lines = [f"{' '.join(words if len(words) == 2 else ['GET', *words])} {version}", *hosts, *headers]
     if any(end in text for text in lines for end in "\r\n"):
         raise UsageError("there is no line end in a request's parts; use --file")
     return "".join(f"{text}\r\n" for text in (*lines, "")).encode("utf-8", "surrogateescape")
@@ -191,7 +214,7 @@ def _address(text: str) -> Address:
     try:
         return ip_address(text)
     except ValueError:
-        raise UsageError(f"{text!r} is no IPv4 or IPv6 address") from None
+        raise UsageError(f"'{text}' is no IPv4 or IPv6 address") from None
 
 
 def _server_address(text: str, config: NodeConfig) -> Address:

@@ -11,15 +11,19 @@ from ipaddress import ip_address
 from tcpha.balance import Address
 from tcpha.conditions import Tested, Verdict
 from tcpha.fields import UNKNOWN_PROTOCOL, Connection, Field, Kind, Seen, reader_of
+from tcpha.proto.inspect import Cause, Inspected, Protocol
+from tcpha.proto.inspect.first import answer
+from tcpha.proto.inspect.tls import Alert
 from tcpha.rule_text import Method, Rule
 from tcpha.rules import Choice, NoChoice, RuleSet
 
 _SHOWN = (Kind.METHOD, Kind.TARGET, Kind.HOST, Kind.SNI, Kind.ALPN)
 _SHOWN_OCTETS = 60
+_ESCAPED = {ord("\\"): "\\\\", ord("\r"): "\\r", ord("\n"): "\\n", ord("\t"): "\\t"}
 
 
 def route_lines(
-    rules: RuleSet, seen: Seen, connection: Connection, down: Collection[Address], choice: Choice | NoChoice
+    rules: RuleSet, seen: Inspected, connection: Connection, down: Collection[Address], choice: Choice | NoChoice
 ) -> Iterator[str]:
     """Yield what was seen, what came of every rule up to the one that decides, and the choice, a line each."""
     yield _seen_line(seen, connection)
@@ -33,8 +37,11 @@ def route_lines(
         if all(each.verdict is Verdict.MET for each in tested):
             yield from (f"    passed over: {address}" for address in rule.servers if address in down)
             yield _choice_line(rule, index, seen, connection, down, choice)
+            if isinstance(choice, NoChoice):
+                yield answered_line(seen.protocol, Cause.UNAVAILABLE, seen)
             return
     yield f"nothing chosen: {NoChoice.UNROUTED.value}"
+    yield answered_line(seen.protocol, Cause.UNROUTED, seen)
 
 
 def _seen_line(seen: Seen, connection: Connection) -> str:
@@ -46,9 +53,28 @@ def _seen_line(seen: Seen, connection: Connection) -> str:
 
 
 def shown_octets(octets: bytes) -> str:
-    """Return octets in quotes, unprintable ones escaped, and not longer than a line bears."""
-    text = repr(octets[:_SHOWN_OCTETS])[1:]
-    return text if len(octets) <= _SHOWN_OCTETS else f"{text[:-1]}...' ({len(octets)} octets)"
+    r"""Return octets in quotes, and not longer than a line bears; what is not printable as in a pattern: ``\x00``."""
+    text = "".join(_ESCAPED.get(octet) or _printable(octet) for octet in octets[:_SHOWN_OCTETS])
+    return f"'{text}'" if len(octets) <= _SHOWN_OCTETS else f"'{text}...' ({len(octets)} octets)"
+
+
+def _printable(octet: int) -> str:
+    return chr(octet) if 0x20 <= octet < 0x7F else f"\\x{octet:02x}"
+
+
+def answered_line(protocol: Protocol, cause: Cause, asked: Inspected | None = None, code: int | None = None) -> str:
+    """Return what a client gets from a front end that chooses no server; parameters as of `first.answer`."""
+    octets = answer(protocol, cause, asked, code)
+    match protocol:
+        case Protocol.HTTP1:
+            return f"the client gets: {octets.decode().splitlines()[0]}"
+        case Protocol.TLS if octets:
+            alert = Alert(octets[-1])
+            return f"the client gets: a TLS alert, {alert.name.lower()} ({alert.value})"
+        case Protocol.HTTP2:
+            return f"the client gets: {'503 and ' if asked is not None else ''}GOAWAY, and its connection is closed"
+        case _:
+            return "the client gets: nothing, its connection is closed"
 
 
 def _tested_words(tested: Tested) -> str:

@@ -87,7 +87,7 @@ def rule_warnings(rules: Sequence[Rule], servers: Sequence[Endpoint], served: Se
 
 def _named(rule: Rule) -> str:
     where = f" (line {rule.line})" if rule.line else ""
-    return f"rule {rule.when[:60]!r}{where}"
+    return f"rule '{rule.when[:60]}'{where}"  # as it stands in the file, no backslash doubled
 
 
 # --- rules that never win

@@ -21,7 +21,7 @@ from typing import Final, Literal, TypeAlias
 
 from tcpha.balance import Address, Endpoint, Least, Load, Rendezvous, RoundRobin, unloaded
 from tcpha.conditions import Check, Condition, Tested, Verdict
-from tcpha.fields import UNKNOWN_PROTOCOL, Connection, Field, Kind, Seen, reader_of
+from tcpha.fields import OF_ANY, UNKNOWN_PROTOCOL, Connection, Field, Kind, Seen, reader_of
 from tcpha.patterns import RuleError
 from tcpha.rule_text import Balance, Method, Rule, parse_rule, target_rule
 
@@ -138,6 +138,26 @@ class RuleSet:
         self.timeouts = 0
         """Matches that were given up because they took longer than `match_time_s`."""
 
+    def takes_octets(self, port: int) -> bool:
+        """Return whether connections to a virtual port are octets to all rules, whatever protocol they look like.
+
+        So it is where every rule that may decide there looks at octets, port and client only, and one of them at
+        octets: nobody asks for what an inspector could tell. By port or client alone a rule means requests.
+        """
+        number = b"%d" % port
+        kinds: set[Kind] = set()
+        for rule in self.rules:
+            checks = [Check(condition, self._match_time_s) for condition in rule.conditions]
+            others = [check for check in checks if check.condition.field.kind is not Kind.PORT]
+            if not all(_may_match(check, number) for check in checks if check not in others):
+                continue
+            kinds.update(check.condition.field.kind for check in others)
+            if rule.balance.key is not None:
+                kinds.add(rule.balance.key.kind)
+            if all(check.grows and check.match is None for check in others):
+                break  # nothing gets past it
+        return Kind.OCTETS in kinds and kinds <= OF_ANY
+
     def choose(
         self,
         seen: Seen,
@@ -221,3 +241,10 @@ class RuleSet:
             octets = check.read(seen, connection)
             found.append(Tested(condition, octets, check.verdict(octets, may_grow)))
         return tuple(found)
+
+
+def _may_match(check: Check, octets: bytes) -> bool:
+    try:
+        return check.match is None or check.match(octets) is not None
+    except TimeoutError:
+        return True

@@ -14,7 +14,18 @@ from tcpha.be.closing import watch_arriving
 from tcpha.be.counters import BackEndCounters
 from tcpha.be.flows import Flow, FlowState
 from tcpha.be.holding import PACKETS_A_FLOW, Holding
-from tcpha.be.replay import RETRY_AFTER_S, Answer, first_segment, is_cookie, read_answer, syn, translation_of
+from tcpha.be.repetition import has_first_octet, is_repetition, shortened, without_first_octets
+from tcpha.be.replay import (
+    FIRST_SYNS,
+    REQUEST_RETRY_AFTER_S,
+    RETRY_AFTER_S,
+    Answer,
+    first_segment,
+    is_cookie,
+    read_answer,
+    syn,
+    translation_of,
+)
 from tcpha.be.translator import translate_arriving
 from tcpha.config import BackEndConfig
 from tcpha.errors import WireError
@@ -73,7 +84,7 @@ class Adoption:
             adopted.replay.held = self._holding.take(identity.key)
         self._table.deadlines.set(adopted, now + min(RETRY_AFTER_S[0], self._replay_time_s))
         # Where the old connection's socket must go first, `on_cleared` plays the SYN.
-        return actions or (Inject(syn(handoff)),)
+        return actions or self._play_syn(adopted, handoff)
 
     def hold(self, flow: Flow, segment: Segment) -> None:
         """Keep a client's packet until the replay is complete."""
@@ -119,7 +130,7 @@ class Adoption:
         replay.clearing |= destroyed
         if destroyed:
             replay.answered = None
-        return (Inject(syn(handoff, again=replay.answered is not None)),)
+        return self._play_syn(flow, handoff)
 
     def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
         """The server is silent: play again what it has not answered, and say no when the time is up."""
@@ -131,10 +142,11 @@ class Adoption:
         replay.attempts += 1
         replay.clearing = False
         self._counters.retries += 1
+        if flow.state is FlowState.ACK_SENT:
+            self._table.deadlines.set(flow, min(now + REQUEST_RETRY_AFTER_S, replay.give_up_at))
+            return (Inject(first_segment(flow, handoff)),)
         wait = RETRY_AFTER_S[min(replay.attempts, len(RETRY_AFTER_S) - 1)]
         self._table.deadlines.set(flow, min(now + wait, replay.give_up_at))
-        if flow.state is FlowState.ACK_SENT:
-            return (Inject(first_segment(flow, handoff)),)
         # Hosts answer strange SYNs at a limited rate: silence, too, may mean that another socket is in the way; after
         # the second silence even one that is in SYN-RECEIVED, from a replay nobody remembers.
         return (ClearTuple(flow.key, embryonic=replay.attempts > 1),)
@@ -182,23 +194,41 @@ class Adoption:
         if flow.state is FlowState.SYN_SENT:
             return _NOTHING
         actions: list[Action] = []
-        if handoff.octets:
-            actions.append(Inject(first_segment(flow, handoff)))
+        is_known = has_first_octet(flow)
+        if handoff.octets and not (is_known and flow.state is FlowState.ACK_SENT):  # there the replay repeats its own
+            packet = first_segment(flow, handoff)
+            actions.append(Inject(shortened(packet) if is_known else packet))
         if flow.state is FlowState.ADOPTED and handoff.confirm:
             actions.append(Send(flow.frontend, Adopted(flow.identity, flow.rcv_nxt)))
         if handoff.acknowledged is not None and not seq_le(handoff.acknowledged, flow.rcv_nxt):
             flow.owed, flow.busy = handoff.acknowledged, True
         return actions
 
+    @staticmethod
+    def _play_syn(flow: Flow, handoff: Handoff) -> Sequence[Action]:
+        if flow.replay is None:
+            return _NOTHING
+        if flow.replay.answered is not None:
+            return (Inject(syn(handoff)),)
+        flow.replay.first_syns += 1
+        return (Inject(syn(handoff, max(FIRST_SYNS + 1 - flow.replay.first_syns, 1))),)
+
     def _on_syn_ack(self, flow: Flow, handoff: Handoff, segment: Segment, now: float) -> Sequence[Action]:
         translation = translation_of(handoff, segment)
         if translation is None or flow.replay is None:
             return self._give_up(flow, handoff, Reason.OPTIONS, reset=True, now=now)
+        if now >= flow.replay.give_up_at:  # a sleep of ours: nothing has reached the server, and nothing shall
+            return self._give_up(flow, handoff, self._reason(), reset=True, now=now)
+        self._table.deadlines.set(flow, min(now + REQUEST_RETRY_AFTER_S, flow.replay.give_up_at))
+        echo = segment.timestamps[1] if segment.timestamps else None
         if flow.replay.answered != segment.seg_seq:
-            flow.replay.answered = segment.seg_seq
-            return (Inject(syn(handoff, again=True)),)
+            flow.replay.answered, flow.replay.echo = segment.seg_seq, echo
+            return self._play_syn(flow, handoff)
+        if echo not in (flow.replay.echo, handoff.tsval_client):
+            return _NOTHING  # a SYN cookie for one of the first SYNs, of which several were played
+        is_surely_none = not is_cookie(handoff, segment) and flow.replay.first_syns <= FIRST_SYNS
         flow.server_iss = flow.server_seq = segment.seg_seq
-        flow.tsecr = segment.timestamps[0] if segment.timestamps and is_cookie(handoff, segment) else 0
+        flow.tsecr = 0 if segment.timestamps is None or is_surely_none else segment.timestamps[0]
         flow.translation = translation
         flow.arriving = (DeliverArriving(translation),)
         flow.leaving = (DeliverLeaving(translation),)
@@ -206,8 +236,9 @@ class Adoption:
         held, flow.replay.held = flow.replay.held, []
         actions: list[Action] = [Inject(first_segment(flow, handoff))]
         for each in held:
+            translate = without_first_octets if is_repetition(flow, each) else translate_arriving
             try:
-                actions.append(Inject(translate_arriving(translation, each)))
+                actions.append(Inject(translate(translation, each)))
             except WireError:
                 self._counters.malformed += 1
                 continue

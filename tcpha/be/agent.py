@@ -17,11 +17,12 @@ from math import inf
 
 from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Inject, LeaveToHost, Note, Send
 from tcpha.be.adoption import Adoption
-from tcpha.be.closing import Farewells, has_ended, is_late, may_run_again, watch_arriving, watch_leaving, without_octets
+from tcpha.be.closing import Farewells, has_ended, is_late, watch_arriving, watch_leaving
 from tcpha.be.counters import BackEndCounters
 from tcpha.be.flows import Flow, FlowState
 from tcpha.be.holding import Holding
 from tcpha.be.probe import Probe
+from tcpha.be.repetition import is_repetition, without_first_octets
 from tcpha.config import BackEndConfig
 from tcpha.flowtable import FlowTable
 from tcpha.peers import OwnStatus
@@ -76,7 +77,7 @@ class Agent:
     # --- packets
 
     def on_arriving(self, segment: Segment, now: float) -> Sequence[Action]:
-        """A packet for a virtual address. It reaches the server only as part of a flow."""
+        """A packet for a virtual address. It reaches the server only as part of a flow. Raises: WireError."""
         flow = self.table.by_key.get(segment.key)
         if flow is None or (flow.state is FlowState.FINISHED and not is_late(flow, segment)):
             return self._hold(segment, now)
@@ -89,13 +90,13 @@ class Agent:
         self.counters.arriving += 1
         flow.last_seen = now
         if segment.flags & (FIN | RST) or flow.busy:
-            if may_run_again(flow, segment):
-                self.counters.late_duplicates += 1
-                return (Inject(without_octets(flow, segment)),)
             if segment.flags & RST and flow.state is FlowState.ADOPTED:
                 self.table.deadlines.set(flow, min(flow.deadline, now + RESET_CHECK_S))
             watch_arriving(flow, segment)
             self._end_if_closed(flow, now)
+        if segment.seg_seq == flow.first and flow.translation is not None and is_repetition(flow, segment):
+            self.counters.late_duplicates += flow.is_over
+            return (Inject(without_first_octets(flow.translation, segment)),)
         return flow.arriving
 
     def on_icmp_error(self, error: IcmpError, now: float) -> Sequence[Action]:
@@ -149,8 +150,7 @@ class Agent:
                 if seq_le(flow.owed, flow.rcv_nxt):
                     flow.owed = None
         watch_leaving(flow, segment)
-        closing = flow.fin_arriving is not None or flow.fin_leaving is not None or flow.rst_arriving
-        flow.busy = flow.is_over or closing or flow.owed is not None
+        flow.busy = flow.owed is not None or flow.fin_arriving is not None or flow.fin_leaving is not None
         self._end_if_closed(flow, now)
         return actions
 
@@ -249,7 +249,6 @@ class Agent:
             return _NOTHING
         if alive:
             flow.last_seen = now
-            flow.rst_arriving = False
         else:
             self._end(flow, now)
         return _NOTHING
@@ -262,12 +261,7 @@ class Agent:
 
     def on_timer(self, now: float) -> Sequence[Action]:
         """Do what is due."""
-        actions: list[Action] = []
-        for flow in self.table.deadlines.due(now):
-            if flow.state is FlowState.ADOPTED:
-                actions.append(Examine(flow.key))
-            else:
-                actions += self._adoption.on_deadline(flow, now)
+        actions = self.table.wake(now, self._on_deadline, self._on_fault)
         self.counters.hold_expired += self._holding.expire(now)
         if now >= self._probe.next_deadline():
             actions += self._probe.on_timer(now)
@@ -281,6 +275,14 @@ class Agent:
             actions += self._next_answers(now)
         actions += self._farewells.on_timer(now)
         return actions
+
+    def _on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
+        return (Examine(flow.key),) if flow.state is FlowState.ADOPTED else self._adoption.on_deadline(flow, now)
+
+    @staticmethod
+    def _on_fault(flow: Flow, now: float) -> Sequence[Action]:
+        """A flow was forgotten because of a defect: nobody translates for its socket any more."""
+        return (ClearTuple(flow.key, embryonic=True),)
 
     def next_deadline(self) -> float:
         """Return when `on_timer` wants to be called."""

@@ -10,12 +10,11 @@ from collections.abc import Iterable
 from math import inf
 
 from tcpha.be.actions import Send
-from tcpha.be.flows import Flow, FlowState
-from tcpha.be.translator import shift_window
+from tcpha.be.flows import Flow
 from tcpha.proto.handoff import FLOWS_A_MESSAGE
 from tcpha.proto.messages import Closed, Identity
 from tcpha.proto.seqnum import seq_add, seq_diff, seq_lt
-from tcpha.proto.tcp import ACK, FIN, RST, Segment, encode_segment
+from tcpha.proto.tcp import ACK, FIN, RST, Segment
 from tcpha.rules import Endpoint
 
 FAREWELL_DELAY_S = 0.05
@@ -32,7 +31,7 @@ def watch_arriving(flow: Flow, segment: Segment) -> None:
     Nothing follows a FIN, so only its very number acknowledges it: one beyond it is a stranger's.
     """
     if segment.flags & RST:
-        flow.rst_arriving = flow.busy = True
+        flow.rst_arriving = True
     if segment.flags & FIN:
         end = seq_add(segment.seg_seq, segment.seg_len)
         if seq_lt(flow.rcv_nxt, end):
@@ -63,27 +62,6 @@ def is_late(flow: Flow, segment: Segment) -> bool:
     # The next one may begin there, too, if much was sent in a short time. It acknowledges other octets.
     distance = seq_diff(segment.seg_ack, seq_add(flow.server_seq, flow.translation.seq_delta))
     return not segment.flags & ACK or -LATE_OCTETS < distance < LATE_OCTETS
-
-
-def may_run_again(flow: Flow, segment: Segment) -> bool:
-    """Is this the first segment of a connection that is over, or may be?
-
-    The host's TCP takes it for the end of a handshake if it answered the SYN with a SYN cookie of its own: then the
-    request would run a second time.
-    """
-    if flow.state is not FlowState.FINISHED and not flow.rst_arriving:
-        return False
-    return segment.seg_seq == seq_add(flow.identity.irs, 1) and not segment.flags & RST
-
-
-def without_octets(flow: Flow, segment: Segment) -> bytes:
-    """Return a keep-alive probe of the same connection: the host's TCP says of it what it would say of the segment."""
-    translation = flow.translation
-    if translation is None:
-        return encode_segment(flow.key, flow.identity.irs, segment.seg_ack, ACK, segment.seg_wnd)
-    ack = seq_add(segment.seg_ack, -translation.seq_delta)
-    window = shift_window(segment.seg_wnd, translation.arriving_shift)
-    return encode_segment(flow.key, flow.identity.irs, ack, ACK, window)
 
 
 def has_ended(flow: Flow) -> bool:

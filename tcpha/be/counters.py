@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tcpha.errors import WireError
+
 
 @dataclass(slots=True)
 class BackEndCounters:
@@ -44,6 +46,14 @@ class BackEndCounters:
     """Packets the server sent for no flow, dropped."""
     dropped_flags: int = 0
     table_full: int = 0
+    fragments: int = 0
+    """Fragments refused: this host does not put them together, as one does that tracks connections."""
+    extra_headers: int = 0
+    """Packets refused for IPv4 options or IPv6 extension headers."""
     malformed: int = 0
     """Packets that could not be decoded."""
     unexpected_messages: int = 0
+
+    def refuse(self, error: WireError) -> None:
+        """One more packet could not be read."""
+        setattr(self, error.counter, getattr(self, error.counter) + 1)

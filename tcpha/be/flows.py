@@ -33,11 +33,15 @@ class FlowState(Enum):
 class Replay:
     """What a flow needs only until the server has acknowledged."""
 
-    __slots__ = ("answered", "attempts", "clearing", "give_up_at", "held")
+    __slots__ = ("answered", "attempts", "clearing", "echo", "first_syns", "give_up_at", "held")
 
     def __init__(self, give_up_at: float) -> None:
         self.answered: SeqNum | None = None
         """The server's ISS, once it has answered the SYN; the second answer with it counts."""
+        self.echo: int | None = None
+        """TSecr of that answer."""
+        self.first_syns = 0
+        """How often the SYN was played without an answer to it."""
         self.attempts = 0
         self.give_up_at = give_up_at
         self.clearing = False
@@ -51,14 +55,17 @@ class Flow:
 
     __slots__ = (
         "arriving", "busy", "deadline", "fin_acked", "fin_arriving", "fin_arriving_acked", "fin_leaving",
-        "fin_leaving_acked", "frontend", "handoff", "identity", "key", "last_seen", "leaving", "leaving_key", "owed",
-        "period", "rcv_nxt", "replay", "rst_arriving", "server_iss", "server_seq", "state", "translation", "tsecr",
+        "fin_leaving_acked", "first", "frontend", "handoff", "identity", "key", "last_seen", "leaving", "leaving_key",
+        "owed", "period", "rcv_nxt", "replay", "rst_arriving", "server_iss", "server_seq", "state", "translation",
+        "tsecr",
     )  # fmt: skip
 
     def __init__(self, handoff: Handoff, frontend: Endpoint, period: int, give_up_at: float, now: float) -> None:
         self.identity: Identity = handoff.identity
         self.key: ConnectionKey = handoff.identity.key
         self.leaving_key = reverse_key(self.key)
+        self.first = seq_add(handoff.identity.irs, 1)
+        """The number of the client's first octet."""
         self.period = period
         self.frontend = frontend
         self.state = FlowState.SYN_SENT
@@ -75,7 +82,7 @@ class Flow:
         self.arriving: tuple[Action, ...] = ()
         """What to do with an ordinary arriving packet: made once, used for each."""
         self.leaving: tuple[Action, ...] = ()
-        self.rcv_nxt = seq_add(handoff.identity.irs, 1)
+        self.rcv_nxt = self.first
         """The server's RCV.NXT, as its last acknowledgement told."""
         self.owed: SeqNum | None = handoff.acknowledged
         """The front end waits for the server to acknowledge up to here."""
@@ -90,7 +97,7 @@ class Flow:
         self.fin_arriving_acked = False
         self.fin_leaving_acked = False
         self.rst_arriving = False
-        """The client sent an RST: it may have ended the host's socket, which was not examined since."""
+        """The client sent an RST: it may have ended the host's socket."""
 
     @property
     def is_adopted(self) -> bool:
@@ -105,6 +112,5 @@ class Flow:
     def end(self) -> None:
         """Become finished; what still comes is translated, nothing else is remembered."""
         self.state = FlowState.FINISHED
-        self.busy = True
         self.replay = None
         self.handoff = None

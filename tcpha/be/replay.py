@@ -8,7 +8,7 @@
 
 The SYN comes twice so that the server's TCP measures no round trip: the replay's own takes microseconds, the client's
 may take a thousand times as long, and for what is measured too short the server pays with repetitions and, with BBR,
-with nearly all of its rate. What was repeated is not measured (RFC 6298, section 3). docs/adr tells the whole story.
+with nearly all of its rate. What was repeated is not measured (RFC 6298, section 3). Why: docs/adr/0007.
 
 Deviation: until the client's first acknowledgement of the response has given it a round trip, the server repeats what
 is not acknowledged after 1 s and then after 3 s, as Linux does behind its own SYN cookies, not after 0.2 s and more.
@@ -31,6 +31,13 @@ from tcpha.proto.tcp import ACK, PSH, RST, SYN, Segment, encode_segment
 RETRY_AFTER_S = (0.03, 0.06, 0.12)
 """Silence after which the SYN is sent again; the backlog may have been full for a moment."""
 
+REQUEST_RETRY_AFTER_S = 0.035
+"""The same for the request: the accept queue may have room for a moment only, and what a client sends later takes it,
+too, but leaves the server without the request."""
+
+FIRST_SYNS = 4
+"""So many SYNs that are played before one is answered differ in their timestamps."""
+
 LEAST_COOKIE_MSS = 1220
 """A host that falls back to SYN cookies of its own knows few sizes of segments: it sends up to 536 octets over IPv4, up
 to 1220 over IPv6, to a client whose MSS is smaller than that (Linux, net/ipv4/syncookies.c, net/ipv6/syncookies.c)."""
@@ -46,11 +53,14 @@ class Answer(Enum):
     """Another socket holds the four-tuple: a challenge ACK, TIME-WAIT, an older replay."""
 
 
-def syn(handoff: Handoff, again: bool = False) -> bytes:
-    """Return the client's SYN, played again with what was agreed on; `again`: after it was answered."""
+def syn(handoff: Handoff, ticks_before: int = 0) -> bytes:
+    """Return the client's SYN, played again with what was agreed on.
+
+    The clock ticks between one and the next, so that the echo tells which one was answered; it stands at `ticks_before`
+    0 when the SYN is played because it was answered. An older one than that never comes later.
+    """
     agreement, identity = handoff.agreement, handoff.identity
-    # The clock ticks between the two, so that `is_cookie` can tell which one was answered.
-    stamps = None if handoff.tsval_sent is None else ((handoff.tsval_client - (not again)) & MASK, 0)
+    stamps = None if handoff.tsval_sent is None else ((handoff.tsval_client - ticks_before) & MASK, 0)
     options = Options(agreement.mss, agreement.window_scale, agreement.sack, stamps)
     # The window of a SYN is never scaled (RFC 7323, 2.2).
     window = min(handoff.window << (agreement.window_scale or 0), 0xFFFF)
@@ -68,9 +78,9 @@ def read_answer(handoff: Handoff, segment: Segment) -> Answer:
 
 
 def is_cookie(handoff: Handoff, syn_ack: Segment) -> bool:
-    """Is the answer to the SYN that came `again` a SYN cookie of the host's? Raises: OptionError.
+    """Is the answer to the SYN that was played because it was answered a SYN cookie of the host's? Raises: OptionError.
 
-    A socket echoes the timestamp of the first SYN, a host that remembers none that of the second.
+    A socket echoes the timestamp of the SYN that made it, a host that remembers none that of the very SYN.
     """
     stamps = syn_ack.timestamps
     return stamps is not None and stamps[1] == handoff.tsval_client

@@ -90,8 +90,8 @@ class BackEnd(Node):
         octets = packet.get_payload()
         try:
             actions, delivered = self._arrive(octets, now)
-        except WireError:
-            self._agent.counters.malformed += 1
+        except WireError as error:
+            self._agent.counters.refuse(error)
             packet.drop()
             return
         self._give(packet, octets, delivered)
@@ -108,8 +108,8 @@ class BackEnd(Node):
             for action in actions:
                 if type(action) is DeliverLeaving:
                     delivered = translate_leaving(action.translation, segment)
-        except WireError:
-            self._agent.counters.malformed += 1
+        except WireError as error:
+            self._agent.counters.refuse(error)
             actions = _NOTHING
         self._give(packet, octets, delivered)
         self._do(actions, now)
@@ -121,8 +121,8 @@ class BackEnd(Node):
             self._tunnelled += 1
             try:
                 actions, delivered = self._arrive(octets, now, tunnelled=True)
-            except WireError:
-                self._agent.counters.malformed += 1
+            except WireError as error:
+                self._agent.counters.refuse(error)
                 continue
             if delivered is not None:
                 self._raw.send(delivered)
@@ -182,7 +182,8 @@ class BackEnd(Node):
     def on_tick(self, now: float) -> float:
         """Let the agent do what is due."""
         self._agent.on_utc(clock.utc(), now)
-        self._do(self._agent.on_timer(now), now)
+        self.perform_due(self._agent.on_timer(now), lambda action: self._do((action,), now), now)
+        self.report_fault(self._agent.table.take_fault(), now)
         return self._agent.next_deadline()
 
     def on_stop(self, now: float) -> None:
@@ -205,6 +206,7 @@ class BackEnd(Node):
             "leaving_queue_faults": self._leaving.callback_errors,
             "leaving_queue_dropped": self._leaving.dropped_by_kernel(),
             "tunnelled": self._tunnelled,
+            "tunnel_queue_dropped": sum(tunnel.dropped_by_kernel() for tunnel in self._tunnels),
             "tunnel_errors": dict(sum((Counter(tunnel.errors) for tunnel in self._tunnels), Counter())),
             "raw_errors": self._raw.errors,
         }

@@ -48,6 +48,8 @@ class Note:
     """Tell the operator something that happens seldom."""
 
     text: str
+    needs_care: bool = False
+    """Somebody has to mend it: it does not pass by itself."""
 
 
 Action = Reply | PassOn | Forward | LeaveToHost | Send | Note

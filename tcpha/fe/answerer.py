@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpha.fe.actions import Action, Reply
+from tcpha.fe.arrivals import Arrivals
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import Flow, FlowState, Pending
 from tcpha.flowtable import FlowTable
 from tcpha.proto.inspect import Cause, Protocol
 from tcpha.proto.inspect.first import answer
-from tcpha.proto.options import encode_timestamps
+from tcpha.proto.options import MAX_OPTIONS_OCTETS, encode_sack, encode_timestamps
 from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_lt
 from tcpha.proto.tcp import ACK, FIN, PSH, RST, Segment, encode_segment
 
@@ -33,7 +34,8 @@ _NOTHING: tuple[Action, ...] = ()
 class Answerer:
     """Flows that the front end closes itself."""
 
-    def __init__(self, table: FlowTable[Flow], counters: FrontEndCounters) -> None:
+    def __init__(self, table: FlowTable[Flow], counters: FrontEndCounters, promised_scale: int | None) -> None:
+        self._promised_scale = promised_scale or 0
         self._table = table
         self._counters = counters
 
@@ -71,7 +73,7 @@ class Answerer:
             self._table.deadlines.set(flow, now + FIN_WAIT_S)
         if segment.payload_octets or segment.flags & FIN:
             return self._on_octets(flow, pending, segment, now)
-        if pending.delivered and pending.assembly.fin:
+        if pending.delivered and pending.arrivals.fin:
             self._table.finish(flow, now)
         if seq_lt(segment.seg_seq, pending.acknowledged):  # a keep-alive probe
             return (self._acknowledgement(flow, pending),)
@@ -115,7 +117,8 @@ class Answerer:
         pending.answer = octets
         pending.repeats = 0
         pending.acknowledged = pending.assembly.rcv_nxt
-        pending.assembly.discard()  # only their number mattered; `acknowledged` holds it
+        pending.arrivals = Arrivals(pending.acknowledged, pending.assembly.fin)
+        pending.assembly.discard()  # only their number mattered
         self._table.deadlines.set(flow, now + FIRST_REPEAT_S)
         return self._packets(flow, pending)
 
@@ -130,16 +133,15 @@ class Answerer:
     def _on_octets(self, flow: Flow, pending: Pending, segment: Segment, now: float) -> Sequence[Action]:
         """Octets behind the request are thrown away; a repetition means that our answer was lost."""
         repeated = seq_lt(segment.seg_seq, pending.acknowledged)
-        end = seq_add(segment.seg_seq, segment.seg_len)
-        if not repeated and seq_diff(segment.seg_seq, pending.acknowledged) > 0:
-            return (self._acknowledgement(flow, pending),)
-        if seq_lt(pending.acknowledged, end):
-            pending.acknowledged = end
-            pending.assembly.fin = pending.assembly.fin or bool(segment.flags & FIN)
+        scale = self._promised_scale if pending.cookie.agreement.window_scale is not None else 0
+        if seq_diff(segment.seg_seq, pending.acknowledged) < WINDOW << scale:
+            end = seq_add(segment.seg_seq, segment.seg_len)
+            pending.arrivals.add(segment.seg_seq, end, bool(segment.flags & FIN))
+            pending.acknowledged = pending.arrivals.rcv_nxt
         if repeated and not pending.delivered:
             return self._packets(flow, pending)
         reply = self._acknowledgement(flow, pending)
-        if pending.delivered and pending.assembly.fin:
+        if pending.delivered and pending.arrivals.fin:
             self._table.finish(flow, now)
         return (reply,)
 
@@ -162,7 +164,10 @@ class Answerer:
         return packets
 
     def _acknowledgement(self, flow: Flow, pending: Pending) -> Action:
-        return self._reply(flow, pending, self._end(flow, pending), ACK, self._timestamps(pending))
+        options = self._timestamps(pending)
+        if pending.cookie.agreement.sack:
+            options += encode_sack(pending.arrivals.blocks(), MAX_OPTIONS_OCTETS - len(options))
+        return self._reply(flow, pending, self._end(flow, pending), ACK, options)
 
     @staticmethod
     def _timestamps(pending: Pending) -> bytes:

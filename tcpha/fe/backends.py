@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
+from math import inf
 
+from tcpha.fe.actions import Note
 from tcpha.proto.handoff import SERVERS_A_MESSAGE
 from tcpha.proto.ip import ConnectionKey, key_addresses, key_ports
 from tcpha.proto.messages import NodeState, ServerState, Status
 from tcpha.proto.promise import Promise
 from tcpha.rules import Address, Endpoint
 
+ROOM_AGAIN = 0.95
+"""A back end that was full is said to have room again when it has less than this share of its connections then."""
+DIGEST_NOTE_INTERVAL_S = 10.0
+"""Other lists of a back end are told no more often."""
+
 Target = tuple[bytes, int]
 """A virtual address (packed) and port."""
+_Shown = tuple[object, ...]
 
 
 @dataclass(slots=True)
@@ -25,7 +33,14 @@ class Backend:
     complaint: str = "not heard of yet"
     """Why it is not used; empty if it is."""
     given: int = 0
-    """Connections handed to it since its last STATUS, which knows nothing of them."""
+    """Connections handed to it since its last STATUS, less those that ended: that STATUS knows nothing of either."""
+    told: _Shown = ()
+    """What the operator was last told of it."""
+    full_flows: int = 0
+    """Connections it had when it last said that it was full."""
+    digest_told: bytes = b""
+    """The other digest that the operator knows of; empty: it had the right one since."""
+    digest_told_at: float = -inf
 
 
 class Backends:
@@ -52,42 +67,61 @@ class Backends:
     def load(self, addr: Address) -> int:
         """Return how many connections a back end has, as far as is known."""
         backend = self._by_addr[addr]
-        return backend.given + (backend.status.flows if backend.status is not None else 0)
+        return max(backend.given + (backend.status.flows if backend.status is not None else 0), 0)
 
     def count(self, endpoint: Endpoint) -> None:
         """One more connection is handed to a back end."""
         self.all[endpoint].given += 1
 
+    def discount(self, endpoint: Endpoint) -> None:
+        """One that was handed to it is over, or it did not take it."""
+        self.all[endpoint].given -= 1
+
     def up(self) -> list[Endpoint]:
         """Return the back ends that are heard."""
         return [endpoint for endpoint, each in self.all.items() if each.up]
 
-    def on_status(self, endpoint: Endpoint, status: Status) -> list[str]:
+    def on_status(self, endpoint: Endpoint, status: Status, now: float) -> list[Note]:
         """Take in a STATUS; return what an operator should know."""
         backend = self.all[endpoint]
         before = (backend.complaint, *_shown(backend.status))
-        digest_before = backend.status.digest if backend.status else self._digest
         backend.up = True
         backend.status = status
         backend.given = 0
         backend.complaint = self._complaint(status)
-        notes = []
-        if before != (backend.complaint, *_shown(status)):
+        seen = (backend.complaint, *_shown(status))
+        if seen != before:
             self._excluded.clear()
-            notes.append(_describe(backend, self._promise))
-        if status.digest not in (self._digest, digest_before):
-            notes.append(
-                f"be {endpoint.addr}: its servers, rules, virtual addresses or promises are not those of this front end"
-            )
+        notes = []
+        if backend.told != seen and not _is_about_full(backend, status):
+            notes.append(self._tell(backend))
+        if self._differs_anew(backend, status, now):
+            reason = "its servers, rules, virtual addresses or promises are not those of this front end"
+            notes.append(Note(f"be {endpoint.addr}: {reason}", needs_care=True))
         return notes
 
-    def on_lost(self, endpoint: Endpoint) -> list[str]:
+    def on_lost(self, endpoint: Endpoint) -> list[Note]:
         """Give a silent back end up; return what an operator should know."""
         backend = self.all[endpoint]
         backend.up = False
         backend.complaint = "silent"
         self._excluded.clear()
-        return [_describe(backend, self._promise)]
+        return [self._tell(backend)]
+
+    def _tell(self, backend: Backend) -> Note:
+        backend.told = (backend.complaint, *_shown(backend.status))
+        return Note(_describe(backend, self._promise))
+
+    def _differs_anew(self, backend: Backend, status: Status, now: float) -> bool:
+        """Is its digest another one than ours, and has nobody been told of it?"""
+        if status.digest == self._digest:
+            backend.digest_told = b""
+            return False
+        if status.digest == backend.digest_told or now < backend.digest_told_at + DIGEST_NOTE_INTERVAL_S:
+            return False
+        backend.digest_told = status.digest
+        backend.digest_told_at = now
+        return True
 
     def _complaint(self, status: Status) -> str:
         if status.state is not NodeState.UP:
@@ -117,7 +151,15 @@ def _serves(backend: Backend, target: Target) -> bool:
     return states[0] in (ServerState.ANSWERS, ServerState.UNKNOWN)
 
 
-def _shown(status: Status | None) -> tuple[object, ...]:
+def _is_about_full(backend: Backend, status: Status) -> bool:
+    """Does a back end go to and fro about its limit? That it was full once is all that an operator needs to know."""
+    if status.state is NodeState.FULL:
+        backend.full_flows = status.flows
+    was_full = backend.told == (NodeState.FULL.name.lower(), *_shown(status))
+    return was_full and not backend.complaint and status.flows >= ROOM_AGAIN * backend.full_flows
+
+
+def _shown(status: Status | None) -> _Shown:
     """What of a STATUS `_describe` tells, beside the complaint."""
     return () if status is None else (status.servers, _window_scale(status))
 

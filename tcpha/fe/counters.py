@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tcpha.errors import WireError
+
 
 @dataclass(slots=True)
 class FrontEndCounters:
@@ -35,7 +37,7 @@ class FrontEndCounters:
     no_choice: int = 0
     """Requests for which no rule or no usable back end was found."""
     timed_out: int = 0
-    """Heads that stayed incomplete for too long."""
+    """Requests and ClientHellos that stayed incomplete for too long."""
     forwarded: int = 0
     """Packets of known flows passed on."""
     icmp_errors: int = 0
@@ -58,9 +60,17 @@ class FrontEndCounters:
     """Segments of unknown connections beyond the limit of questions."""
     table_full: int = 0
     evicted: int = 0
-    """Unfinished heads given up because there were too many."""
+    """Connections decided before they were complete because too many were being read."""
     dropped_flags: int = 0
     """Segments whose flags make no sense where they came."""
+    fragments: int = 0
+    """Fragments refused: this host does not put them together, as one does that tracks connections."""
+    extra_headers: int = 0
+    """Packets refused for IPv4 options or IPv6 extension headers."""
     malformed: int = 0
     """Packets that could not be decoded."""
     unexpected_messages: int = 0
+
+    def refuse(self, error: WireError) -> None:
+        """One more packet could not be read."""
+        setattr(self, error.counter, getattr(self, error.counter) + 1)

@@ -56,18 +56,18 @@ class Dispatcher:
         self.backends = Backends(config.server, promise, config.digest())
         self.table: FlowTable[Flow] = FlowTable(config.max_flows, config.max_finished, config.finished_time)
         self._cookies = cookies
-        carried_octets = mtu_octets
-        if config.forward == "tunnel":
-            carried_octets -= overhead_octets(config.raddr.version)
-        fitted = promise.fitted(carried_octets)
+        overhead = overhead_octets(config.raddr.version) if config.forward == "tunnel" else 0
+        self.carried_octets = mtu_octets - overhead
+        """The largest packet of a client's that fits."""
+        fitted = promise.fitted(self.carried_octets)
         self._handshake = Handshake(cookies, fitted, config.window)
         self._enquiries = Enquiries(config.max_queries, config.query_rate)
         self._idle_time_s = config.idle_time
         self._next_sweep = 0.0
         self._stopping = False
-        self._answerer = Answerer(self.table, self.counters)
+        self._answerer = Answerer(self.table, self.counters, config.window_scale)
         self._handover = Handover(
-            config, rules, self.table, self.backends, self._answerer, self.counters, mtu_octets, carried_octets
+            config, rules, self.table, self.backends, self._answerer, self.counters, mtu_octets, self.carried_octets
         )  # fmt: skip
         self._reader = Reader(
             config, fitted, self.table, self._handover, self._answerer, self.counters
@@ -280,6 +280,7 @@ class Dispatcher:
         flow = self.table.by_key.get(identity.key)
         if flow is not None and flow.identity == identity and flow.backend == backend:
             self.counters.closed += 1
+            self.backends.discount(backend)
             self.table.finish(flow, now)
 
     def on_status(self, backend: Endpoint, status: Status, restarted: bool, now: float) -> Sequence[Action]:
@@ -293,12 +294,12 @@ class Dispatcher:
             actions.append(Note(f"be {backend.addr} restarted"))
         if first or restarted:
             actions.append(Send(backend, FlowsQuery(())))
-        actions += map(Note, self.backends.on_status(backend, status))
+        actions += self.backends.on_status(backend, status, now)
         return actions
 
     def on_lost(self, backend: Endpoint, now: float) -> Sequence[Action]:
         """A back end has been silent for too long."""
-        return [Note(text) for text in self.backends.on_lost(backend)]
+        return self.backends.on_lost(backend)
 
     # --- time
 
@@ -309,9 +310,7 @@ class Dispatcher:
 
     def on_timer(self, now: float) -> Sequence[Action]:
         """Do what is due."""
-        actions: list[Action] = []
-        for flow in self.table.deadlines.due(now):
-            actions += self._on_deadline_in[flow.state](flow, now)
+        actions = self.table.wake(now, self._on_deadline, self._on_fault)
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_INTERVAL_S
             self.table.on_timer(now)
@@ -320,6 +319,16 @@ class Dispatcher:
                 actions.append(Reply(reset(enquiry.segment)))
             self._sweep_idle(actions, now)
         return actions
+
+    def _on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
+        return self._on_deadline_in[flow.state](flow, now)
+
+    def _on_fault(self, flow: Flow, now: float) -> Sequence[Action]:
+        """A flow was forgotten because of a defect. A back end that has it is found again by its next packet."""
+        self._reader.forget(flow)
+        if flow.backend is not None:
+            return _NOTHING
+        return (Reply(encode_segment(flow.leaving_key, flow.last_ack, SeqNum(0), RST, 0)),)
 
     def next_deadline(self) -> float:
         """Return when `on_timer` wants to be called."""

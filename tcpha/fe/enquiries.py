@@ -7,7 +7,7 @@ One case must not be reset: a segment that overtook the first of a request looks
 the bare ACK with which a client answers a SYN-ACK that came twice (RFC 9293, 3.10.7.4). Only a segment that cannot be
 that is reset at once (one that completes a handshake of ours too old to be accepted); anything else only when it is
 still unknown `PATIENCE_S` after it was first seen, when a client would long have repeated what was missing: a bare ACK,
-which nobody repeats, by the clock, the rest when it is seen again. docs/adr tells the whole story.
+which nobody repeats, by the clock, the rest when it is seen again. Why: docs/adr/0001.
 
 Deviation: what belongs to no connection is answered with an RST (RFC 9293, 3.10.7.1) only after `PATIENCE_S`, octets
 and a FIN only when they are repeated then: an RST for what overtook its predecessor would kill a healthy connection.
@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
+from tcpha.budget import Budget
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.tcp import Segment
 from tcpha.rules import Endpoint
@@ -50,9 +51,7 @@ class Enquiries:
 
     def __init__(self, limit: int, rate: float) -> None:
         self._limit = limit
-        self._rate = rate
-        self._tokens = rate
-        self._filled_at = -inf
+        self._budget = Budget(rate, rate)
         self._table: dict[ConnectionKey, Enquiry] = {}
 
     def __len__(self) -> int:
@@ -64,12 +63,7 @@ class Enquiries:
 
     def may_ask(self, now: float) -> bool:
         """Take one question out of the budget."""
-        self._tokens = min(self._rate, self._tokens + (now - self._filled_at) * self._rate)
-        self._filled_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        return self._budget.take(now)
 
     def open(
         self,

@@ -6,6 +6,7 @@ from enum import Enum
 from math import inf
 
 from tcpha.fe.actions import PassOn
+from tcpha.fe.arrivals import Arrivals
 from tcpha.fe.assembly import Assembly
 from tcpha.proto.cookie import Cookie
 from tcpha.proto.inspect import Inspected
@@ -37,9 +38,12 @@ class Pending:
     """What a flow needs only until a back end has confirmed it: the client's octets and how to speak to the client."""
 
     __slots__ = (
-        "ack_at", "acknowledged", "answer", "assembly", "cookie", "covered", "delivered", "give_up_at", "has_more",
-        "repeats", "request", "told", "tried", "tsval_client", "tsval_recent", "window",
+        "ack_at", "acknowledged", "answer", "arrivals", "assembly", "cookie", "covered", "delivered", "give_up_at",
+        "has_more", "repeats", "request", "told", "tried", "tsval_client", "tsval_recent", "window",
     )  # fmt: skip
+
+    arrivals: Arrivals
+    """What of the client's octets has arrived; there is one from the moment at which the front end answers itself."""
 
     def __init__(self, cookie: Cookie, assembly: Assembly, tsval: int, window: int) -> None:
         self.cookie = cookie

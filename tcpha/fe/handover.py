@@ -110,6 +110,7 @@ class Handover:
         if pending is None or flow.state is not FlowState.HANDING or flow.proven:
             return _NOTHING
         self._counters.refused += 1
+        self._backends.discount(backend)
         pending.tried.add(backend)
         return self.begin(flow, pending, now)
 
@@ -169,6 +170,10 @@ class Handover:
         """Is any rule for protocols that nobody here knows?"""
         return self._rules.needs_octets
 
+    def takes_octets(self, port: int) -> bool:
+        """Are connections to a virtual port octets, whatever protocol they look like?"""
+        return self._rules.takes_octets(port)
+
     def is_undecided(self, flow: Flow, found: Inspected) -> bool:
         """May more octets of an unknown protocol still change what the rules choose?"""
         return self._rules.is_undecided(found, connection_of(flow.key))
@@ -199,6 +204,7 @@ class Handover:
     def _turn_away(self, flow: Flow, pending: Pending, backend: Endpoint, now: float) -> Sequence[Action]:
         """A silent back end: it may have given the request to its server, so only RFC 9110's 9.2.2 allows another."""
         self._counters.silent += 1
+        self._backends.discount(backend)
         pending.tried.add(backend)
         farewell = Send(backend, Closed((flow.identity,)))
         if _may_run_again(pending):

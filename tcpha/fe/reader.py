@@ -50,6 +50,8 @@ class Reader:
     ) -> None:
         self._config = config
         self._serves_octets = handover.serves_octets
+        self._plain_ports = frozenset(port.to_bytes(2, "big") for port in config.vport if handover.takes_octets(port))
+        """As they stand at the end of a key."""
         self._promise = promise
         self._table = table
         self._handover = handover
@@ -119,7 +121,8 @@ class Reader:
         if not assembly.octets:
             return self._wait(flow, pending, now)  # a FIN alone, or octets behind a gap
         limit = self._config.inspect_octets
-        found = inspect(assembly.octets, limit, raw=self._serves_octets)
+        plain = flow.key[-2:] in self._plain_ports
+        found = inspect(assembly.octets, limit, raw=self._serves_octets, plain=plain)
         if isinstance(found, Refusal):
             self.forget(flow)
             return self._answerer.refuse_unread(flow, found.protocol, found.cause, now, found.code)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tcpha.budget import Budget
 from tcpha.config import FrontEndConfig
-from tcpha.errors import WireError
+from tcpha.config_checks import Fault, check_tunnel_mtu
+from tcpha.errors import StartError, WireError
 from tcpha.fe.actions import Action, Forward, LeaveToHost, Note, PassOn, Reply, Send
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.net import clock
@@ -25,13 +27,16 @@ from tcpha.proto.icmp import decode_icmp_error, encode_too_big, is_icmp
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Message, NodeState, Status
 from tcpha.proto.tcp import decode_segment
-from tcpha.proto.tunnel import Tunnel, overhead_octets
+from tcpha.proto.tunnel import Tunnel
 from tcpha.rules import Address, Endpoint, RuleSet
 
 if TYPE_CHECKING:
     from netfilterqueue import Packet
 
 SOLICIT_INTERVAL_S = 1.0
+ERRORS_A_SECOND = 1000
+ERRORS_AT_ONCE = 50
+"""ICMP errors that are sent at most, as many as Linux sends (icmp_msgs_per_sec, icmp_msgs_burst)."""
 
 log = logging.getLogger("tcpha.fe")
 
@@ -48,10 +53,7 @@ class FrontEnd(Node):
         self._vaddrs = config.vaddr
         rules = RuleSet(config.rule, config.server, config.match_time)
         self._rules = rules
-        mtu_octets = min(config.mtu or self.mtu_octets, self.mtu_octets)
-        if config.mtu is not None and config.mtu > mtu_octets:
-            log.warning("mtu %d is more than %s carries: %d is used", config.mtu, self.iface, mtu_octets)
-        self._dispatcher = Dispatcher(config, SynCookies(keyring), rules, mtu_octets)
+        self._dispatcher = Dispatcher(config, SynCookies(keyring), rules, self._usable_mtu_octets(config))
         self._dispatcher.on_utc(clock.utc(), clock.now())
         self._raw = RawSender(config.mark)
         self._link = LinkSender(self.iface)
@@ -59,8 +61,9 @@ class FrontEnd(Node):
         self._next_hops: tuple[Address, ...] = ()
         """Back ends whose hardware addresses must be known."""
         self._tunnels: dict[Endpoint, Tunnel] = {}
-        self._carried_octets = mtu_octets - overhead_octets(config.raddr.version)
         self._too_big = 0
+        self._too_big_untold = 0
+        self._errors_allowed = Budget(ERRORS_A_SECOND, ERRORS_AT_ONCE)
         self._transmit: Callable[[Endpoint, bytes], None]
         if config.forward == "tunnel":
             self._tunnels = {server: Tunnel(config.raddr, server.addr) for server in config.server}
@@ -84,6 +87,18 @@ class FrontEnd(Node):
         self.loop.add(self._queue.fileno(), self._queue.read)
         self.plan = Plan(self.iface, config.vaddr, config.vport, config.queue, config.mark)
 
+    def _usable_mtu_octets(self, config: FrontEndConfig) -> int:
+        """Return the largest packet on the way to the back ends. Raises: StartError if it is too small for IPv6."""
+        mtu_octets = min(config.mtu or self.mtu_octets, self.mtu_octets)
+        if config.mtu is not None and config.mtu > mtu_octets:
+            log.warning("mtu %d is more than %s carries: %d is used", config.mtu, self.iface, mtu_octets)
+        if config.forward == "tunnel":
+            try:
+                check_tunnel_mtu(mtu_octets, config.raddr, config.vaddr)
+            except Fault as fault:
+                raise StartError(f"MTU of {self.iface}: {fault}") from None
+        return mtu_octets
+
     # --- in
 
     def _on_packet(self, packet: Packet) -> None:
@@ -95,8 +110,8 @@ class FrontEnd(Node):
         dispatcher = self._dispatcher
         try:
             actions = dispatcher.on_segment(decode_segment(octets), clock.now())
-        except WireError:
-            dispatcher.counters.malformed += 1
+        except WireError as error:
+            dispatcher.counters.refuse(error)
             actions = ()
         for action in actions:
             self._perform[type(action)](action, octets)
@@ -131,7 +146,8 @@ class FrontEnd(Node):
     def on_tick(self, now: float) -> float:
         """Let the dispatcher do what is due; keep the back ends' MAC addresses known."""
         self._dispatcher.on_utc(clock.utc(), now)
-        self._do(self._dispatcher.on_timer(now))
+        self.perform_due(self._dispatcher.on_timer(now), lambda action: self._do((action,)), now)
+        self.report_fault(self._dispatcher.table.take_fault(), now)
         if now >= self._solicit_at:
             self._solicit_at = now + SOLICIT_INTERVAL_S
             for addr in self._next_hops:
@@ -158,6 +174,7 @@ class FrontEnd(Node):
             "queue_dropped": self._queue.dropped_by_kernel(),
             "unresolved": self._unresolved,
             "too_big": self._too_big,
+            "too_big_untold": self._too_big_untold,
             "raw_errors": self._raw.errors,
             "link_errors": self._link.errors,
         }
@@ -195,19 +212,27 @@ class FrontEnd(Node):
             self._link.send(mac, packet)
 
     def _send_through_tunnel(self, backend: Endpoint, packet: bytes) -> None:
-        if len(packet) > self._carried_octets:  # more than the MSS of our SYN-ACK allowed
-            self._too_big += 1
-            if not is_icmp(packet):  # no error is sent about an error (RFC 1122, 3.2.2; RFC 4443, 2.4 e)
-                self._raw.send(encode_too_big(packet, self._carried_octets))
+        if len(packet) > self._dispatcher.carried_octets:  # more than the MSS of our SYN-ACK allowed
+            self._on_too_big(packet)
         else:
             self._raw.send(self._tunnels[backend].wrap(packet))
+
+    def _on_too_big(self, packet: bytes) -> None:
+        """Tell the sender how much fits, unless that is asked too often (RFC 4443, 2.4 f; RFC 1812, 4.3.2.8)."""
+        self._too_big += 1
+        if is_icmp(packet):  # no error is sent about an error (RFC 1122, 3.2.2; RFC 4443, 2.4 e)
+            return
+        if self._errors_allowed.take(clock.now()):
+            self._raw.send(encode_too_big(packet, self._dispatcher.carried_octets))
+        else:
+            self._too_big_untold += 1
 
     def _send(self, action: Send, _at_hand: bytes) -> None:
         self.send(action.backend, action.message)
 
     @staticmethod
     def _note(action: Note, _at_hand: bytes) -> None:
-        log.info("%s", action.text)
+        log.log(logging.WARNING if action.needs_care else logging.INFO, "%s", action.text)
 
     def _on_neighbours(self) -> None:
         self._neighbours.read()

@@ -8,21 +8,25 @@ or at start; 128 + n where signal n interrupted `up`. That of `exec` is the comm
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from tcpha.errors import TcphaError
-from tcpha.lab import cluster, impair_command
-from tcpha.lab.addressing import DEFAULT_NAME, MTU_OCTETS, ROUTER, Plan
-from tcpha.lab.blueprint import NGINX
-from tcpha.lab.cluster import RUN_DIRECTORY, Lab
+from tcpha.invocation import command
+from tcpha.lab import cluster, impair_command, keeper
+from tcpha.lab.addressing import DEFAULT_NAME, MTU_OCTETS
+from tcpha.lab.aftermath import told
+from tcpha.lab.blueprint import NGINX, Blueprint
+from tcpha.lab.cluster import RUN_DIRECTORY, Lab, no_lab
 from tcpha.lab.daemon import DaemonError
-from tcpha.lab.interruption import Interrupted, raise_on_signals
-from tcpha.lab.node import Node
+from tcpha.lab.description import described, remains
+from tcpha.lab.interruption import Interrupted, raise_on_signals, wait_until_readable
 
 _MTU = "what the router lets pass towards {} (1280 to 1500, default: %(default)s)"
 _NO_COMMAND = 127
@@ -39,24 +43,34 @@ With --protocols also: the same over TLS 1.2 and 1.3, HTTP/1.1 or HTTP/2, on por
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; its exit status."""
-    options, command = _parse(arguments)
+    options, words = _parse(arguments)
     try:
         if options.action == "up":
             return _up(options)
         if options.action == "exec":
-            return _exec(options.name, options.node, command)
+            return _exec(options.name, options.node, words)
         if options.action == "impair":
-            print(impair_command.run(Lab.attach(options.name), options))
+            asked = impair_command.wish(options)
+            print(impair_command.run(Lab.attach(options.name), asked))
             return 0
         if options.action == "down":
             return _down(options.name)
-        return _status()
-    except DaemonError as error:
-        print(f"tcpha.lab: {error}", file=sys.stderr)
-        return 1
+        return _status(options.name)
     except TcphaError as error:
-        print(f"tcpha.lab: {error}", file=sys.stderr)
-        return 2
+        return _told(error)
+
+
+def _told(error: TcphaError) -> int:
+    """Say what went wrong; the exit status."""
+    print(f"tcpha.lab: {told(error)}", file=sys.stderr)
+    return 1 if isinstance(error, DaemonError) else 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a fault of usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"tcpha.lab: {message} (more: {self.prog} -h)\n")
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -64,22 +78,21 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     words = list(arguments)
     end = words.index("--") if "--" in words else len(words)
     parser = _parser()
-    options = parser.parse_args(words[:end])
-    command = words[end + 1 :]
-    if options.action == "exec" and not command:
-        parser.error("exec needs a command: exec NODE -- CMD...")
+    if words[:1] == ["exec"] and end >= len(words) - 1 and not {"-h", "--help"} & set(words):
+        parser.error("exec needs `--` and a command behind it: exec NODE -- CMD...")
+    options = parser.parse_args(impair_command.joined(words[:end]))
     if options.action != "exec" and end < len(words):
         parser.error(f"{options.action} takes no command")
-    return options, command
+    return options, words[end + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tcpha.lab",
+    parser = _Parser(
+        prog=command("tcpha.lab"),
         description="A cluster on one machine, in network namespaces: client, front end, back ends, plain servers.",
         epilog=_DOCUMENTS,
     )
-    name = argparse.ArgumentParser(add_help=False)
+    name = _Parser(add_help=False)
     name.add_argument("--name", default=DEFAULT_NAME, help="which lab (default: %(default)s)")
     actions = parser.add_subparsers(dest="action", required=True, metavar="up|exec|impair|down|status")
     up = actions.add_parser("up", parents=[name], help="bring a lab up and leave it running", epilog=_DOCUMENTS)
@@ -99,9 +112,16 @@ def _parser() -> argparse.ArgumentParser:
         "--fe-conf",
         type=Path,
         metavar="FILE",
-        help="tcphafe.conf; secret, state, iface and, if routed, forward are added",
+        help="tcphafe.conf; secret, state, iface and, if routed, forward are added; without --be-conf the back ends"
+        " keep the lab's own file, and get nothing unless server, rule, vaddr, vport and promises are the same in both",
     )
-    up.add_argument("--be-conf", type=Path, metavar="FILE", help="tcphabe.conf; likewise, and raddr is each node's own")
+    up.add_argument(
+        "--be-conf",
+        type=Path,
+        metavar="FILE",
+        help="tcphabe.conf; likewise, and raddr is each node's own; without --fe-conf the front end keeps the"
+        " lab's own",
+    )
     execute = actions.add_parser(
         "exec", parents=[name], help="run a command in a node", usage="%(prog)s [--name NAME] NODE -- CMD..."
     )
@@ -117,12 +137,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     impair_command.add_arguments(impair)
     actions.add_parser("down", parents=[name], help="remove every trace of a lab, also after a crash")
-    actions.add_parser("status", aliases=["ls"], help="list the labs that stand")
+    status = actions.add_parser(
+        "status", aliases=["ls"], help="the labs that stand, what runs in them, what has ended and how"
+    )
+    status.add_argument("--name", help="this lab only")
     return parser
 
 
 def _up(options: argparse.Namespace) -> int:
     lab = Lab(options.name)
+    lab.refuse(
+        Blueprint(
+            options.backends,
+            None if options.server == "none" else options.server,
+            "",
+            options.routed,
+            options.client_mtu,
+            options.backend_mtu,
+            options.protocols,
+        )
+    )
+    return keeper.run_kept(lambda: _bring_up(lab, options))
+
+
+def _bring_up(lab: Lab, options: argparse.Namespace) -> tuple[int, dict[int, Path]]:
+    """Exit status, and where to write down how each program that runs ends."""
     try:
         raise_on_signals()
         lab.up(
@@ -136,24 +175,42 @@ def _up(options: argparse.Namespace) -> int:
             backend_mtu_octets=options.backend_mtu,
             protocols=options.protocols,
         )
-        print(_description(lab))
+        print(described(lab))
+        if hint := _hint_of_one_file(options.fe_conf, options.be_conf):
+            print(f"tcpha.lab: {hint}", file=sys.stderr)
     except Interrupted as interruption:
         if lab.is_claimed:  # it came too late for `up`, or while that was taking down
             lab.down()
         print(f"tcpha.lab: interrupted; lab {lab.name} was not brought up", file=sys.stderr)
-        return 128 + interruption.number
-    return 0
+        return 128 + interruption.number, {}
+    except TcphaError as error:
+        return _told(error), {}
+    daemons = [daemon for node in lab.nodes.values() for daemon in node.daemons.values()]
+    return 0, {daemon.pid: daemon.status_file for daemon in daemons if daemon.pid is not None}
 
 
-def _exec(name: str, node: str, command: Sequence[str]) -> int:
+def _hint_of_one_file(fe_conf: Path | None, be_conf: Path | None) -> str | None:
+    if (fe_conf is None) is (be_conf is None):
+        return None
+    given, others = ("--fe-conf", "the back ends have") if be_conf is None else ("--be-conf", "the front end has")
+    return (
+        f"only {given} was given: {others} the lab's own file; unless server, rule, vaddr, vport and promises are the"
+        " same in both, the front end uses no back end (its log says so)"
+    )
+
+
+def _exec(name: str, node: str, words: Sequence[str]) -> int:
     """Streams pass through; the terminal signals the command itself, other signals are passed on to it."""
     target = Lab.attach(name).node(node)
     try:
-        child = target.popen(command)
+        child = target.popen(words)
     except (FileNotFoundError, PermissionError) as error:
-        print(f"tcpha.lab: {command[0]}: {error.strerror}", file=sys.stderr)
+        print(f"tcpha.lab: {words[0]}: {error.strerror}", file=sys.stderr)
         return _NO_COMMAND if isinstance(error, FileNotFoundError) else _NOT_RUNNABLE
     _pass_signals_to(child)
+    ended = os.pidfd_open(child.pid)
+    wait_until_readable(ended)
+    os.close(ended)
     status = child.wait()
     return 128 - status if status < 0 else status
 
@@ -179,46 +236,16 @@ def _down(name: str) -> int:
     return 0
 
 
-def _status() -> int:
+def _status(name: str | None) -> int:
+    """Raises StartError if there is nothing of that name."""
     labs = cluster.standing(RUN_DIRECTORY)
+    if name is not None and name not in labs:
+        raise no_lab(name)
+    for lab in labs if name is None else (name,):
+        print(described(Lab.attach(lab)) if cluster.namespaces_of(lab) else remains(lab))
     if not labs:
         print("no lab stands")
-    for name in labs:
-        if cluster.namespaces_of(name):
-            print(_description(Lab.attach(name)))
-        else:
-            print(f"lab {name}: remains of it; take them down: python -m tcpha.lab down --name {name}")
     return 0
-
-
-def _description(lab: Lab) -> str:
-    plan = lab.plan
-    lines = [f"lab {lab.name}, files in {lab.directory}", _row("VIP", str(plan.vip4), str(plan.vip6), "")]
-    for place in plan.places:
-        node = lab.nodes.get(place.node)
-        where = f"namespace {node.namespace}" if node is not None else "missing"
-        running = [daemon.program.name for daemon in node.daemons.values() if daemon.is_running] if node else []
-        lines.append(_row(place.node, str(place.ipv4), str(place.ipv6), "  ".join([where, *running])))
-    lines.extend(_router_rows(plan, lab.nodes.get(ROUTER)))
-    lines.extend(impair_command.lines(lab))
-    if "fe" in lab.nodes and lab.fe.engine.is_running:
-        name_option = "" if lab.name == DEFAULT_NAME else f" --name {lab.name}"
-        lines.append(f"try: python -m tcpha.lab exec{name_option} client -- curl -si http://{plan.vip4}/client")
-    return "\n".join(lines)
-
-
-def _router_rows(plan: Plan, router: Node | None) -> Iterator[str]:
-    """One a segment: the router has an interface on each."""
-    label, where = ROUTER, f"namespace {router.namespace}" if router is not None else "missing"
-    for segment in plan.segments:
-        if (place := segment.gateway) is not None:
-            mtu = f"MTU {segment.mtu_octets}" if segment.mtu_octets < MTU_OCTETS else ""
-            yield _row(label, str(place.ipv4), str(place.ipv6), f"{where}  {place.iface}  {mtu}")
-            label, where = "", " " * len(where)
-
-
-def _row(label: str, ipv4: str, ipv6: str, rest: str) -> str:
-    return f"  {label:<8}{ipv4:<16}{ipv6:<20}{rest}".rstrip()
 
 
 if __name__ == "__main__":

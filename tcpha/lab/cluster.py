@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import Self
 
 from tcpha.errors import StartError
+from tcpha.invocation import command
 from tcpha.lab import addressing, blueprint, certificate, documents, namespaces, nginx, programs, redis, residents
 from tcpha.lab.addressing import DEFAULT_NAME, MTU_OCTETS, ROUTER, SWITCH, Plan, namespace_of
+from tcpha.lab.aftermath import cleaning_up_after
 from tcpha.lab.blueprint import NGINX, Blueprint
 from tcpha.lab.configuration import Settings
 from tcpha.lab.daemon import READY_LIMIT_S, Daemon, await_ready
@@ -53,7 +55,7 @@ class Lab:
         lab = cls(name, root=root)
         present = namespaces_of(lab.name)
         if not present:
-            raise StartError(f"there is no lab {name}; bring it up: python -m tcpha.lab up --name {name}")
+            raise no_lab(lab.name)
         known = blueprint.read(lab.directory)
         backends = sum(node.startswith("be") for node in present)
         lab._assemble(known or Blueprint(max(1, backends), None, routed=ROUTER in present))
@@ -184,7 +186,7 @@ class Lab:
             DaemonError: a program ended or was not ready in time. Everything is taken down again.
         """
         wanted = Blueprint(backends, server, "", routed, client_mtu_octets, backend_mtu_octets, protocols)
-        self._refuse_start(wanted)
+        self.refuse(wanted)
         self._claim_directory()
         try:
             with _system_faults_named(self.name):
@@ -194,8 +196,9 @@ class Lab:
                 self._start_servers(ready_limit_s)
                 if engine:
                     self._start_engine(ready_limit_s)
-        except BaseException:
-            self.down()
+        except BaseException as fault:
+            with cleaning_up_after(fault):
+                self.down()
             raise
 
     def leaves_traces(self) -> bool:
@@ -226,7 +229,8 @@ class Lab:
         self._nodes, self._plan, self._documents = {}, None, None
         self.is_claimed = False
 
-    def _refuse_start(self, wanted: Blueprint) -> None:
+    def refuse(self, wanted: Blueprint) -> None:
+        """Raises StartError where `up` of such a lab would, before anything is changed."""
         wanted.plan()
         if wanted.server not in (None, NGINX):
             programs.split_command(wanted.server)
@@ -238,7 +242,7 @@ class Lab:
             raise self._stands()
 
     def _stands(self) -> StartError:
-        remedy = f"python -m tcpha.lab down --name {self.name}"
+        remedy = f"{command('tcpha.lab')} down --name {self.name}"
         return StartError(f"lab {self.name} stands already, or remains of it do; take it down: {remedy}")
 
     def _claim_directory(self) -> None:
@@ -323,6 +327,11 @@ def obstacle(*, needs_nginx: bool = True, needs_protocols: bool = False) -> str 
     if needs_protocols and certificate.find_program() is None:
         return "openssl is not installed"
     return None
+
+
+def no_lab(name: str) -> StartError:
+    """The fault that no such lab stands."""
+    return StartError(f"there is no lab {name}; bring it up: {command('tcpha.lab')} up --name {name}")
 
 
 def namespaces_of(lab: str) -> dict[str, str]:

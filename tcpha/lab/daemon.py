@@ -53,6 +53,8 @@ class Daemon:
         self.program = program
         self.log = program.directory / f"{program.name}.log"
         self._enter = enter
+        self.status_file = program.directory / f"{program.name}.status"
+        """Where whoever waits for its process writes down how that ended: `PID STATUS`, negative if by a signal."""
         self._pid_file = program.directory / f"{program.name}.pid"
         self._child: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
@@ -72,6 +74,19 @@ class Daemon:
     def is_running(self) -> bool:
         """Whether its process lives."""
         return self.pid is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was started and does not run any more, though nobody stopped it."""
+        return self._pid_file.exists() and not self.is_running
+
+    @property
+    def how_it_ended(self) -> str:
+        """` with exit status 1` or ` by signal 9`, as far as that is known; else nothing."""
+        status = self._child.returncode if self._child is not None else self._recorded_status()
+        if status is None:
+            return ""
+        return f" by signal {-status}" if status < 0 else f" with exit status {status}"
 
     def start(self, limit_s: float = READY_LIMIT_S) -> None:
         """Run it and wait until it serves.
@@ -113,6 +128,11 @@ class Daemon:
         pid = self.pid
         return None if pid is None else self._kill_group(pid)
 
+    def forget(self) -> None:
+        """Remove the record of a process that has ended: nobody misses it any more."""
+        if not self.is_running:
+            self._pid_file.unlink(missing_ok=True)
+
     def restart(self, limit_s: float = READY_LIMIT_S) -> None:
         """Stop it if it runs, start it again.
 
@@ -130,7 +150,7 @@ class Daemon:
             DaemonError: it ended.
         """
         if not self.is_running:
-            raise DaemonError(self.report(f"ended{self._how()} before it was ready"))
+            raise DaemonError(self.report(f"ended{self.how_it_ended} before it was ready"))
         if self.program.serves is not None:
             return self.program.serves()
         return _READY.search(self._log_since_start()) is not None
@@ -138,8 +158,10 @@ class Daemon:
     def report(self, what: str) -> str:
         """What happened to it, for a person: node, program, `what`, the end of its log."""
         tail = self._log_since_start().decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
+        # Not where the log is: who is told this often has the lab taken down, and the log with it.
+        log = "its log ends with" if tail else "its log is empty"
         name = f"{self.program.directory.name}: {self.program.name}"
-        return "\n".join([f"{name} {what}; the end of {self.log}:", *(f"    {line}" for line in tail)])
+        return "\n".join([f"{name} {what}; {log}{':' if tail else ''}", *(f"    {line}" for line in tail)])
 
     def _popen(self, log: int) -> subprocess.Popen[bytes]:
         try:
@@ -159,6 +181,7 @@ class Daemon:
             os.killpg(pid, signal.SIGKILL)
         if not wait_until(lambda: self.pid != pid, _KILL_LIMIT_S):
             raise StartError(f"{self.program.name} (process {pid}) does not end")
+        self.forget()
         return self._child.returncode if self._child is not None and self._child.pid == pid else None
 
     def _is_resident(self, pid: int) -> bool:
@@ -170,11 +193,12 @@ class Daemon:
         except OSError:
             return False
 
-    def _how(self) -> str:
-        status = self._child.returncode if self._child is not None else None
-        if status is None:
-            return ""
-        return f" by signal {-status}" if status < 0 else f" with exit status {status}"
+    def _recorded_status(self) -> int | None:
+        try:
+            pid, status = self.status_file.read_text().split()
+            return int(status) if pid == self._pid_file.read_text().strip() else None
+        except (OSError, ValueError):
+            return None
 
     def _log_since_start(self) -> bytes:
         with self.log.open("rb") as log:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcpha.errors import EdgeError, StartError
 from tcpha.eventloop import EventLoop
+from tcpha.invocation import command
 from tcpha.lab.impaired_line import HELD_MAX, Departure, ImpairedLine
 from tcpha.lab.impairer_job import Job
 from tcpha.net import clock
@@ -46,6 +47,7 @@ class Impairer:
             socket.if_nametoindex(port): (LinkSender(port), bytes.fromhex(mac.replace(":", "")))
             for port, mac in job.ports.items()
         }
+        self._portless = 0
         self._queue = PacketQueue(job.queue, self._on_packet, length=QUEUE_LENGTH)
 
     def run(self) -> None:
@@ -59,15 +61,18 @@ class Impairer:
         try:
             loop.run(self._on_timer)
             self._read_to_the_end()
-            self._let_go(self._line.drain())
         finally:
+            self._let_go(self._line.drain())
             self._log_counters()
             loop.close()
             self._queue.close()
 
     def counters(self) -> dict[str, Any]:
-        """Of the line; `unasked`: lost because this program was too slow; `send_errors`: copies not sent, by errno."""
-        errors: dict[str, int] = {}
+        """Of the line; `unasked`: lost because this program was too slow; `send_errors`: copies not sent, by errno.
+
+        Among the latter, as ENODEV, are copies of packets that leave by a port this program was not told of.
+        """
+        errors = {"ENODEV": self._portless} if self._portless else {}
         for sender, _ in self._senders.values():
             for name, count in sender.errors.items():
                 errors[name] = errors.get(name, 0) + count
@@ -90,14 +95,23 @@ class Impairer:
         return self._line.deadline_s
 
     def _let_go(self, leaving: list[Departure[Packet]]) -> None:
+        """Give every packet its verdict; a copy that cannot be sent keeps none from its own."""
         for packet, times in leaving:
             if not times:
                 packet.drop()
                 continue
             packet.accept()
-            for _ in range(1, times):
-                sender, mac = self._senders[packet.physoutdev]
-                sender.send(mac, packet.get_payload())
+            if times > 1:
+                self._send_copies(packet, times - 1)
+
+    def _send_copies(self, packet: Packet, count: int) -> None:
+        port = self._senders.get(packet.physoutdev)
+        if port is None:
+            self._portless += count
+            return
+        sender, mac = port
+        for _ in range(count):
+            sender.send(mac, packet.get_payload())
 
     def _read_to_the_end(self) -> None:
         """Nothing new comes any more: the rules are gone."""
@@ -114,7 +128,7 @@ def main(arguments: list[str]) -> int:
     """Run one job until a signal ends it."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     if len(arguments) != 1:
-        print("usage: python -m tcpha.lab.impairer JOB", file=sys.stderr)
+        print(f"usage: {command('tcpha.lab.impairer')} JOB", file=sys.stderr)
         return 2
     try:
         Impairer(Job.from_json(arguments[0])).run()

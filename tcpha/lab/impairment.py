@@ -24,7 +24,7 @@ REORDER_DEPTH_MAX = 20
 DELAY_MAX_S = 10.0
 
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d+)?) ?%?", re.ASCII)
-_DELAY = re.compile(r"(\d{1,9}(?:\.\d+)?) ?(us|ms|s)", re.ASCII)
+_DELAY = re.compile(r"(\d{1,9}(?:\.\d+)?) ?(us|ms|s)|0", re.ASCII)
 _SECONDS_OF_UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -114,13 +114,13 @@ def parse_share(text: str) -> float:
 
 
 def parse_delay(text: str) -> float:
-    """Read `20ms`, `0.02s` or `20000us`; the delay in seconds.
+    """Read `20ms`, `0.02s`, `20000us` or `0`, which needs no unit; the delay in seconds.
 
     Raises:
         StartError: it is no delay, or a longer one than `DELAY_MAX_S`.
     """
     match = _DELAY.fullmatch(text.strip())
-    delay_s = float(match[1]) * _SECONDS_OF_UNIT[match[2]] if match else -1.0
+    delay_s = float(match[1] or 0.0) * _SECONDS_OF_UNIT[match[2] or "s"] if match else -1.0
     if not 0.0 <= delay_s <= DELAY_MAX_S:
         raise StartError(f"{text!r} is no delay: 0s to {DELAY_MAX_S:g}s, such as 20ms or 0.02s")
     return delay_s

@@ -7,8 +7,8 @@ packets into an NFQUEUE, whose program (tcpha.lab.impairer) decides. Should that
 Must not know what a packet's fate depends on.
 
 What stands is written into the directory of the switch, and every change arranges the rules and the kernel's queues
-anew from that, so it does not matter who put on what, or died while doing so. iptables-extensions(8); for packets of
-bridges to meet rules, the kernel needs br_netfilter.
+anew from that, so it does not matter who put on what, or died while doing so. iptables-extensions(8); of the kernel the
+program needs `QUEUE_NEEDS`, netem `netem.NEEDS`. Where netem alone impairs, there are no rules.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from tcpha.errors import StartError
+from tcpha.errors import StartError, TcphaError
 from tcpha.lab import netem, programs
 from tcpha.lab.addressing import SWITCH
+from tcpha.lab.aftermath import cleaning_up_after, told
 from tcpha.lab.daemon import Daemon, DaemonError, Program
 from tcpha.lab.impairer_job import Job
 from tcpha.lab.impairment import NEIGHBOUR_DISCOVERY, PROTOCOLS, Impairment, Way
@@ -36,6 +37,9 @@ from tcpha.net.firewall import Rule
 
 Means = Literal["netem", "queue"]
 """The kernel's, or the lab's program behind an NFQUEUE."""
+
+QUEUE_NEEDS = "br_netfilter, nfnetlink_queue, xt_NFQUEUE, xt_physdev, xt_mac, xt_comment"
+"""Modules of the kernel, or parts built into it, that bring packets of a bridge to the program."""
 
 _ROLE = "impair"
 _TABLE, _CHAIN = "mangle", "FORWARD"
@@ -129,10 +133,14 @@ class Impairments:
             chosen = self._choose(impairment, means)
             try:
                 return ImpairedWay(self, self._begin(way, impairment, chosen))
-            except StartError:
+            except StartError as first:
                 if chosen == "queue" or means is not None:
                     raise
-                return ImpairedWay(self, self._begin(way, impairment, "queue"))
+                try:
+                    return ImpairedWay(self, self._begin(way, impairment, "queue"))
+                except TcphaError as second:
+                    second.add_note(f"netem was tried before: {told(first)}")
+                    raise
 
     def take_away(self, way: Way) -> bool:
         """Take away the one of this way; whether there was one. What it holds goes on its way."""
@@ -157,8 +165,7 @@ class Impairments:
     def _choose(self, impairment: Impairment, means: Means | None) -> Means:
         if means == "queue":
             return means
-        reason = "" if netem.can_do(impairment) else "it can neither reorder by so many packets nor take a seed"
-        reason = reason or netem.obstacle(self._switch) or ""
+        reason = netem.misfit(impairment) or netem.obstacle(self._switch)
         if reason and means == "netem":
             raise StartError(f"netem cannot be used: {reason}")
         return "queue" if reason else "netem"
@@ -176,8 +183,9 @@ class Impairments:
                 self._switch.daemons[name] = daemon
                 daemon.start()
             self._arrange(others)
-        except BaseException:
-            self._remove(way)
+        except BaseException as fault:
+            with cleaning_up_after(fault):
+                self._remove(way)
             raise
         return standing
 
@@ -189,11 +197,11 @@ class Impairments:
         self._write([each for each in before if each != standing])
         try:
             self._arrange(before)
-        finally:
-            if standing.means == "queue":
-                # After its rules: nothing new comes, and what it holds it lets go.
-                self.daemon(standing).stop()
-                del self._switch.daemons[_program_name(way)]
+        except BaseException as fault:
+            with cleaning_up_after(fault):
+                self._end_program(standing)
+            raise
+        self._end_program(standing)
         if not self.standing():
             # At the very last: with the table the kernel takes back its hook, and drops what still is in any queue.
             with self._switch.enter():
@@ -201,14 +209,25 @@ class Impairments:
                     firewall.tidy(family, {_TABLE: None})
         return True
 
+    def _end_program(self, standing: Standing) -> None:
+        """After its rules: nothing new comes, and what it holds it lets go."""
+        if standing.means == "queue":
+            daemon = self.daemon(standing)
+            daemon.stop()
+            daemon.forget()
+            del self._switch.daemons[daemon.program.name]
+
     def _arrange(self, before: Sequence[Standing]) -> None:
         """Give the switch the rules of all that stand, and its ports the netem of what stands or stood before."""
         standing = sorted(self.standing(), key=lambda each: each.way.peer is None)  # a peer's own come first
-        rules = [rule for each in standing for rule in self._rules(each)]
+        wanted = standing if any(each.means == "queue" for each in standing) else []
+        rules = [rule for each in wanted for rule in self._rules(each)]
         with self._switch.enter():
-            firewall.replace(_ROLE, [*_exemptions(), *rules] if rules else [])
             if rules:
+                _put_in([*_exemptions(), *rules])
                 _bring_bridged_packets_to_rules()
+            else:
+                firewall.replace(_ROLE, [])
         for node in {each.way.node for each in (*before, *standing) if each.means == "netem"}:
             self._arrange_netem(node, [each for each in standing if each.way.node == node])
 
@@ -283,6 +302,18 @@ def _exemptions() -> Iterator[Rule]:
         yield Rule(6, _TABLE, _CHAIN, f"-p icmpv6 --icmpv6-type {kind}", "-j ACCEPT")
 
 
+def _put_in(rules: Sequence[Rule]) -> None:
+    """Raises: StartError, with what the kernel must have."""
+    try:
+        firewall.replace(_ROLE, rules)
+    except StartError as error:
+        raise _no_queue(str(error)) from error
+
+
+def _no_queue(reason: str) -> StartError:
+    return StartError(f"packets cannot be brought to the lab's program: {reason}\nthe kernel needs {QUEUE_NEEDS}")
+
+
 def _bring_bridged_packets_to_rules() -> None:
     """In the network namespace of the calling thread. It is the default, which a machine may have changed.
 
@@ -295,4 +326,4 @@ def _bring_bridged_packets_to_rules() -> None:
             if setting.read_text().strip() != "1":
                 setting.write_text("1\n")
         except OSError as error:
-            raise StartError(f"packets of a bridge cannot be queued (br_netfilter): {error}") from error
+            raise _no_queue(f"br_netfilter is missing: {setting}: {error.strerror}") from error

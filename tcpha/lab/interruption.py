@@ -1,10 +1,12 @@
-"""Signals that ask a program of the lab to end, as an exception that unwinds what stands.
+"""Signals: those that ask a program of the lab to end, as an exception that unwinds what stands; and waits beside them.
 
-Must not know what stands.
+Must not know what stands, nor what is waited for.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 from types import FrameType
 from typing import NoReturn
@@ -36,3 +38,22 @@ def raise_on_signals() -> None:
 
     for number in numbers:
         signal.signal(number, interrupt)
+
+
+def wait_until_readable(descriptor: int) -> None:
+    """Wait for a descriptor, and let the functions of signals that come meanwhile run at once.
+
+    A blocking call would not notice a signal that comes just before it: its function would run when the call ends.
+    """
+    ear, mouth = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.register(ear, select.POLLIN)
+    try:
+        while descriptor not in dict(poll.poll()):
+            os.read(ear, 512)
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(ear)
+        os.close(mouth)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from tcpha.lab.impairment import PROTOCOLS, Impairment
 from tcpha.lab.node import Node
 
+NEEDS = "sch_netem, sch_prio, cls_u32"
+"""Modules of the kernel, or parts built into it; and the program tc (iproute2)."""
 WAYS_MAX = 15
 """Classes of a port, beside the one for what is not impaired (tc-prio(8))."""
 _LIMIT_PACKETS = 20_000
@@ -35,16 +37,21 @@ class Share:
     """Whether netem impairs it; else it passes, for somebody else does."""
 
 
-def can_do(impairment: Impairment) -> bool:
-    """Whether netem does just what is asked: it neither counts who overtakes whom nor takes a seed on every kernel."""
-    return not impairment.reorder and impairment.seed is None
+def misfit(impairment: Impairment) -> str | None:
+    """Why netem does not do just what is asked, in words for a person; None if it does."""
+    if impairment.reorder:
+        return "it does not count who overtakes whom (--reorder): leave that to the lab's program"
+    if impairment.seed is not None:
+        return "it takes no seed on every kernel (--seed): leave that to the lab's program"
+    return None
 
 
 def obstacle(switch: Node) -> str | None:
     """Why the kernel cannot impair packets, in words for a person; None if it can. It is tried on a link in no use."""
     whole = Share(("02:00:00:00:00:00",), Impairment(only="tcp"), True)
     try:
-        return arrange(switch, "lo", [whole])
+        reason = arrange(switch, "lo", [whole])
+        return None if reason is None else f"{reason}\nthe kernel needs {NEEDS}"
     finally:
         clear(switch, "lo")
 

@@ -18,6 +18,8 @@ from http import HTTPStatus
 from io import BufferedIOBase
 from pathlib import Path
 
+from tcpha.invocation import command
+
 _PIECE_OCTETS = 1 << 18
 _LINE_OCTETS = 4096
 
@@ -140,7 +142,7 @@ def _number(text: str, base: int) -> int:
 def main(arguments: list[str]) -> int:
     """Serve until a signal ends the process."""
     if len(arguments) != 1:
-        print("usage: python -m tcpha.lab.sink SOCKET", file=sys.stderr)
+        print(f"usage: {command('tcpha.lab.sink')} SOCKET", file=sys.stderr)
         return 2
     with Sink(arguments[0]) as sink:
         print(f"ready: sink on {arguments[0]}", file=sys.stderr, flush=True)

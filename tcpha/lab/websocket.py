@@ -20,6 +20,8 @@ from http import HTTPStatus
 from io import BufferedIOBase
 from pathlib import Path
 
+from tcpha.invocation import command
+
 LARGEST_FRAME_OCTETS = 1 << 24
 CLOSE, PING, PONG = 8, 9, 10
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -145,7 +147,7 @@ def _exactly(file: BufferedIOBase, size_octets: int) -> bytes:
 def main(arguments: list[str]) -> int:
     """Serve until a signal ends the process."""
     if len(arguments) != 1:
-        print("usage: python -m tcpha.lab.websocket SOCKET", file=sys.stderr)
+        print(f"usage: {command('tcpha.lab.websocket')} SOCKET", file=sys.stderr)
         return 2
     with Echo(arguments[0]) as echo:
         print(f"ready: websocket on {arguments[0]}", file=sys.stderr, flush=True)

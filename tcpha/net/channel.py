@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from tcpha.errors import StartError
 from tcpha.net import clock
+from tcpha.net.drops import dropped_by_kernel
 
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35  # also the type of the control message; its value is a struct timespec
@@ -87,6 +88,10 @@ class Channel:
             self._socket.sendto(datagram, to)
         except OSError as error:
             self._count(error)
+
+    def dropped_by_kernel(self) -> int:
+        """Return how many datagrams the kernel dropped: no room in the receive buffer, or a wrong checksum."""
+        return dropped_by_kernel(self._socket)
 
     def close(self) -> None:
         """Close the socket."""

@@ -205,18 +205,19 @@ class Footprint:
     def _silence_arp(self, record: _Record, plan: Plan) -> None:
         """Keep the interface from answering ARP for addresses of lo, and from asking in their name.
 
-        The kernel takes the greater of an interface's value and that of "all", so setting the interface's is enough,
+        The kernel takes the greater of an interface's value and that of "all", so what "all" has is left at that: in a
+        container nothing can be written, but who starts it can set "all". Else setting the interface's is enough,
         unless the value of "all" is one that answers.
         """
         if all(addr.version == 6 for addr in plan.vaddrs):
             return  # neighbour discovery never answers for addresses of lo
         settings = self._sysctls(record)
         ignore, announce = f"ipv4/conf/{plan.iface}/arp_ignore", f"ipv4/conf/{plan.iface}/arp_announce"
-        if sysctl.read(ignore) not in _ARP_IGNORE_SILENT:
+        if _effective(ignore) not in _ARP_IGNORE_SILENT:
             settings.change(ignore, "1")
-        settings.change(announce, "2")
-        effective = max(int(sysctl.read(ignore)), int(sysctl.read("ipv4/conf/all/arp_ignore")))
-        if str(effective) not in _ARP_IGNORE_SILENT:
+        if _effective(announce) != "2":
+            settings.change(announce, "2")
+        if (effective := _effective(ignore)) not in _ARP_IGNORE_SILENT:
             raise StartError(
                 f"net.ipv4.conf.all.arp_ignore = {effective} makes this host answer ARP for its addresses on lo"
             )
@@ -334,6 +335,12 @@ def _host_identity() -> str:
             return f"{boot} {int.from_bytes(cookie, sys.byteorder)}"
         except OSError:  # before Linux 5.14; an inode number may come back, a cookie does not
             return f"{boot} inode {os.stat('/proc/thread-self/ns/net').st_ino}"
+
+
+def _effective(name: str) -> str:
+    """Return what the kernel goes by, for settings of which it takes the greater: the interface's or that of "all"."""
+    top, _, last = name.rpartition("/")
+    return str(max(int(sysctl.read(name)), int(sysctl.read(f"{top.rpartition('/')[0]}/all/{last}"))))
 
 
 def _exists(iface: str) -> bool:

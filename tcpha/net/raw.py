@@ -1,8 +1,14 @@
 """Whole IP packets sent as they are, routed by the kernel.
 
-The packet's header is the caller's (IP_HDRINCL, implied by IPPROTO_RAW): the kernel fills in the checksum of an IPv4
-header and nothing else, so the transport checksum must be complete. Knows nothing of what is in a packet beyond its
-version and its destination. raw(7), ipv6(7).
+The packet's header is the caller's (IP_HDRINCL, implied by IPPROTO_RAW), so the transport checksum must be complete.
+Of an IPv4 header the kernel fills in the checksum and the total length, the source address if it is 0, and the
+identification if it is 0 and the packet may be fragmented. With don't fragment it stays 0: an atomic datagram's means
+nothing (RFC 6864, 4.1). What may be fragmented, as a tunnel's outer packets may, gets the number that the host counts
+for its addresses and protocol, like any of its packets. After 65536 the number comes again, sooner than RFC 6864, 4.3
+allows if that takes less than fragments are waited for: then fragments of two packets may be taken for one, which the
+checksum inside finds out. Of an IPv6 header the kernel fills in nothing.
+
+Knows nothing of what is in a packet beyond its version and its destination. raw(7), ipv6(7).
 """
 
 from __future__ import annotations

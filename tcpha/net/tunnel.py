@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 from tcpha.errors import StartError
+from tcpha.net.drops import dropped_by_kernel
 
 _SO_RCVBUFFORCE = 33
 _IPPROTO_IPIP = 4
@@ -67,6 +68,10 @@ class TunnelSocket:
             start = (self._buffer[0] & 15) * 4 if self._has_header else 0
             packets.append(bytes(self._buffer[start:length]))
         return packets
+
+    def dropped_by_kernel(self) -> int:
+        """Return how many packets the kernel dropped because the receive buffer was full."""
+        return dropped_by_kernel(self._socket)
 
     def close(self) -> None:
         """Close the socket."""

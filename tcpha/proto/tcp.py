@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from tcpha.errors import ChecksumError, TruncatedError, WireError
+from tcpha.errors import ChecksumError, ExtraHeaderError, FragmentError, TruncatedError, WireError
 from tcpha.proto.checksum import finish, ones_sum
 from tcpha.proto.ip import (
     IPV4_HEADER_OCTETS,
@@ -33,6 +33,9 @@ _IPV4_MINIMUM = IPV4_HEADER_OCTETS + TCP_HEADER_OCTETS
 _IPV6_MINIMUM = IPV6_HEADER_OCTETS + TCP_HEADER_OCTETS
 _HEADER = struct.Struct("!4sIIBBHHH")
 _MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
+_FRAGMENT_HEADER = 44
+_EXTENSION_HEADERS = frozenset({0, 43, 50, 51, 60, 135, 139, 140})
+"""Hop-by-hop, routing, ESP, AH, destination options, mobility, HIP, shim6 (RFC 7045, 4)."""
 
 
 class Segment:
@@ -97,7 +100,7 @@ def decode_segment(packet: bytes) -> Segment:
     another host only the first fragment comes here, for only that has ports; its kernel keeps the others until it has
     waited long enough. TCP avoids fragments by its MSS and path MTU discovery (RFC 9293, 3.7.2).
 
-    Raises: WireError (TruncatedError where octets are missing).
+    Raises: WireError (TruncatedError where octets are missing, FragmentError, ExtraHeaderError).
     """
     segment = Segment()
     segment.packet = packet
@@ -105,7 +108,7 @@ def decode_segment(packet: bytes) -> Segment:
         (_, length, fragment, protocol, segment.key, segment.seg_seq, segment.seg_ack, data_offset, segment.flags,
          segment.seg_wnd) = _IPV4_TCP.unpack_from(packet)  # fmt: skip
         if fragment & _MORE_FRAGMENTS_OR_OFFSET:
-            raise WireError("a fragment", 6)
+            raise FragmentError("a fragment", 6)
         segment.tcp_offset = tcp_offset = IPV4_HEADER_OCTETS
     elif len(packet) >= _IPV6_MINIMUM and packet[0] >> 4 == 6:
         (_, length, protocol, segment.key, segment.seg_seq, segment.seg_ack, data_offset, segment.flags,
@@ -115,7 +118,7 @@ def decode_segment(packet: bytes) -> Segment:
     else:
         raise _refusal(packet)
     if protocol != PROTOCOL_TCP:
-        raise WireError(f"protocol {protocol}, not TCP", 9 if tcp_offset == IPV4_HEADER_OCTETS else 6)
+        raise _other_protocol(protocol, ipv6=tcp_offset == IPV6_HEADER_OCTETS)
     header_end = tcp_offset + (data_offset >> 4) * 4
     if data_offset < 0x50 or header_end > length or length > len(packet):
         raise TruncatedError("lengths do not fit", tcp_offset + 12)
@@ -126,11 +129,24 @@ def decode_segment(packet: bytes) -> Segment:
 
 def _refusal(packet: bytes) -> WireError:
     """Say why `decode_segment` cannot read `packet`."""
-    if len(packet) < _IPV4_MINIMUM or packet[0] >> 4 == 6:
+    version = packet[0] >> 4 if packet else 0
+    if version == 6 and len(packet) >= IPV6_HEADER_OCTETS and packet[6] != PROTOCOL_TCP:
+        return _other_protocol(packet[6], ipv6=True)
+    if version == 4 and len(packet) >= IPV4_HEADER_OCTETS and (packet[6] & 0x3F or packet[7]):
+        return FragmentError("a fragment", 6)
+    if len(packet) < _IPV4_MINIMUM or version == 6:
         return TruncatedError("shorter than its headers", len(packet))
-    if packet[0] >> 4 == 4:
-        return WireError("IPv4 options", 0)
-    return WireError(f"IP version {packet[0] >> 4}", 0)
+    if version == 4:
+        return ExtraHeaderError("IPv4 options", 0)
+    return WireError(f"IP version {version}", 0)
+
+
+def _other_protocol(protocol: int, ipv6: bool) -> WireError:
+    if ipv6 and protocol == _FRAGMENT_HEADER:
+        return FragmentError("a fragment", 6)
+    if ipv6 and protocol in _EXTENSION_HEADERS:
+        return ExtraHeaderError(f"extension header {protocol}", 6)
+    return WireError(f"protocol {protocol}, not TCP", 6 if ipv6 else 9)
 
 
 def encode_segment(

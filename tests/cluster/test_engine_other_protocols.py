@@ -11,8 +11,11 @@ import threading
 import pytest
 
 from tcpha.lab.cluster import Lab
-from tests.cluster.choosy_rules import INSPECT_TIME_S
-from tests.cluster.conversation import Conversation, Family, client_address, get, vip
+from tcpha.lab.configuration import Settings
+from tcpha.lab.waiting import wait_until
+from tests.cluster.choosy_rules import BE1, BE2, INSPECT_TIME_S
+from tests.cluster.conftest import engine_lab
+from tests.cluster.conversation import FAMILIES, Conversation, Family, client_address, get, vip
 from tests.cluster.engine_sight import await_no_flows, counters, live_flows
 from tests.cluster.tls_conversation import tls_opened
 from tests.cluster.websocket_client import BINARY, CLOSE, PING, PONG, TEXT, WebSocket
@@ -236,6 +239,26 @@ def test_client_sends_octets_that_no_rule_wants_its_connection_is_closed_without
         below.send(b"\0\1 nothing that anybody knows\r\n")
         assert below.rest() == b""
     await_no_flows(protocol_lab)
+
+
+@pytest.mark.usefixtures("_protocols")
+def test_command_looks_like_a_request_where_rules_look_at_octets_only_server_answers() -> None:
+    """Words in a line are a command of Redis, too. Elsewhere they are a beginning of HTTP, and `GET` alone waits."""
+    rules = (f"rule = {BE2} port={REDIS_PORT} octets=^", f"rule = {BE1} .*")
+    with engine_lab(Settings(both=rules), protocols=True) as lab:
+        for family in FAMILIES:
+            with Conversation.open(lab, family, vport=REDIS_PORT, nagle=False) as below:
+                below.send(b"GET / HTTP/1.1\r\n")
+                assert Redis(below).line().startswith(b"-ERR wrong number of arguments")
+                assert Redis(below).node(b"CONFIG GET dir\r\n") == "be2"
+            with Conversation.open(lab, family, vport=REDIS_PORT, nagle=False) as below:
+                below.send(b"GE")
+                assert wait_until(lambda: live_flows(lab)["be2"] == 1, 5.0), "it waits for nothing"
+                below.send(b"T nothing\r\n")
+                assert Redis(below).line() == b"$-1"
+            with Conversation.open(lab, family) as below:
+                assert below.ask(get("/1k")).node == "be1"
+            await_no_flows(lab)
 
 
 def test_client_stops_inside_its_first_command_what_there_is_decides(choosy_lab: Lab, family: Family) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcpha.lab.cluster import Lab
+from tcpha.proto.inspect.tls import MOST_RECORDS
 from tests.cluster.choosy_rules import CLOSED_PORT
 from tests.cluster.conversation import Conversation, Family, client_address, get, post, vip
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line
@@ -150,7 +151,7 @@ def test_hello_is_cut_anywhere_and_its_beginning_acknowledged_is_answered(protoc
     await_no_flows(protocol_lab)
 
 
-@pytest.mark.parametrize("fragment_octets", [1, 7, 100])
+@pytest.mark.parametrize("fragment_octets", [3, 7, 100])
 def test_hello_is_cut_into_records_is_answered(protocol_lab: Lab, family: Family, fragment_octets: int) -> None:
     with tls_opened(protocol_lab, family, "img.lab.test") as client:
         message = client.hello()[RECORD_HEADER_OCTETS:]
@@ -158,6 +159,14 @@ def test_hello_is_cut_into_records_is_answered(protocol_lab: Lab, family: Family
         assert records.count(b"\x16\x03\x01") >= len(message) // fragment_octets
         client.shake_hands([records])
         answered(protocol_lab, client)
+
+
+def test_hello_is_cut_into_more_records_than_are_read_is_told_so(protocol_lab: Lab, family: Family) -> None:
+    with tls_opened(protocol_lab, family, "img.lab.test") as client:
+        message = client.hello()[RECORD_HEADER_OCTETS:]
+        with pytest.raises(ssl.SSLError, match="alert illegal parameter"):
+            client.shake_hands([hellos.records(message, [1] * MOST_RECORDS)])
+    await_no_flows(protocol_lab)
 
 
 def test_openssl_cuts_its_hello_into_records_is_answered(protocol_lab: Lab, family: Family) -> None:

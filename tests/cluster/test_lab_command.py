@@ -197,7 +197,10 @@ def test_up_with_a_configuration_the_engine_refuses_shows_why_and_takes_all_down
     file.write_text("raddr = nowhere\n")
     done = command("up", "--name", lab_name, "--server", "none", "--fe-conf", str(file))
     assert done.returncode == 1, done.stderr
-    assert re.search(r"fe ended with exit status \d+ before it was ready; the end of /run/tcpha-lab", done.stderr)
+    assert re.search(
+        r"fe ended with exit status \d+ before it was ready; its log ends with:\n +fe: .*raddr", done.stderr
+    )
+    assert "/fe.log" not in done.stderr, "it is gone"
     assert "Traceback" not in done.stderr
     assert traces(lab_name) == []
 
@@ -235,6 +238,42 @@ def test_two_labs_stand_at_once_and_one_goes(make_lab: MakeLab) -> None:
     first.down()
     assert traces(first.name) == []
     assert hashlib.sha256(get_octets(second, "/1k")).digest() == digests[1]
+
+
+# status: what has ended
+
+
+def test_status_after_programs_ended_says_how_and_where_their_logs_are(lab_name: str) -> None:
+    assert command("up", "--name", lab_name, "--engine", "none", "--backends", "2").returncode == 0
+    first, second = Lab.attach(lab_name).backends
+    for daemon, number in ((first.sink, signal.SIGKILL), (second.server, signal.SIGQUIT)):
+        pid = daemon.pid
+        assert pid is not None
+        os.kill(pid, number)
+    assert wait_until(lambda: all(one.has_ended and one.how_it_ended for one in (first.sink, second.server)), 5.0)
+    status = command("status", "--name", lab_name)
+    assert f"  be1: sink ended by signal 9; its log is {first.sink.log}\n" in status.stdout
+    assert f"  be2: server ended with exit status 0; its log is {second.server.log}\n" in status.stdout
+    assert first.sink.log.exists()
+    assert re.search(r"^ +be1 .* server$", status.stdout, re.M)
+    assert command("down", "--name", lab_name).returncode == 0
+    assert traces(lab_name) == []
+
+
+def test_status_by_name_shows_that_lab_only(make_lab: MakeLab) -> None:
+    labs = [make_lab(backends=1, server=None, engine=False) for _ in range(2)]
+    said = command("status", "--name", labs[1].name).stdout
+    assert f"lab {labs[1].name}," in said
+    assert labs[0].name not in said
+
+
+def test_up_with_one_of_the_two_files_says_what_the_others_have(lab_name: str, tmp_path: Path) -> None:
+    file = tmp_path / "tcphafe.conf"
+    file.write_text("raddr = 198.18.0.23\n")
+    words = ["--server", "none", "--engine", "none", "--fe-conf", str(file)]
+    done = command("up", "--name", lab_name, *words)
+    assert done.returncode == 0, done.stderr
+    assert "only --fe-conf was given: the back ends have the lab's own file" in done.stderr
 
 
 # down, whatever happened before

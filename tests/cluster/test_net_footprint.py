@@ -242,6 +242,16 @@ def test_back_end_keeps_a_setting_that_is_silent_already(host: Host, state: Path
         assert sysctl.read(f"ipv4/conf/{host.iface}/arp_ignore") == "8"
 
 
+def test_all_interfaces_are_silent_already_back_end_changes_none(host: Host, state: Path) -> None:
+    """In a container only who starts it can set anything, and nothing of a single interface."""
+    with host.inside():
+        sysctl.write("ipv4/conf/all/arp_ignore", "1")
+        sysctl.write("ipv4/conf/all/arp_announce", "2")
+        Footprint("be", state).install(plan_of(host))
+        for name in ("ignore", "announce"):
+            assert sysctl.read(f"ipv4/conf/{host.iface}/arp_{name}") == "0"
+
+
 def test_back_end_is_silent_about_its_addresses(hosts: tuple[Host, Host], state: Path) -> None:
     host, neighbour = hosts
     with host.inside():

@@ -78,6 +78,24 @@ def test_raw_sender_packet_with_foreign_source_leaves_unchanged_and_marked(
     assert "[1:" in left.run(f"{save} -t mangle").partition("-A OUTPUT")[0].rpartition("\n")[2]
 
 
+def test_raw_sender_packet_without_identification_gets_one_only_if_it_may_be_fragmented(
+    hosts: tuple[Host, Host],
+) -> None:
+    """RFC 6864: an atomic datagram needs none, any other must not share its own."""
+    left, right = hosts
+    with left.inside():
+        sender = RawSender(MARK)
+    found = []
+    with closing(sender), listening(right) as tap:
+        for number, flags in enumerate(("DF", "", "", "DF")):
+            octets = b"number %d" % number
+            sender.send(bytes(IP(src=str(left.addr4), dst=str(right.addr4), id=0, flags=flags) / TCP() / Raw(octets)))
+            found.append(IP(frame_with(tap, octets)[14:]).id)
+    assert (found[0], found[3]) == (0, 0)
+    assert 0 not in found[1:3]
+    assert found[1] != found[2]
+
+
 @pytest.mark.parametrize(
     ("packet", "error"),
     [

@@ -18,7 +18,7 @@ from tcpha.errors import StartError
 from tcpha.net.raw import RawSender
 from tcpha.net.tunnel import TunnelSocket, open_tunnels
 from tcpha.proto.tunnel import Tunnel
-from tests.unit.net.namespaces import DEADLINE_S, Host, pair
+from tests.unit.net.namespaces import DEADLINE_S, Host, pair, until
 
 pytestmark = pytest.mark.cluster
 
@@ -114,6 +114,33 @@ def test_burst_limits_what_one_read_takes(hosts: tuple[Host, Host]) -> None:
             got += tunnel.read(2)
         assert got == [packet(4, b"%d" % number) for number in range(5)]
         assert tunnel.read() == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_find_the_receive_buffer_full_are_counted(hosts: tuple[Host, Host], version: int) -> None:
+    near, far = hosts
+    sent = 200
+    with ExitStack() as stack:
+        with far.inside():
+            tunnel = TunnelSocket(addr(far, version), addr(near, version), 4, buffer_octets=16_384)
+        stack.callback(tunnel.close)
+        with near.inside():
+            sender = stack.enter_context(closing(RawSender(1)))
+        wrapped = Tunnel(addr(near, version), addr(far, version)).wrap(packet(4, bytes(1000)))
+        sender.send(wrapped)
+        assert select.select([tunnel], (), (), DEADLINE_S)[0]
+        assert (len(tunnel.read()), tunnel.dropped_by_kernel()) == (1, 0)
+        for _ in range(sent):
+            sender.send(wrapped)
+        got: list[bytes] = []
+
+        def all_accounted_for() -> bool:
+            got.extend(tunnel.read())
+            return len(got) + tunnel.dropped_by_kernel() == sent
+
+        until(all_accounted_for)
+        assert 0 < len(got) < sent
+        assert sender.errors == {}
 
 
 def test_open_without_the_right_says_so(hosts: tuple[Host, Host]) -> None:

@@ -212,6 +212,14 @@ def test_virtual_address_is_on_the_front_end_already_is_used_and_stays(
     assert traces_of(post.host) == traces
 
 
+def test_interface_is_too_narrow_for_ipv6_in_a_tunnel_is_told(hosts: tuple[Host, Host], directory: Path) -> None:
+    post = Post(hosts[0], "fe", directory)
+    post.write("forward = tunnel")
+    post.host.run(f"ip link set dev {post.host.iface} mtu 1299")
+    said = post.complaint()
+    assert said == f"MTU of {post.host.iface}: 1299 is less than 1300, which IPv6 in a tunnel over IPv4 needs"
+
+
 def test_host_answers_arp_for_all_its_addresses_is_told(hosts: tuple[Host, Host], directory: Path) -> None:
     post = Post(hosts[0], "be", directory)
     post.write()

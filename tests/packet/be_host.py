@@ -12,9 +12,12 @@ from typing import Any
 
 from scapy.layers.inet import TCP
 
+from tcpha.be.actions import DeliverArriving, DeliverLeaving
 from tcpha.proto.ip import ConnectionKey
+from tcpha.proto.tcp import Segment
 from tests.packet.be_playbook import (
     CLIENTS,
+    IRS,
     MASK,
     PORT,
     SERVER_TSVAL,
@@ -26,6 +29,8 @@ from tests.packet.be_playbook import (
     relative,
 )
 
+COOKIE = 0x40000000
+"""The ISS of a host that answers with SYN cookies."""
 ISS_STEP = 64_000
 """A new socket on the same four-tuple gets another ISS: the clock in it moves on."""
 
@@ -49,7 +54,12 @@ class HostedPlaybook(Playbook):
         self.socket: Socket | None = None
         self.listens = True
         self.is_full = False
-        """The accept queue is full: SYNs are dropped silently."""
+        """The backlog is full: SYNs are dropped silently."""
+        self.accepts = True
+        """Has the accept queue room? Otherwise the handshake's last segment is dropped silently."""
+        self.has_cookies = False
+        """It answers SYNs with SYN cookies, whose timestamp tells it the options."""
+        self.has_forgotten_options = False
         self.queue: list[bytes] = []
         """What leaves and was not read yet."""
         self.requests: list[bytes] = []
@@ -95,10 +105,19 @@ class HostedPlaybook(Playbook):
                 self.socket = None
         elif tcp.flags.S:
             self._on_syn(tcp)
+        elif self.socket is None and self.has_cookies and tcp.ack == COOKIE + 1 and tcp.seq == (IRS + 1) & MASK:
+            self._on_cookie(tcp)
         elif self.socket is None or (self.socket.state == "embryonic" and tcp.ack != (self.socket.iss + 1) & MASK):
             self._emit("R", tcp.ack, None)
         else:
             self._on_segment(self.socket, tcp)
+
+    def _delivered(self, action: DeliverArriving | DeliverLeaving, segment: Segment) -> Event:
+        event = super()._delivered(action, segment)
+        packet = event.fields.get("packet")
+        if event.what == "to server" and isinstance(packet, bytes):
+            self.injected(packet)
+        return event
 
     # --- the host's TCP
 
@@ -112,13 +131,23 @@ class HostedPlaybook(Playbook):
             self._emit("A", found.snd_nxt, found.rcv_nxt)
         elif not self.listens:
             self._emit("RA", 0, first)
+        elif self.has_cookies:
+            self._emit("SA", COOKIE, first, tsecr=dict(tcp.options)["Timestamp"][0])
         elif not self.is_full:
             iss = self._next_iss = (self._next_iss + ISS_STEP) & MASK
             self.socket = Socket("embryonic", iss, first, (iss + 1) & MASK)
             self._emit("SA", iss, first)
 
+    def _on_cookie(self, tcp: Any) -> None:
+        if self.accepts:
+            self.has_forgotten_options |= dict(tcp.options)["Timestamp"][1] != SERVER_TSVAL
+            self.socket = Socket("embryonic", COOKIE, tcp.seq, COOKIE + 1)
+            self._on_segment(self.socket, tcp)
+
     def _on_segment(self, found: Socket, tcp: Any) -> None:
         payload = bytes(tcp.payload)
+        if found.state == "embryonic" and not self.accepts:
+            return
         if found.state == "embryonic":
             found.state = "established"
             self.requests.append(b"")
@@ -128,11 +157,17 @@ class HostedPlaybook(Playbook):
         if payload or tcp.flags.F:
             self._emit("A", found.snd_nxt, found.rcv_nxt)
 
-    def _emit(self, flags: str, seq: int, ack: int | None, payload: bytes = b"") -> None:
+    def _emit(self, flags: str, seq: int, ack: int | None, payload: bytes = b"", tsecr: int = 1) -> None:
         ip = ip_layer(self.family, VIPS[self.family], CLIENTS[self.family])
         options: list[Any] = []
         if "S" in flags:
-            options = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (SERVER_TSVAL, 1)), ("NOP", None), ("WScale", 7)]
+            options = [
+                ("MSS", 1460),
+                ("SAckOK", b""),
+                ("Timestamp", (SERVER_TSVAL, tsecr)),
+                ("NOP", None),
+                ("WScale", 7),
+            ]
             self.server_iss = seq  # numbers are shown relative to the latest
         elif "R" not in flags:
             options = [("NOP", None), ("NOP", None), ("Timestamp", (SERVER_TSVAL, 1))]

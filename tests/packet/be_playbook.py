@@ -279,7 +279,7 @@ class Playbook:
     def syn_ack_options(self, scale: int | None = 7, sack: bool = True) -> list[Any]:
         options: list[Any] = [("MSS", 1460)]
         options += [("SAckOK", b"")] if sack else []
-        options += [("Timestamp", (SERVER_TSVAL, (TSVAL_CLIENT - 1) & MASK))] if self.stamps else []
+        options += [("Timestamp", (SERVER_TSVAL, (TSVAL_CLIENT - 4) & MASK))] if self.stamps else []
         return options + ([] if scale is None else [("NOP", None), ("WScale", scale)])
 
     def one_syn_ack(self, **fields: Any) -> list[Event]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tcpha.proto.messages import Closed, Flows, FlowsQuery, Reason, Refused
-from tests.packet.be_playbook import IRS, PERIOD, TSVAL_SENT, Event, Playbook
+from tests.packet.be_playbook import IRS, PERIOD, REQUEST, TSVAL_SENT, Event, Playbook
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "states-be.md"
 BEGIN, END = "<!-- table: tests/packet/be_states.py -->\n", "<!-- end of table -->\n"
@@ -26,6 +26,7 @@ STATES = tuple(_START)
 STIMULI: dict[str, Callable[[Playbook], list[Event]]] = {
     "client: SYN": lambda book: book.arrives("S", seq=70_000),
     "client: ACK, octets": lambda book: book.arrives("PA", payload=b"x"),
+    "client: its first octets again": lambda book: book.arrives("PA", seq=1, payload=REQUEST),
     "client: FIN": lambda book: book.arrives("FA"),
     "client: RST": lambda book: book.arrives("R", options=[]),
     "client: octets of the next connection": lambda book: book.arrives("PA", seq=500_001, ack=9, payload=b"x"),
@@ -80,6 +81,8 @@ def _state(book: Playbook) -> str:
 
 def _word(event: Event) -> str:
     if event.what == "inject":
+        if event.fields["seq"] == 5:
+            return "play the request without its first octets"
         return {"S": "play SYN", "R": "play RST", "PA": "play the request", "A": "play ACK"}[str(event.fields["flags"])]
     if event.what == "clear":
         return "clear all" if event.fields["embryonic"] else "clear"

@@ -15,6 +15,7 @@ from tests.packet.be_playbook import (
     MASK,
     NEXT,
     NO_ROUND_TRIP,
+    QUIET,
     REQUEST,
     SERVER_TSVAL,
     TSVAL_CLIENT,
@@ -56,7 +57,7 @@ def test_nothing_handoff_syn_with_the_agreed_options(
             mss=mss,
             scale=scale,
             sack=sack,
-            stamps=(-1, 0) if stamps else None,
+            stamps=(-4, 0) if stamps else None,
             window=3 << (scale or 0),
         )
     ]
@@ -80,10 +81,10 @@ def test_nothing_handoff_window_of_the_syn_is_unscaled_and_clamped(
 
 
 @both_families
-def test_syn_sent_syn_ack_the_syn_again_a_tick_later(family: int) -> None:
+def test_syn_sent_syn_ack_the_syn_again_some_ticks_later(family: int) -> None:
     """What was sent twice, the server's TCP does not measure."""
     book = Playbook(family)
-    assert book.hands_off(window=3) == [inject(flags="S", stamps=(-1, 0))]
+    assert book.hands_off(window=3) == [inject(flags="S", stamps=(-4, 0))]
     again = inject(flags="S", seq=0, ack=0, payload=b"", mss=1460, scale=9, sack=True, window=3 << 9, stamps=(0, 0))
     assert book.one_syn_ack() == [again]
     assert book.arrives(payload=b"early") == [], "held"
@@ -96,7 +97,7 @@ def test_syn_sent_second_answer_is_missing_the_syn_is_played_a_third_time(family
     book = Playbook(family)
     book.hands_off()
     book.one_syn_ack()
-    assert book.passes(0.03) == [clear(embryonic=False), inject(flags="S", seq=0, stamps=(0, 0))]
+    assert book.passes(0.035) == [clear(embryonic=False), inject(flags="S", seq=0, stamps=(0, 0))]
     assert book.one_syn_ack() == [inject(payload=REQUEST)]
 
 
@@ -110,16 +111,57 @@ def test_syn_sent_second_answer_is_of_another_socket_that_one_is_asked_again_too
     assert book.one_syn_ack() == [inject(seq=1, ack=1, payload=REQUEST)]
 
 
+def echoing(book: Playbook, tick: int, tsval: int = SERVER_TSVAL) -> list[Any]:
+    """The options of an answer to the SYN that was played at that tick."""
+    stamps = ("Timestamp", (tsval, (TSVAL_CLIENT + tick) & MASK))
+    return [stamps if name == "Timestamp" else (name, value) for name, value in book.syn_ack_options()]
+
+
 @both_families
 def test_syn_sent_answers_are_cookies_the_request_echoes_their_timestamp(family: int) -> None:
     """They hold what the host agreed to, so here a round trip of the replay is the lesser evil."""
     book = Playbook(family)
     book.hands_off()
-    options = book.syn_ack_options()
-    assert book.one_syn_ack(options=options) == [inject(flags="S")]
-    echo = {("Timestamp", (SERVER_TSVAL, (TSVAL_CLIENT + each) & MASK)) for each in (-1, 0)}
-    cookie = [("Timestamp", (SERVER_TSVAL, TSVAL_CLIENT)) if option in echo else option for option in options]
-    assert book.one_syn_ack(options=cookie) == [inject(payload=REQUEST, stamps=(0, 0))]
+    assert book.one_syn_ack(options=echoing(book, -4)) == [inject(flags="S")]
+    assert book.one_syn_ack(options=echoing(book, 0)) == [inject(payload=REQUEST, stamps=(0, 0))]
+
+
+@both_families
+def test_syn_sent_cookies_are_late_those_of_first_syns_are_not_taken_for_a_sockets_second_answer(family: int) -> None:
+    """A host without room, and a back end without time: the SYN was repeated before its answer was read."""
+    book = Playbook(family)
+    assert book.hands_off() == [inject(flags="S", stamps=(-4, 0))]
+    assert book.passes(0.03) == [clear(embryonic=False), inject(flags="S", stamps=(-3, 0))]
+    assert book.passes(0.06) == [clear(embryonic=True), inject(flags="S", stamps=(-2, 0))]
+    assert book.one_syn_ack(options=echoing(book, -4)) == [inject(flags="S", stamps=(0, 0))]
+    assert book.one_syn_ack(options=echoing(book, -3, SERVER_TSVAL + 30)) == []
+    assert book.one_syn_ack(options=echoing(book, -2, SERVER_TSVAL + 90)) == []
+    assert book.one_syn_ack(options=echoing(book, 0, SERVER_TSVAL + 95)) == [inject(payload=REQUEST, stamps=(0, 95))]
+
+
+@both_families
+def test_syn_sent_syn_repeated_socket_answers_twice_the_request_echoes_nothing(family: int) -> None:
+    """A socket echoes the SYN that made it, whichever it answers; it may answer the one that came again only once."""
+    book = Playbook(family)
+    book.hands_off()
+    book.passes(0.03)
+    assert book.one_syn_ack(options=echoing(book, -4)) == [inject(flags="S", stamps=(0, 0))]
+    assert book.one_syn_ack(options=echoing(book, -4)) == [inject(payload=REQUEST, stamps=NO_ROUND_TRIP)]
+
+
+@both_families
+def test_syn_sent_more_syns_than_can_be_told_apart_whatever_answers_gets_its_timestamp_back(family: int) -> None:
+    """An echo of the right time costs a socket a wrong round trip, one of none costs a cookie all its options."""
+    book = Playbook(family, QUIET + "stale_time = 0.04s\nreplay_time = 0.4s\n")
+    book.hands_off()
+    syns = [event.fields["stamps"] for event in book.passes(0.25) if event.what == "inject"]
+    assert syns == [(-3, 0), (-2, 0), (-1, 0)]
+    book.one_syn_ack(options=echoing(book, -1))
+    assert book.one_syn_ack(options=echoing(book, -1)) == [inject(payload=REQUEST, stamps=NO_ROUND_TRIP)]
+    book.leaves("R", seq=1, options=[])
+    book.server_iss = 99
+    book.one_syn_ack(options=echoing(book, -1))
+    assert book.one_syn_ack(options=echoing(book, -1)) == [inject(payload=REQUEST, stamps=(0, 0))]
 
 
 # --- SYN-ACK -> ACK and request

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 
 from tcpha.be.flows import FlowState
-from tcpha.proto.messages import Closed
+from tcpha.errors import ChecksumError
+from tcpha.proto.messages import Closed, Reason, Refused
 from tests.packet.be_playbook import (
     NEXT,
     QUIET,
@@ -17,6 +18,7 @@ from tests.packet.be_playbook import (
     Event,
     Playbook,
     both_families,
+    clear,
     examine,
     inject,
     send,
@@ -36,24 +38,108 @@ def farewell(book: Playbook) -> list[Event]:
     return [send(closed, to=book.fe), send(closed, to=book.other_fe)]
 
 
-def probe(ack: int = 1) -> Event:
-    """What the host's TCP is asked with: one octet before the first, and none in it."""
-    return inject(flags="A", seq=0, ack=ack, payload=b"")
+def without_first(payload: bytes, flags: str = "PA", ack: int = 1) -> Event:
+    """What the server's TCP gets of a segment that begins with the first octet; a keep-alive probe for lack of more."""
+    rest = payload[4:]
+    if rest or (payload and "F" in flags):
+        return inject(flags=flags, seq=1 + len(payload) - len(rest), ack=ack, payload=rest, stamps=(5, 3))
+    return inject(flags=flags.replace("F", ""), seq=-3, ack=ack, payload=b"", stamps=(5, 3))
 
 
-# --- the request of a connection that is over
+# --- the first segment again
+
+
+PAYLOADS = [REQUEST, REQUEST[:1], REQUEST[:4], REQUEST[:5], REQUEST + b"more", b""]
 
 
 @both_families
 @pytest.mark.parametrize("flags", ["PA", "A", "FPA"])
-@pytest.mark.parametrize("payload", [REQUEST, REQUEST[:1], REQUEST + b"more", b""])
-def test_finished_first_segment_again_never_reaches_the_server(family: int, flags: str, payload: bytes) -> None:
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("begin", ["until_ack_sent", "until_adopted", "until_finished"])
+def test_any_state_first_segment_again_reaches_the_server_without_the_octets_it_has(
+    family: int, begin: str, flags: str, payload: bytes
+) -> None:
     """A host that answered the SYN with a SYN cookie of its own would take it for a handshake's end, and run it."""
-    book = Playbook(family).until_finished()
-    for number in range(3):
-        assert book.arrives(flags, seq=1, payload=payload) == [probe()]
-        assert book.agent.counters.late_duplicates == number + 1
+    book: Playbook = getattr(Playbook(family), begin)()
+    for number in range(1, 4):
+        assert book.arrives(flags, seq=1, payload=payload) == [without_first(payload, flags)]
+        assert book.agent.counters.late_duplicates == (number if begin == "until_finished" else 0)
     assert book.agent.counters.handoffs == 1
+
+
+@both_families
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_syn_sent_first_segment_held_is_played_without_the_octets_that_the_handoff_has(
+    family: int, payload: bytes
+) -> None:
+    """The client repeats its request while the back end waits for the SYN-ACK."""
+    book = Playbook(family)
+    book.hands_off()
+    book.arrives(seq=1, payload=payload)
+    assert book.syn_ack() == [inject(flags="PA", seq=1, payload=REQUEST), without_first(payload, "A")]
+
+
+@both_families
+def test_adopted_handoff_without_octets_first_segment_is_whole(family: int) -> None:
+    """The octets come as segments, and the server has none of them yet."""
+    book = Playbook(family)
+    message = book.handoff(octets=b"")
+    book.until_ack_sent(message)
+    assert book.arrives("PA", seq=1, payload=REQUEST) == [to_server(flags="PA", seq=1, payload=REQUEST)]
+    book.leaves(ack=1)
+    assert state(book) is FlowState.ADOPTED
+    assert book.arrives("PA", seq=1, payload=REQUEST) == [to_server(flags="PA", seq=1, payload=REQUEST)]
+    book.leaves(ack=NEXT)
+    assert book.arrives("PA", seq=1, payload=REQUEST) == [without_first(REQUEST)]
+
+
+@both_families
+@pytest.mark.parametrize("played", [b"", REQUEST])
+def test_first_octets_came_as_segments_handoff_again_is_whole_until_they_are_acknowledged(
+    family: int, played: bytes
+) -> None:
+    """Another front end may hand over with more octets than the first did."""
+    book = Playbook(family)
+    book.until_ack_sent(book.handoff(octets=played))
+    whole = inject(seq=1, payload=REQUEST)
+    assert book.hands_off() == ([] if played else [whole])
+    book.leaves(ack=1 + len(played))
+    assert (book.hands_off()[0] == whole) is not bool(played)
+    book.leaves(ack=NEXT)
+    assert book.hands_off()[0] == inject(seq=5, payload=REQUEST[4:])
+
+
+@both_families
+def test_adopted_first_segment_with_more_than_the_handoff_had_gives_the_rest(family: int) -> None:
+    """A client's segment may be longer than a HANDOFF, and what followed as another segment may be lost."""
+    book = Playbook(family).until_adopted()
+    whole = REQUEST + bytes(70)
+    assert book.arrives("PA", seq=1, payload=whole) == [without_first(whole)]
+
+
+@both_families
+def test_adopted_first_segment_again_damaged_is_dropped(family: int) -> None:
+    """Its checksum is written anew, so it must have been right."""
+    book = Playbook(family).until_adopted()
+    packet = book.client_packet("PA", seq=1, payload=REQUEST)
+    with pytest.raises(ChecksumError):
+        book.receives(packet.replace(b"a.jpg", b"b.jpg"))
+
+
+@both_families
+def test_adopted_first_segment_again_with_fin_its_fin_is_seen(family: int) -> None:
+    book = Playbook(family).until_adopted()
+    book.arrives("FPA", seq=1, payload=REQUEST)
+    book.leaves("FA", ack=NEXT + 1)
+    book.arrives(seq=NEXT + 1, ack=2)
+    assert state(book) is FlowState.FINISHED
+
+
+@both_families
+@pytest.mark.parametrize("flags", ["R", "RA"])
+def test_finished_rst_at_the_first_number_is_delivered(family: int, flags: str) -> None:
+    book = Playbook(family).until_finished()
+    assert book.arrives(flags, seq=1) == [to_server(flags=flags, seq=1)]
 
 
 @both_families
@@ -69,7 +155,7 @@ def test_finished_first_segment_again_host_answers_as_it_would(family: int) -> N
 def test_finished_first_segment_again_until_the_flow_is_forgotten(family: int) -> None:
     book = Playbook(family).until_finished()
     for _ in range(11):
-        assert book.arrives("PA", seq=1, payload=REQUEST) == [probe()]
+        assert book.arrives("PA", seq=1, payload=REQUEST) == [without_first(REQUEST)]
         book.passes(5.0)
     book.passes(FINISHED_S - 54.0)
     assert book.arrives("PA", seq=1, payload=REQUEST) == [], "held for a HANDOFF that never comes"
@@ -77,20 +163,39 @@ def test_finished_first_segment_again_until_the_flow_is_forgotten(family: int) -
 
 
 @both_families
-def test_adopted_first_segment_again_is_the_servers_to_judge(family: int) -> None:
-    book = Playbook(family).until_adopted()
-    assert book.arrives("PA", seq=1, payload=REQUEST) == [to_server(seq=1, payload=REQUEST)]
+def test_destroyed_in_ack_sent_first_segment_again_reaches_the_server_without_its_octets(family: int) -> None:
+    """Its time was up: the host's socket was destroyed before the server had acknowledged anything."""
+    book = Playbook(family).until_ack_sent()
+    book.holder = "established"
+    book.passes(0.5)
+    assert state(book) is FlowState.FINISHED
+    assert book.arrives("PA", seq=1, payload=REQUEST) == [without_first(REQUEST)]
+
+
+# --- a back end that slept
 
 
 @both_families
-def test_adopted_first_segment_behind_a_rst_never_reaches_the_server_until_it_is_known_to_live(family: int) -> None:
-    """The RST may have ended the host's socket, and the back end learns of it only a moment later."""
-    book = Playbook(family).until_adopted()
-    book.arrives("R", seq=NEXT + 5)
-    assert book.arrives("PA", seq=1, payload=REQUEST) == [probe()]
-    assert book.arrives("PA", seq=NEXT, payload=b"x") == [to_server(seq=NEXT, payload=b"x")]
-    assert book.passes(1.0) == [examine]
-    assert book.arrives("PA", seq=1, payload=REQUEST) == [to_server(seq=1, payload=REQUEST)]
+def test_syn_sent_syn_ack_read_too_late_undone_and_refused(family: int) -> None:
+    """The front end may have turned elsewhere: a request that was not played yet must not be."""
+    book = Playbook(family)
+    book.hands_off()
+    book.holder = "embryonic"
+    book.now += 0.31
+    assert book.syn_ack() == [clear(embryonic=True), send(Refused(book.identity(), Reason.BACKLOG_FULL), to=book.fe)]
+    assert book.holder is None
+
+
+@both_families
+def test_syn_sent_syn_ack_read_late_request_is_given_its_time(family: int) -> None:
+    """The wait for the server's acknowledgement begins when it is played, not when the SYN was."""
+    book = Playbook(family)
+    book.hands_off()
+    book.holder = "embryonic"
+    book.now += 0.1
+    assert book.syn_ack() == [inject(payload=REQUEST)]
+    assert book.passes(0.034) == []
+    assert book.passes(0.002) == [inject(payload=REQUEST)]
 
 
 # --- the next connection on the same ports

@@ -221,3 +221,45 @@ def test_answered_rst_outside_the_window_is_ignored(at: int, family: int) -> Non
     book, client = answered(family)
     book >> client.rst(at) << nothing
     assert book.flow(client).state is FlowState.ANSWERED
+
+
+# --- octets behind the request that are lost or overtaken on their way
+
+
+def acked(client: Client, upto: int, *runs: int) -> Any:
+    """The acknowledgement that a client gets; `runs` count its octets from 0."""
+    stamps = {"Timestamp": (client.tsecr, client.tsval)} if client.stamps else {}
+    sack = {"SAck": tuple((client.irs + 1 + edge) & MASK for edge in runs)} if runs else {}
+    return gets(client, "A", END, upto, options=stamps | sack)
+
+
+@pytest.mark.parametrize("irs", [1000, MASK - 50])
+def test_answered_octets_behind_a_gap_are_acknowledged_selectively_until_it_is_filled(irs: int, family: int) -> None:
+    book, client = answered(family, irs=irs)
+    book >> client.sends(b"x" * 10, 14) << acked(client, 4, 14, 24)
+    book >> client.sends(b"x" * 10, 34) << acked(client, 4, 34, 44, 14, 24)
+    book >> client.sends(b"x" * 10, 24) << acked(client, 4, 14, 44)
+    book >> client.sends(b"x" * 10, 4) << acked(client, 44)
+    book >> client.sends(b"x" * 10, 44) << acked(client, 54)
+
+
+def test_answered_without_sack_gap_is_filled_all_behind_it_is_acknowledged(family: int) -> None:
+    book, client = answered(family, offers=PLAIN_SYN)
+    book >> client.sends(b"x" * 10, 14) << acked(client, 4) >> client.sends(b"x" * 10, 4) << acked(client, 24)
+
+
+def test_answered_fin_overtakes_the_octets_before_it_counts_when_they_are_there(family: int) -> None:
+    book, client = answered(family)
+    book >> client.ack(4, END) << nothing
+    book >> client.fin(14) << acked(client, 4, 14, 15)
+    assert book.flow(client).state is FlowState.ANSWERED
+    book >> client.sends(b"x" * 10, 4, END) << acked(client, 15)
+    assert book.flow(client).state is FlowState.FINISHED
+
+
+@pytest.mark.parametrize(("offers", "window"), [(LINUX_SYN, 65535 << 7), (PLAIN_SYN, 65535)])
+def test_answered_octets_beyond_the_window_are_not_taken(offers: list[Any], window: int, family: int) -> None:
+    book, client = answered(family, offers=offers)
+    book >> client.sends(b"x", 4 + window) << acked(client, 4)
+    sack = (4 + window - 1, 4 + window) if client.stamps else ()
+    book >> client.sends(b"x", 4 + window - 1) << acked(client, 4, *sack)

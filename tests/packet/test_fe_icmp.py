@@ -6,8 +6,8 @@ import pytest
 
 from tcpha.fe.actions import Forward, LeaveToHost, PassOn, Reply
 from tcpha.fe.flows import FlowState
-from tests.packet.fe_client import GET, dissect, tcp_options
-from tests.packet.fe_playbook import BE1, Playbook, anything
+from tests.packet.fe_client import GET, LINUX_SYN, PLAIN_SYN, dissect, tcp_options
+from tests.packet.fe_playbook import BE1, After, Playbook, anything, gets
 from tests.packet.fe_states import BRING_TO
 
 
@@ -89,3 +89,17 @@ def test_reading_octets_beyond_the_datagram_handed_over_in_packets_that_fit(
         book >> client.sends(head[start : start + 1400], start) << anything
     sizes = [len(action.packet) for action in book.actions if isinstance(action, Forward)]
     assert max(sizes) == carried_octets
+
+
+@pytest.mark.parametrize(("settings", "carried_octets"), [("", 1500), ("forward = tunnel", 1480)])
+@pytest.mark.parametrize("stamps", [True, False])
+def test_reading_window_is_of_whole_segments_that_fit(
+    settings: str, carried_octets: int, stamps: bool, family: int
+) -> None:
+    """As long as there is room for them: the client fills what it is offered with segments of its MSS."""
+    book = Playbook(settings)
+    client = book.connected(family, offers=LINUX_SYN if stamps else PLAIN_SYN)
+    segment_octets = carried_octets - (40 if family == 4 else 60) - (12 if stamps else 0)
+    offered = 65535 // segment_octets * segment_octets
+    shown = -(-offered // 128) if stamps else offered  # what a SYN without options offers is never scaled
+    book >> client.sends(GET[:9]) << anything >> After(0.01) << gets(client, "A", 0, 9, window=shown)

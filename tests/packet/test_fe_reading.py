@@ -11,9 +11,11 @@ from tcpha.fe.actions import Send
 from tcpha.fe.flows import FlowState
 from tcpha.proto.messages import NodeState
 from tcpha.proto.seqnum import SeqNum
+from tcpha.rules import parse_rule
 from tests.packet.fe_client import GET, LINUX_SYN, MASK, PLAIN_SYN, Client
 from tests.packet.fe_playbook import (
     BE1,
+    BE2,
     After,
     Lost,
     Playbook,
@@ -69,6 +71,18 @@ def test_reading_one_head_too_many_evicts_the_oldest(family: int) -> None:
     assert [book.flow(each).state for each in clients] == [FlowState.ANSWERED, FlowState.READING, FlowState.READING]
     assert status_line(clients[0]) == b"HTTP/1.1 408 Request Timeout"
     assert book.dispatcher.counters.evicted == 1
+
+
+def test_reading_octets_of_an_unknown_protocol_evicted_what_there_is_decides(family: int) -> None:
+    """They have no end that anybody waits for, so they are no request that came too late."""
+    rules = tuple(map(parse_rule, (f"{BE2.addr} octets=^SSH-", f"{BE1.addr} octets=^")))
+    book = Playbook("max_reading = 1", rules=rules)
+    oldest, other = (book.connected(family, port=41000 + number) for number in range(2))
+    book >> oldest.sends(b"SS") << nothing
+    book >> other.sends(b"SS") << Send(BE1, handoff(oldest, b"SS"))
+    assert (book.flow(oldest).state, book.flow(other).state) == (FlowState.HANDING, FlowState.READING)
+    assert (book.dispatcher.counters.evicted, book.dispatcher.counters.requests) == (1, 1)
+    book >> other.sends(b"H-2", 2) << Send(BE2, handoff(other, b"SSH-2"))
 
 
 def test_reading_complete_heads_leave_room_for_others() -> None:

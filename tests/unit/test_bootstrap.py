@@ -117,7 +117,7 @@ def test_directory_is_absent_empty_or_ours_it_may_be_built(
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", ["check", "service", "lab", "fuzz", "remove"])
+@pytest.mark.parametrize("kind", ["check", "service", "lab", "bench", "fuzz", "remove"])
 @pytest.mark.parametrize("make", FOREIGN)
 def test_directory_is_of_others_it_is_refused_and_left_as_it_is(
     bootstrap: Run, tmp_path: Path, make: Callable[[Path], None], kind: str
@@ -141,6 +141,14 @@ def test_build_is_interrupted_the_directory_is_still_ours_and_is_built_again(boo
     done = bootstrap("service", target)
     assert "building" in done.stdout
     assert sorted(path.name for path in target.iterdir()) == ["half", "tcpha.stamp"]
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("lab", False), ("bench", True)])
+def test_peers_of_the_benchmark_are_wanted_only_for_it(bootstrap: Run, tmp_path: Path, kind: str, wanted: bool) -> None:
+    done = bootstrap(kind, tmp_path / "target")
+    missing = done.stderr.partition("commands not found:")[2].split()
+    assert "curl" in missing
+    assert ("wrk" in missing) is wanted
 
 
 def test_ours_is_removed(bootstrap: Run, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_front_end_mtu_that_the_tunnel_leaves_enough_of_loads(files: Files, line
         ("fe = 192.168.1.23", "fe = 192.168.1.36", 4, "vaddr: 192.168.1.36 is also fe"),
         ("fe = 192.168.1.23", "fe = 10.1.1.33", 5, "10.1.1.33 and raddr 192.168.1.33 have the same default id 289"),
         ("", "fe = 192.168.1.23 667", 10, "fe: 192.168.1.23 is given twice"),
-        ("", "fe = 192.168.2.23", 10, "'192.168.2.23' is not ADDRESS PORT"),
+        ("", "fe = 192.168.2.23", 10, "fe: no port after 192.168.2.23: write 192.168.2.23 666"),
         ("raddr = 192.168.1.33", "raddr = 192.168.1.23", 5, "fe: 192.168.1.23 is also a server"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from tcpha import __version__
 from tcpha.config import FrontEndConfig, load_back_end, load_front_end
 from tcpha.errors import EdgeError, StartError, TcphaError
+from tcpha.invocation import command
 from tcpha.net.footprint import Footprint, Plan, Role
 from tcpha.program import main
 from tcpha.proto.keyring import Keyring
@@ -144,7 +145,7 @@ def test_no_file_named_the_default_is_read(capsys: pytest.CaptureFixture[str], t
         ("raddr = 192.0.2.24", None, 6, "raddr is given twice, first in line 1"),
         ("vaddr = 192.0.2.36", None, 6, "vaddr: 192.0.2.36 is given twice"),
         ("vaddr = 192.0.2.33", "vaddr", 5, "vaddr: 192.0.2.33 is also server"),
-        ("server = 192.0.2.33", "server", 5, "server: "),
+        ("server = 192.0.2.33", "server", 5, "server: no port after 192.0.2.33: write 192.0.2.33 666"),
         ("rule = 192.0.2.99 .*", None, 6, "rule: 192.0.2.99 is in no server line"),
         ("rule = 192.0.2.33 (jpg", None, 6, "rule: "),
         ("rule =", None, 6, "rule: no value"),
@@ -223,6 +224,17 @@ def test_check_of_a_sound_configuration_says_ok_and_opens_nothing(
     assert run(stub, "--check", "-c", file) == 0
     assert capsys.readouterr() == (f"{file}: ok\n", "")
     assert not stub.built
+
+
+@pytest.mark.parametrize(("forward", "warns"), [("direct", True), ("tunnel", False)])
+def test_check_of_an_mtu_warns_where_the_way_to_the_back_ends_is_the_segment(
+    tmp_path: Path, secret: Path, capsys: pytest.CaptureFixture[str], forward: str, warns: bool
+) -> None:
+    file = written(tmp_path, secret, "mtu = 1400", f"forward = {forward}")
+    assert run(Stub(), "--check", "-c", file) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{file}: ok\n"
+    assert (f"{file}: warning: mtu 1400 is for forward = tunnel" in captured.err) is warns
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.chmod(0o644), lambda path: path.write_text("x")])
@@ -308,4 +320,4 @@ def test_usage_fault_status_2(arguments: list[str], capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit) as ended:
         run(Stub(), *arguments)
     assert ended.value.code == 2
-    assert "usage: python -m tcpha.fe" in capsys.readouterr().err
+    assert f"usage: {command('tcpha.fe')}" in capsys.readouterr().err

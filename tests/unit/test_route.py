@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from tcpha.__main__ import main
+from tcpha.invocation import command
 from tests.unit.module_list import ROOT
 from tests.unit.original_files import ORIGINAL_BE, ORIGINAL_FE
 
@@ -119,19 +120,74 @@ def test_server_is_chosen_with_the_reason_and_status_0(route: Route, arguments: 
 @pytest.mark.parametrize(
     ("arguments", "last"),
     [
-        (["--sni", "www.example.org"], "nothing chosen: no rule matches"),
-        (["--alpn", "h2"], "nothing chosen: no rule matches"),
-        (["/a.jpg", "--down", B], "nothing chosen: rule 7 matches, and none of its servers can be used"),
+        (["--sni", "www.example.org"], ["no rule matches", "a TLS alert, unrecognized_name (112)"]),
+        (["--alpn", "h2"], ["no rule matches", "a TLS alert, handshake_failure (40)"]),
+        (
+            ["--sni", "www.example.com", "--down", B],
+            ["rule 1 matches, and none of its servers can be used", "a TLS alert, internal_error (80)"],
+        ),
+        (
+            ["/a.jpg", "--down", B],
+            ["rule 7 matches, and none of its servers can be used", "HTTP/1.1 503 Service Unavailable"],
+        ),
         (
             ["/shop/", "--down", A, "--down", B],
-            "nothing chosen: rule 3 matches, and none of its servers can be used",
+            ["rule 3 matches, and none of its servers can be used", "HTTP/1.1 503 Service Unavailable"],
         ),
-        (["CONNECT x"], "nothing chosen: http/1, malformed: CONNECT without host and port"),
-        (["/", "--host", "a b"], "nothing chosen: http/1, malformed: invalid Host"),
+        (["CONNECT x"], ["http/1, malformed: CONNECT without host and port", "HTTP/1.1 400 Bad Request"]),
+        (["/", "--host", "a b"], ["http/1, malformed: invalid Host", "HTTP/1.1 400 Bad Request"]),
+        (["GET / HTTP/9.9"], ["http/1, version not supported: ", "HTTP/1.1 505 HTTP Version Not Supported"]),
     ],
 )
-def test_nothing_is_chosen_with_the_reason_and_status_1(route: Route, arguments: list[str], last: str) -> None:
-    assert route.last(*arguments) == (1, last)
+def test_nothing_is_chosen_with_the_reason_what_the_client_gets_and_status_1(
+    route: Route, arguments: list[str], last: list[str]
+) -> None:
+    status, lines = route(*arguments)
+    assert status == 1
+    assert lines[-2].startswith(f"nothing chosen: {last[0]}")
+    assert lines[-1] == f"the client gets: {last[1]}"
+
+
+HTTP2_GET = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5) + b"\x00\x00\x0e\x01\x05\x00\x00\x00\x01"
+    b"\x82\x86\x84\x01\x09localhost"
+)
+"""Preface, SETTINGS, GET / of localhost (RFC 7541, appendix A, by its indices)."""
+
+
+@pytest.mark.parametrize(
+    ("octets", "gets"),
+    [
+        (HTTP2_GET, "503 and GOAWAY, and its connection is closed"),
+        (HTTP2_GET[:24] + b"\x00\x00\x00\x01\x05" + bytes(4), "GOAWAY, and its connection is closed"),
+        (b"SMTP?", "nothing, its connection is closed"),
+    ],
+)
+def test_nothing_is_chosen_for_another_protocol_what_the_client_gets_is_told(
+    route: Route, tmp_path: Path, octets: bytes, gets: str
+) -> None:
+    route.file.write_text(ORIGINAL_FE.replace("rule = 192.168.1.33 .*", f"rule = {A} octets=^SSH"))
+    sent = tmp_path / "sent"
+    sent.write_bytes(octets)
+    assert route.last("--file", str(sent)) == (1, f"the client gets: {gets}")
+
+
+def test_pattern_and_target_are_told_without_pythons_quoting(route: Route) -> None:
+    route.file.write_text(ORIGINAL_FE.replace("jpg$", r"\.jpg$"))
+    _, lines = route("/it's\\\\x.png", "--host", "x")
+    assert lines[0].endswith(r"target '/it's\\x.png', host 'x'".replace(r"\\", r"\\\\"))
+    assert lines[2].startswith(r"    no: target=\.jpg$ does not match '/it's")
+    route.file.write_text(ORIGINAL_FE.replace("jpg$", ".*").replace("192.168.1.33 .*", r"192.168.1.33 \.png$"))
+    route("/")
+    assert r"rule '\.png$' (line 7) can never win" in route.error
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/2", "HTTP/3"])
+def test_request_is_pasted_from_a_log_its_version_is_taken(route: Route, version: str) -> None:
+    for line in (f"GET /a.jpg {version}", f"/a.jpg {version}"):
+        status, lines = route(line)
+        assert (status, lines[-1]) == (0, f"chosen: {B}, the only server of its rule")
+        assert "method 'GET', target '/a.jpg'" in lines[0]
 
 
 def test_servers_that_are_down_are_named(route: Route) -> None:
@@ -174,11 +230,36 @@ def test_first_octets_are_read_from_a_file(route: Route, tmp_path: Path) -> None
     ("octets", "status", "lines"),
     [
         (b"SSH-2.0-x\r\n", 0, ["octets from 192.0.2.1 to port 80: octets 'SSH-2.0-x\\r\\n'", f"chosen: {B}, the only"]),
-        (b"SSH-", 1, ["nothing chosen: the octets end before anything can be told; a front end waits for more"]),
-        (b"\x00\x01", 1, ["octets from 192.0.2.1 to port 80: octets '\\x00\\x01'", "nothing chosen: no rule matches"]),
-        (b"GET / HTTP/1.1\r\n", 1, ["nothing chosen: the octets end before"]),
-        (b"GET / HTTP/9.9\r\n\r\n", 1, ["nothing chosen: http/1, version not supported"]),
-        (b"GET /" + b"a" * 20000, 1, ["nothing chosen: http/1, target too long"]),
+        (
+            b"SSH-",
+            1,
+            [
+                "nothing chosen: the octets end before anything can be told; a front end waits for more",
+                "if they do not come: the client gets: ",
+            ],
+        ),
+        (
+            b"\x00\x01",
+            1,
+            [
+                "octets from 192.0.2.1 to port 80: octets '\\x00\\x01'",
+                "the client gets: nothing, its connection is closed",
+            ],
+        ),
+        (
+            b"GET / HTTP/1.1\r\n",
+            1,
+            [
+                "nothing chosen: the octets end before",
+                "if they do not come: the client gets: HTTP/1.1 408 Request Timeout",
+            ],
+        ),
+        (
+            b"GET / HTTP/9.9\r\n\r\n",
+            1,
+            ["nothing chosen: http/1, version not supported", "the client gets: HTTP/1.1 505 "],
+        ),
+        (b"GET /" + b"a" * 20000, 1, ["nothing chosen: http/1, target too long", "the client gets: HTTP/1.1 414 "]),
     ],
 )
 def test_first_octets_are_read_from_standard_input(
@@ -218,11 +299,14 @@ def test_octets_beyond_what_a_front_end_looks_at_do_not_count(route: Route, monk
     ("arguments", "reason"),
     [
         ([], "what does the client send?"),
-        (["/", "--sni", "x"], "what does the client send?"),
-        (["/", "--file", "-"], "what does the client send?"),
+        (["/", "--sni", "x"], "a REQUEST and --sni or --alpn: of a TLS client a front end sees no request"),
+        (["/", "--alpn", "h2"], "a REQUEST and --sni or --alpn: of a TLS client a front end sees no request"),
+        (["/", "--file", "-"], "a REQUEST and --file are not sent at once: give one of them"),
+        (["--sni", "x", "--file", "-"], "--sni or --alpn and --file are not sent at once: give one of them"),
         (["--sni", "x", "--host", "x"], "--host and --header are parts of a REQUEST"),
         (["--file", "-", "--header", "a: b"], "--host and --header are parts of a REQUEST"),
-        (["GET / HTTP/1.1"], "'GET / HTTP/1.1' is neither METHOD TARGET nor TARGET"),
+        (["GET / x HTTP/1.1"], "'GET / x HTTP/1.1' is neither METHOD TARGET nor TARGET"),
+        (["GET / http/1.1"], "'GET / http/1.1' is neither METHOD TARGET nor TARGET"),
         ([" "], "' ' is neither METHOD TARGET nor TARGET"),
         (["/", "--header", "a"], "a header is 'NAME: VALUE'"),
         (["/", "--header", "a: b\r\nc: d"], "there is no line end in a request's parts"),
@@ -276,7 +360,7 @@ def test_back_ends_file_is_taken_like_a_front_ends(route: Route) -> None:
 def test_command_alone_lists_the_commands_and_the_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     said = capsys.readouterr().out
-    for word in ("route", "python -m tcpha.fe", "python -m tcpha.be", "python -m tcpha.lab"):
+    for word in ("route", *map(command, ("tcpha.fe", "tcpha.be", "tcpha.lab"))):
         assert word in said
 
 
@@ -284,15 +368,31 @@ def test_help_has_examples_that_work(capsys: pytest.CaptureFixture[str], monkeyp
     with pytest.raises(SystemExit) as raised:
         main(["route", "-h"])
     assert raised.value.code == 0
-    examples = re.findall(r"(?m)^  .*python -m tcpha (route .*)$", capsys.readouterr().out)
-    assert len(examples) >= 5
+    found = capsys.readouterr().out.partition("examples:")[2].partition("exit status 1\n")
+    chosen, unchosen = (re.findall(rf"(?m)^  .*{command('tcpha')} (route .*)$", part) for part in found[::2])
+    assert min(len(chosen), len(unchosen)) >= 3
     monkeypatch.chdir(ROOT)
-    for example in examples:
+    for example in (*chosen, *unchosen):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"SSH-2.0-x\r\n")))
-        assert main(shlex.split(example)) in (0, 1), example
+        assert main(shlex.split(example)) == (example in unchosen), example
 
 
 def test_command_is_there() -> None:
     command = [sys.executable, "-m", "tcpha", "route", "-c", "etc/tcphafe.conf", "/a.jpg"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == f"chosen: {B}, the only server of its rule"
+
+
+def test_port_whose_rules_look_at_octets_only_what_looks_like_http_is_octets(tmp_path: Path) -> None:
+    file = tmp_path / "tcphafe.conf"
+    file.write_text(
+        MANY.partition("rule")[0]
+        + f"vport = 6379\nrule = {B} port=6379 octets=^GET\nrule = {A} port=6379\nrule = {A} .*\n"
+    )
+    sent = tmp_path / "sent"
+    sent.write_bytes(b"GET key\r\n")
+    done = main(["route", "-c", str(file), "--file", str(sent), "--port", "6379"])
+    assert done == 0
+    sent.write_bytes(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+    assert main(["route", "-c", str(file), "--file", str(sent), "--port", "6379"]) == 0
+    assert main(["route", "-c", str(file), "--file", str(sent), "--port", "80"]) == 1

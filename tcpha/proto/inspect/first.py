@@ -2,7 +2,8 @@
 
 TLS is known by its first octet, HTTP/2 by its preface; what is neither is HTTP/1 as long as a request line can come of
 it. All else is octets: served where a rule looks at them, and otherwise refused as the HTTP it is not, because a
-cluster whose rules know only HTTP has clients that expect an answer in it.
+cluster whose rules know only HTTP has clients that expect an answer in it. On a port whose rules ask for no protocol
+none is looked for: what merely resembles HTTP or TLS there must not be refused as a bad one.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ _TLS_FIRST = b"\x14\x15\x16\x17"
 _HTTP2_FIRST = http2.PREFACE[0]
 
 
-def inspect(octets: bytes, limit_octets: int, *, raw: bool) -> Inspected | NeedMore | Refusal:
+def inspect(octets: bytes, limit_octets: int, *, raw: bool, plain: bool = False) -> Inspected | NeedMore | Refusal:
     """Read what has arrived (one octet at least), from the connection's first octet on.
 
-    `raw`: unknown protocols are served. Never raises.
+    `raw`: unknown protocols are served. `plain`: all are alike, and no inspector is asked. Never raises.
     """
+    if plain:
+        return FirstOctets(octets[:limit_octets])
     first = octets[0]
     found: Inspected | NeedMore | NotMine | Refusal = NOT_MINE
     if first in _TLS_FIRST:

@@ -12,12 +12,14 @@ records the whole version is (RFC 8446, 5.1). A first record of another type, of
 refused. Not mine is the hello of SSL 2.0, even one that offers TLS: RFC 8446, D.5 advises against taking it, it is no
 TLS record, and its first octet says too little to keep other protocols waiting for the next ones.
 
-A hello may be cut into records of any size, down to one octet each. `limit_octets` counts the handshake message with
-its type and length; the headers of the records may take as many octets again, so a reader needs room for twice the
-limit. In one-octet records a message may have a fifth of the limit. The records are walked in order, and a fault in
-them is seen at the first octet that shows it, so no cut into segments changes the verdict; the message is read once it
-is complete. A ClientHello ends with its record (RFC 8446, 5.1); what follows in others, as early data does, is not
-looked at.
+A hello may be cut into `MOST_RECORDS` records of any size, down to one octet each. `limit_octets` counts the handshake
+message with its type and length; the headers of the records may take as many octets again, so a reader needs room for
+twice the limit. The records are walked in order, at each call from the first one, and a fault in them is seen at the
+first octet that shows it, so no cut into segments changes the verdict; the message is read once it is complete. A
+ClientHello ends with its record (RFC 8446, 5.1); what follows in others, as early data does, is not looked at.
+
+Deviation: RFC 8446, 5.1 limits the number of records nowhere. No client uses more than a few for its hello, and whoever
+cut it into thousands, and those into segments, would make a reader walk them all again with each.
 
 Deviation: an IPv4 address as server name, which RFC 6066 does not permit, is taken as a name like any other, as servers
 take it; likewise an underscore, and one dot at the end, which is left off. Other names that no host can have are
@@ -50,6 +52,9 @@ _SERVER_NAME: Final = 0  # RFC 6066, 3
 _ALPN: Final = 16  # RFC 7301, 3.1
 _HOST_NAME: Final = 0  # RFC 6066, 3
 _FATAL: Final = 2  # RFC 8446, 6
+
+MOST_RECORDS: Final = 256
+"""Records that a ClientHello may be cut into."""
 
 _RECORD_HEADER_OCTETS: Final = 5
 _MESSAGE_HEADER_OCTETS: Final = 4
@@ -99,6 +104,7 @@ _NAME_REPEATED: Final = _malformed("two server names of one type", Alert.ILLEGAL
 _NAME: Final = _malformed("server name is no host name", Alert.ILLEGAL_PARAMETER)
 _SSL: Final = Refusal(Protocol.TLS, Cause.VERSION, "SSL")
 _MESSAGE_TOO_LONG: Final = Refusal(Protocol.TLS, Cause.HEAD_TOO_LONG, "ClientHello exceeds the limit")
+_TOO_MANY_RECORDS: Final = Refusal(Protocol.TLS, Cause.HEAD_TOO_LONG, "ClientHello in too many records")
 _HEADERS_TOO_LONG: Final = Refusal(Protocol.TLS, Cause.HEAD_TOO_LONG, "headers of ClientHello's records exceed it")
 
 
@@ -159,7 +165,8 @@ def inspect(octets: bytes, limit_octets: int = 16384) -> Inspection:
     bounded by the same number.
 
     Never raises. Refused as VERSION: SSL 3.0 and before (RFC 8446, D.5); HEAD_TOO_LONG: message or headers exceed the
-    limit, seen at the message's length or at the header that is one too many; MALFORMED: everything else.
+    limit, seen at the message's length or at the header that is one too many, or there are more than `MOST_RECORDS`
+    records; MALFORMED: everything else.
     """
     if len(octets) >= _RECORD_HEADER_OCTETS + _MESSAGE_HEADER_OCTETS:
         kind, major, fragment_octets, head = _BOTH_HEADERS.unpack_from(octets)
@@ -239,6 +246,8 @@ def _inspect_records(octets: bytes, limit_octets: int) -> Inspection:
     while at < arrived:
         if octets[at] != _HANDSHAKE:
             return _OTHER_RECORD
+        if len(fragments) == MOST_RECORDS:
+            return _TOO_MANY_RECORDS
         start = at + _RECORD_HEADER_OCTETS
         if start - told > limit_octets and at:
             return _HEADERS_TOO_LONG

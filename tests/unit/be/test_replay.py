@@ -68,9 +68,9 @@ def test_answer_to_the_syn_read(family: int, flags: str, ack: int, verdict: Answ
 
 
 @both_families
-@pytest.mark.parametrize(("again", "tsval"), [(False, 76), (True, 77)])
-def test_syn_is_the_clients(family: int, again: bool, tsval: int) -> None:
-    packet = syn(handoff(family), again)
+@pytest.mark.parametrize(("ticks_before", "tsval"), [(4, 73), (1, 76), (0, 77)])
+def test_syn_is_the_clients(family: int, ticks_before: int, tsval: int) -> None:
+    packet = syn(handoff(family), ticks_before)
     ip = IP(packet) if family == 4 else IPv6(packet)
     tcp = ip[TCP]
     assert (ip.src, ip.dst, tcp.sport, tcp.dport) == (str(CLIENTS[family]), str(VIPS[family]), 40000, 80)

@@ -5,7 +5,8 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from tcpha.fe.backends import Backends
+from tcpha.fe.actions import Note
+from tcpha.fe.backends import DIGEST_NOTE_INTERVAL_S, Backends
 from tcpha.proto.handoff import SERVERS_A_MESSAGE
 from tcpha.proto.ip import connection_key
 from tcpha.proto.messages import Capabilities, NodeState, Server, ServerState, Status
@@ -20,10 +21,16 @@ STATUS = Status(1, 1, NodeState.UP, 0, DIGEST, STACK)
 VIP, OTHER_VIP = ip_address("198.18.0.36"), ip_address("198.18.0.37")
 CLIENT = ip_address("192.0.2.1")
 KEY = connection_key(CLIENT, 1024, VIP, 80)
+NOW = 1000.0
 
 
 def backends(promise: Promise | None = None) -> Backends:
     return Backends((FIRST, SECOND), promise or Promise(1460, 7, True, True), DIGEST)
+
+
+def heard(each: Backends, status: Status, now: float = NOW) -> list[str]:
+    """What an operator is told of a STATUS of the first."""
+    return [note.text for note in each.on_status(FIRST, status, now)]
 
 
 def test_unheard_back_ends_are_excluded() -> None:
@@ -34,27 +41,27 @@ def test_unheard_back_ends_are_excluded() -> None:
 
 def test_status_brings_a_back_end_up_and_says_so_once() -> None:
     each = backends()
-    assert each.on_status(FIRST, STATUS) == ["be 198.18.0.33 is up"]
-    assert each.on_status(FIRST, replace(STATUS, flows=7)) == []
+    assert heard(each, STATUS) == ["be 198.18.0.33 is up"]
+    assert heard(each, replace(STATUS, flows=7)) == []
     assert each.excluded(KEY) == {SECOND.addr}
     assert each.up() == [FIRST]
 
 
 def test_lost_back_end_is_excluded_until_it_speaks() -> None:
     each = backends()
-    each.on_status(FIRST, STATUS)
+    heard(each, STATUS)
     assert each.excluded(KEY) == {SECOND.addr}
-    assert each.on_lost(FIRST) == ["be 198.18.0.33 is not used: silent"]
+    assert each.on_lost(FIRST) == [Note("be 198.18.0.33 is not used: silent")]
     assert each.excluded(KEY) == {FIRST.addr, SECOND.addr}
     assert each.up() == []
-    assert each.on_status(FIRST, STATUS) == ["be 198.18.0.33 is up"]
+    assert heard(each, STATUS) == ["be 198.18.0.33 is up"]
     assert each.excluded(KEY) == {SECOND.addr}
 
 
 @pytest.mark.parametrize("state", [NodeState.STARTING, NodeState.DRAINING, NodeState.FULL])
 def test_status_of_a_node_that_is_not_up_excludes(state: NodeState) -> None:
     each = backends()
-    (note,) = each.on_status(FIRST, replace(STATUS, state=state))
+    (note,) = heard(each, replace(STATUS, state=state))
     assert state.name.lower() in note
     assert FIRST.addr in each.excluded(KEY)
     assert each.up() == [FIRST]
@@ -70,7 +77,7 @@ def test_status_of_a_node_that_is_not_up_excludes(state: NodeState) -> None:
 )
 def test_status_of_a_stack_that_cannot_keep_the_promise_excludes(stack: Capabilities, name: str) -> None:
     each = backends()
-    assert each.on_status(FIRST, replace(STATUS, capabilities=stack)) == [
+    assert heard(each, replace(STATUS, capabilities=stack)) == [
         f"be 198.18.0.33 is not used: its TCP stack does not keep the promise of {name}"
     ]
     assert FIRST.addr in each.excluded(KEY)
@@ -81,7 +88,7 @@ def test_status_of_a_stack_that_cannot_keep_the_promise_excludes(stack: Capabili
 )
 def test_status_of_a_smaller_window_scale_is_used_and_named(promised: int | None, own: int, step: int) -> None:
     each = backends(Promise(1460, promised, True, True))
-    (note,) = each.on_status(FIRST, replace(STATUS, capabilities=replace(STACK, window_scale=own)))
+    (note,) = heard(each, replace(STATUS, capabilities=replace(STACK, window_scale=own)))
     assert note.startswith("be 198.18.0.33 is up")
     assert note.endswith(f"its windows are told in steps of {step}" if step else "is up")
     assert FIRST.addr not in each.excluded(KEY)
@@ -89,23 +96,23 @@ def test_status_of_a_smaller_window_scale_is_used_and_named(promised: int | None
 
 def test_status_with_another_window_scale_is_told_once() -> None:
     each = backends()
-    each.on_status(FIRST, STATUS)
+    heard(each, STATUS)
     smaller = replace(STATUS, capabilities=replace(STACK, window_scale=2))
-    (note,) = each.on_status(FIRST, smaller)
+    (note,) = heard(each, smaller)
     assert "its window scale 2 is below the promised 7" in note
-    assert each.on_status(FIRST, replace(smaller, flows=1)) == []
-    assert each.on_status(FIRST, STATUS) == ["be 198.18.0.33 is up"]
+    assert heard(each, replace(smaller, flows=1)) == []
+    assert heard(each, STATUS) == ["be 198.18.0.33 is up"]
 
 
 def test_status_of_a_poor_stack_suffices_for_a_poor_promise() -> None:
     each = backends(Promise(1460, None, False, False))
-    each.on_status(FIRST, replace(STATUS, capabilities=Capabilities(None, False, False, 536)))
+    heard(each, replace(STATUS, capabilities=Capabilities(None, False, False, 536)))
     assert each.excluded(KEY) == {SECOND.addr}
 
 
 def test_status_without_capabilities_excludes() -> None:
     each = backends()
-    each.on_status(FIRST, replace(STATUS, capabilities=None))
+    heard(each, replace(STATUS, capabilities=None))
     assert FIRST.addr in each.excluded(KEY)
 
 
@@ -121,7 +128,7 @@ def test_status_without_capabilities_excludes() -> None:
 def test_server_state_counts_for_its_own_target_only(state: ServerState, excluded: bool) -> None:
     each = backends()
     others = (Server(VIP.packed, 81, ServerState.ANSWERS), Server(OTHER_VIP.packed, 80, ServerState.ANSWERS))
-    (note,) = each.on_status(FIRST, replace(STATUS, servers=(Server(VIP.packed, 80, state), *others)))
+    (note,) = heard(each, replace(STATUS, servers=(Server(VIP.packed, 80, state), *others)))
     assert (state.text in note) == (state is not ServerState.ANSWERS)
     assert (FIRST.addr in each.excluded(KEY)) == excluded
     assert FIRST.addr not in each.excluded(connection_key(CLIENT, 1024, VIP, 81))
@@ -130,7 +137,7 @@ def test_server_state_counts_for_its_own_target_only(state: ServerState, exclude
 
 def test_back_end_with_another_virtual_address_or_port_is_not_used_for_ours() -> None:
     each = backends()
-    each.on_status(FIRST, replace(STATUS, servers=(Server(VIP.packed, 81, ServerState.ANSWERS),)))
+    heard(each, replace(STATUS, servers=(Server(VIP.packed, 81, ServerState.ANSWERS),)))
     assert FIRST.addr in each.excluded(KEY)
     assert FIRST.addr not in each.excluded(connection_key(CLIENT, 1024, VIP, 81))
 
@@ -138,31 +145,104 @@ def test_back_end_with_another_virtual_address_or_port_is_not_used_for_ours() ->
 def test_back_end_with_more_targets_than_a_status_can_name_is_used_for_the_rest() -> None:
     each = backends()
     named = tuple(Server(VIP.packed, 1000 + number, ServerState.ANSWERS) for number in range(SERVERS_A_MESSAGE))
-    each.on_status(FIRST, replace(STATUS, servers=named))
+    heard(each, replace(STATUS, servers=named))
     assert FIRST.addr not in each.excluded(KEY)
 
 
 def test_back_end_whose_server_never_answered_is_told_apart_from_one_that_cannot_probe() -> None:
     each = backends()
-    (note,) = each.on_status(FIRST, replace(STATUS, capabilities=None))
+    (note,) = heard(each, replace(STATUS, capabilities=None))
     assert "uaddr" in note
     nobody = (Server(VIP.packed, 80, ServerState.NO_LISTENER),)
-    (note,) = each.on_status(FIRST, replace(STATUS, capabilities=None, servers=nobody))
+    (note,) = heard(each, replace(STATUS, capabilities=None, servers=nobody))
     assert note == f"be 198.18.0.33 is not used: {VIP} port 80: no listener"
 
 
 def test_server_that_recovers_is_used_again() -> None:
     each = backends()
-    each.on_status(FIRST, replace(STATUS, servers=(Server(VIP.packed, 80, ServerState.SILENT),)))
+    heard(each, replace(STATUS, servers=(Server(VIP.packed, 80, ServerState.SILENT),)))
     assert FIRST.addr in each.excluded(KEY)
-    each.on_status(FIRST, replace(STATUS, servers=(Server(VIP.packed, 80, ServerState.ANSWERS),)))
+    heard(each, replace(STATUS, servers=(Server(VIP.packed, 80, ServerState.ANSWERS),)))
     assert FIRST.addr not in each.excluded(KEY)
 
 
-def test_status_with_another_digest_is_told_once() -> None:
+def test_status_with_another_digest_is_told_once_as_something_to_mend() -> None:
     each = backends()
     other = replace(STATUS, digest=bytes(15) + b"\1")
-    assert any("are not those of this front end" in note for note in each.on_status(FIRST, other))
-    assert each.on_status(FIRST, other) == []
-    assert each.on_status(FIRST, STATUS) == []
-    assert len(each.on_status(FIRST, other)) == 1
+    up, differs = each.on_status(FIRST, other, NOW)
+    assert (up.needs_care, differs.needs_care) == (False, True)
+    assert "are not those of this front end" in differs.text
+    assert heard(each, other, NOW + 3600) == []
+
+
+def test_digest_changes_to_and_fro_it_is_told_at_most_once_an_interval_and_never_forgotten() -> None:
+    each = backends()
+    heard(each, STATUS)
+    others = [replace(STATUS, digest=bytes(15) + bytes((number,))) for number in (1, 2)]
+    assert len(heard(each, others[0])) == 1
+    for step in range(1, 10):
+        assert heard(each, (STATUS, *others)[step % 3], NOW + step) == []
+    assert heard(each, others[0], NOW + 9.9) == []
+    assert len(heard(each, others[0], NOW + DIGEST_NOTE_INTERVAL_S)) == 1
+    assert heard(each, STATUS, NOW + 11) == []
+    assert len(heard(each, others[0], NOW + 60)) == 1, "it was right in between"
+
+
+# --- full
+
+
+def full(flows: int) -> Status:
+    return replace(STATUS, state=NodeState.FULL, flows=flows)
+
+
+def up(flows: int) -> Status:
+    return replace(STATUS, flows=flows)
+
+
+def test_back_end_about_its_limit_is_told_full_once_and_used_whenever_it_has_room() -> None:
+    each = backends()
+    heard(each, up(999))
+    assert heard(each, full(1000)) == ["be 198.18.0.33 is not used: full"]
+    for flows in (999, 950, 990):
+        assert heard(each, up(flows)) == []
+        assert FIRST.addr not in each.excluded(KEY)
+        assert heard(each, full(1000)) == []
+        assert FIRST.addr in each.excluded(KEY)
+
+
+def test_back_end_that_was_full_has_room_again_is_told_once() -> None:
+    each = backends()
+    heard(each, full(1000))
+    assert heard(each, up(950)) == []
+    assert heard(each, up(949)) == ["be 198.18.0.33 is up"]
+    assert heard(each, up(999)) == []
+    assert heard(each, full(1000)) == ["be 198.18.0.33 is not used: full"]
+
+
+def test_back_end_about_its_limit_changes_otherwise_that_is_told() -> None:
+    each = backends()
+    heard(each, full(1000))
+    silent = (Server(VIP.packed, 80, ServerState.SILENT),)
+    (note,) = heard(each, replace(up(999), servers=silent))
+    assert "port 80: silent" in note
+    each.on_lost(FIRST)
+    assert heard(each, full(1000)) == ["be 198.18.0.33 is not used: full"]
+    (note,) = heard(each, replace(up(999), state=NodeState.DRAINING))
+    assert "draining" in note
+
+
+# --- load
+
+
+def test_load_is_what_status_says_and_what_has_changed_since() -> None:
+    each = backends()
+    heard(each, up(10))
+    for _ in range(3):
+        each.count(FIRST)
+    each.discount(FIRST)
+    assert (each.load(FIRST.addr), each.load(SECOND.addr)) == (12, 0)
+    heard(each, up(11))
+    assert each.load(FIRST.addr) == 11
+    for _ in range(15):
+        each.discount(FIRST)
+    assert each.load(FIRST.addr) == 0, "STATUS may have counted some of them already"

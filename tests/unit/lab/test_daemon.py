@@ -189,3 +189,57 @@ def is_alive(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
+
+
+# What is left of one that does not run
+
+
+def test_daemon_stopped_leaves_no_record_of_its_process(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    daemon = make_daemon("echo ready; exec sleep 60")
+    daemon.start(5.0)
+    daemon.stop()
+    assert not (tmp_path / "program.pid").exists()
+    assert not daemon.has_ended
+
+
+def test_daemon_that_ended_by_itself_has_ended_until_that_is_forgotten(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    daemon = make_daemon(f"echo ready; read line < {tmp_path}/gate; exit 6")
+    daemon.start(5.0)
+    daemon.forget()
+    assert not daemon.has_ended
+    assert daemon.is_running
+    (tmp_path / "gate").write_text("go\n")
+    assert wait_until(lambda: daemon.has_ended, 5.0)
+    assert daemon.how_it_ended == " with exit status 6"
+    daemon.forget()
+    assert not daemon.has_ended
+
+
+@pytest.mark.parametrize(
+    ("record", "how"),
+    [
+        ("999999999 3\n", " with exit status 3"),
+        ("999999999 -9\n", " by signal 9"),
+        ("999999998 3\n", ""),
+        ("", ""),
+        ("x y\n", ""),
+    ],
+)
+def test_daemon_of_another_process_ended_as_its_record_says(
+    make_daemon: MakeDaemon, tmp_path: Path, record: str, how: str
+) -> None:
+    daemon = make_daemon("exit")
+    (tmp_path / "program.pid").write_text("999999999\n")
+    daemon.status_file.write_text(record)
+    assert daemon.has_ended
+    assert daemon.how_it_ended == how
+
+
+def test_daemon_that_ends_early_names_no_file_that_goes_with_the_lab(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    with pytest.raises(DaemonError) as raised:
+        make_daemon("echo line of the log; exit 3").start(5.0)
+    assert str(tmp_path) not in str(raised.value)
+    assert str(raised.value).endswith("; its log ends with:\n    line of the log")
+    with pytest.raises(DaemonError, match=r"before it was ready; its log is empty$"):
+        make_daemon("exit 3", name="silent").start(5.0)

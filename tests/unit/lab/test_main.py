@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 
 import pytest
@@ -9,28 +10,97 @@ import pytest
 from tcpha.lab import certificate, cluster, namespaces, nginx, redis
 from tcpha.lab.__main__ import main
 
+NO_COMMAND = "exec needs `--` and a command behind it: exec NODE -- CMD..."
+
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "reason"),
     [
-        [],
-        ["sideways"],
-        ["exec"],
-        ["exec", "client"],
-        ["exec", "client", "--"],
-        ["exec", "--", "true"],
-        ["exec", "client", "true"],
-        ["down", "--", "true"],
-        ["up", "--backends", "two"],
-        ["up", "--engine", "steam"],
-        ["up", "--routed", "--client-mtu", "small"],
+        ([], "up|exec|impair|down|status"),
+        (["sideways"], "'sideways'"),
+        (["exec"], NO_COMMAND),
+        (["exec", "client"], NO_COMMAND),
+        (["exec", "client", "--"], NO_COMMAND),
+        (["exec", "--", "true"], "NODE"),
+        (["exec", "client", "true"], NO_COMMAND),
+        (["exec", "client", "curl", "-si", "http://198.18.0.36/"], NO_COMMAND),
+        (["down", "--", "true"], "down takes no command"),
+        (["up", "--backends", "two"], "'two'"),
+        (["up", "--engine", "steam"], "'steam'"),
+        (["up", "--routed", "--client-mtu", "small"], "'small'"),
+        (["impair", "be1", "--delay", "-5ms"], "'-5ms' is no delay: 0s to 10s, such as 20ms or 0.02s"),
+        (["impair", "be1", "--loss", "-2%"], "'-2%' is no share: 0% to 100%"),
+        (["impair", "be1", "--loss", "-.2"], "'-.2' is no share: 0% to 100%"),
+        (["impair", "be1", "--delay", "20"], "'20' is no delay"),
+        (["impair", "be1", "--reorder-depth", "deep"], "'deep'"),
     ],
 )
-def test_command_of_wrong_usage_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_of_wrong_usage_ends_with_2_and_one_line(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ending:
         main(words)
     assert ending.value.code == 2
-    assert "usage: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("tcpha.lab: ")
+    assert reason in said
+    assert re.fullmatch(r".* \(more: .*-m tcpha\.lab.* -h\)\n", said)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["off", "be1"], "off comes after NODE[:PEER]: impair NODE[:PEER] off"),
+        (["off"], "off comes after NODE[:PEER]: impair NODE[:PEER] off"),
+        (["be1", "fe"], "'fe' is neither an option nor off"),
+        (["be1", "--reorder-depth", "5"], "--reorder-depth says by how many packets others are overtaken"),
+        (["be1", "--loss", "1%", "--reorder-depth", "5"], "give --reorder, too"),
+        (["be1", "--reorder", "1%", "--by", "netem"], "--by netem: it does not count who overtakes whom (--reorder)"),
+        (["be1", "--loss", "1%", "--seed", "1", "--by", "netem"], "--by netem: it takes no seed on every kernel"),
+        (["be1", "off", "--loss", "1%"], "off takes an impairment away: it goes with no option"),
+        (["be1"], "nothing to do: give --loss, --duplicate, --reorder or --delay, or off"),
+    ],
+)
+def test_impair_of_wrong_usage_ends_with_2_and_one_line_before_a_lab_is_looked_for(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["impair", "--name", "never-up", *words]) == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert said.startswith("tcpha.lab: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--loss", "0"], ["--delay", "0"], ["--delay", "0ms"], ["--reorder", "0%"]])
+def test_impair_by_nothing_of_a_kind_is_no_impairment_of_that_kind(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["impair", "--name", "never-up", "be1", *words]) == 2
+    assert "there is no lab never-up" in capsys.readouterr().err, "the words themselves are accepted"
+
+
+def test_impair_help_says_what_the_kernel_needs_for_each_way(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["impair", "-h"])
+    said = capsys.readouterr().out
+    netem_way, queue_way = said.split("--by netem  ")[1].split("--by queue  ")
+    assert "sch_netem" in netem_way
+    assert "br_netfilter" not in netem_way
+    for module in ("br_netfilter", "nfnetlink_queue", "xt_NFQUEUE", "xt_physdev"):
+        assert module in queue_way
+
+
+def test_up_help_says_what_one_file_alone_means(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["up", "-h"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "without --be-conf the back ends keep the lab's own file" in said
+    assert "without --fe-conf the front end keeps the lab's own" in said
+
+
+def test_status_of_a_lab_that_does_not_stand_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--name", "never-up"]) == 2
+    assert "there is no lab never-up; bring it up: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("action", [["up"], ["down"], ["exec", "client"], ["impair", "fe", "off"]])

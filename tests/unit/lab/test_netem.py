@@ -69,7 +69,7 @@ def test_netem_for_nobody_does_nothing() -> None:
     ],
 )
 def test_netem_is_for_what_it_can_do_exactly(impairment: Impairment, can: bool) -> None:
-    assert netem.can_do(impairment) is can
+    assert (netem.misfit(impairment) is None) is can
 
 
 def switch(monkeypatch: pytest.MonkeyPatch, refuses: str | None) -> tuple[Node, list[str]]:
@@ -98,7 +98,7 @@ def test_netem_is_refused_by_the_kernel_the_reason_is_told_and_nothing_is_left(m
     reason = netem.obstacle(made)
     assert reason is not None
     assert reason.startswith("tc qdisc add dev lo parent 1:2 netem")
-    assert reason.endswith("Error: no")
+    assert reason.endswith(f"Error: no\nthe kernel needs {netem.NEEDS}")
     assert told[-1] == "tc qdisc del dev lo root"
 
 
@@ -116,4 +116,4 @@ def test_netem_without_tc_is_no_means(monkeypatch: pytest.MonkeyPatch) -> None:
         raise FileNotFoundError(2, "No such file or directory")
 
     monkeypatch.setattr(made, "run", absent)
-    assert netem.obstacle(made) == "tc cannot be run: No such file or directory"
+    assert netem.obstacle(made) == f"tc cannot be run: No such file or directory\nthe kernel needs {netem.NEEDS}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
 
+from tcpha.be.counters import BackEndCounters
 from tcpha.errors import ChecksumError, OptionError, TruncatedError, WireError
+from tcpha.fe.counters import FrontEndCounters
 from tcpha.proto.ip import ConnectionKey, connection_key
 from tcpha.proto.options import Options, encode_options, encode_timestamps
 from tcpha.proto.seqnum import SeqNum
@@ -200,8 +203,38 @@ def test_ipv4_options_are_refused() -> None:
 
 def test_ipv6_extension_header_is_refused() -> None:
     octets = bytes(IPv6() / IPv6ExtHdrDestOpt() / TCP(**TEMPLATE))
-    with pytest.raises(WireError, match="protocol 60, not TCP"):
+    with pytest.raises(WireError, match="extension header 60"):
         decode_segment(octets)
+
+
+REFUSED = {
+    "IPv4 fragment": (IP(flags="MF") / TCP(**TEMPLATE), "fragments"),
+    "last IPv4 fragment, 4 octets": (IP(frag=100, proto=6) / bytes(4), "fragments"),
+    "IPv4 fragment with options": (IP(frag=1, options=[IPOption_NOP()] * 4) / TCP(**TEMPLATE), "fragments"),
+    "IPv6 fragment": (IPv6() / IPv6ExtHdrFragment(m=1) / TCP(**TEMPLATE), "fragments"),
+    "last IPv6 fragment, 4 octets": (IPv6() / IPv6ExtHdrFragment(offset=100, nh=6) / bytes(4), "fragments"),
+    "IPv4 options": (IP(options=[IPOption_NOP()] * 4) / TCP(**TEMPLATE), "extra_headers"),
+    "IPv6 hop-by-hop options": (IPv6() / IPv6ExtHdrHopByHop() / TCP(**TEMPLATE), "extra_headers"),
+    "IPv6 routing header, nothing behind it": (IPv6() / IPv6ExtHdrRouting(), "extra_headers"),
+    "UDP over IPv4": (IP() / UDP() / bytes(40), "malformed"),
+    "UDP over IPv6": (IPv6() / UDP() / bytes(40), "malformed"),
+    "cut IPv4 header": (bytes(IP())[:12], "malformed"),
+    "cut TCP header": (bytes(IPv6(nh=6)) + bytes(19), "malformed"),
+    "another version": (b"\x70" + bytes(59), "malformed"),
+    "nothing": (b"", "malformed"),
+}
+
+
+@pytest.mark.parametrize("counters", [FrontEndCounters, BackEndCounters])
+@pytest.mark.parametrize(("refused", "counter"), REFUSED.values(), ids=REFUSED)
+def test_refused_packet_is_counted_by_what_it_is(
+    refused: Any, counter: str, counters: type[FrontEndCounters | BackEndCounters]
+) -> None:
+    counted = counters()
+    with pytest.raises(WireError) as caught:
+        decode_segment(bytes(refused))
+    counted.refuse(caught.value)
+    assert {name: value for name, value in asdict(counted).items() if value} == {counter: 1}
 
 
 @pytest.mark.parametrize("ip", [IP(), IPv6()])

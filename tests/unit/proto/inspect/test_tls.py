@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tcpha.proto.inspect import NEED_MORE, NOT_MINE, Cause, Protocol, Refusal
-from tcpha.proto.inspect.tls import ClientHello, inspect
+from tcpha.proto.inspect.tls import MOST_RECORDS, Alert, ClientHello, inspect
 from tests.unit.proto.inspect.hellos import (
     ECH,
     RFC_8448,
@@ -155,15 +156,52 @@ def test_hello_in_records_of_one_size_is_read_like_one(hello: Hello, size: int) 
     assert (found.sni, found.alpn) == (whole.sni, whole.alpn)
 
 
-def test_post_quantum_hello_in_one_octet_records_is_read() -> None:
-    octets = one_octet_records(chrome().message)
-    assert len(octets) == 6 * 1784
-    for end in range(0, len(octets), 397):
+def test_hello_in_one_octet_records_is_read() -> None:
+    octets = one_octet_records(Hello().message)
+    for end in range(len(octets)):
         assert inspect(octets[:end]) is NEED_MORE
-    assert inspect(octets[:-1]) is NEED_MORE
     found = inspect(octets + b"\x17")
     assert isinstance(found, ClientHello)
-    assert (found.sni, found.alpn, found.head_octets) == (b"www.example.com", b"h2,http/1.1", len(octets))
+    assert (found.sni, found.head_octets) == (b"www.example.com", len(octets))
+
+
+def test_post_quantum_hello_in_as_many_records_as_may_be_is_read() -> None:
+    message = chrome().message
+    octets = records(message, [7] * (MOST_RECORDS - 1))  # and the rest in the last
+    assert inspect(octets[:-1]) is NEED_MORE
+    assert accepted(octets).head_octets == len(message) + 5 * len(range(0, len(message), 7))
+    octets = records(message, [1] * (MOST_RECORDS - 1))
+    assert accepted(octets).head_octets == len(message) + 5 * MOST_RECORDS
+
+
+def test_record_too_many_is_refused_at_its_first_octet() -> None:
+    octets = records(chrome().message, [1] * MOST_RECORDS)
+    assert inspect(octets[: 6 * MOST_RECORDS]) is NEED_MORE
+    refusal, alert = refused(octets)
+    assert (refusal.cause, refusal.reason) == (Cause.HEAD_TOO_LONG, "ClientHello in too many records")
+    assert alert == Alert.ILLEGAL_PARAMETER
+    assert inspect(octets[: 6 * MOST_RECORDS + 1]) == refusal
+
+
+class Watched(bytes):
+    """Octets that know how often somebody has looked at some of them."""
+
+    looks: int
+
+    def __getitem__(self, index: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(index)
+
+
+def test_hostile_records_cost_no_more_than_so_many_looks_however_much_has_come() -> None:
+    most = 0
+    octets = one_octet_records(Hello().padded(16384).message)
+    for end in range(1, len(octets), 501):
+        watched = Watched(octets[:end])
+        watched.looks = 0
+        inspect(watched)
+        most = max(most, watched.looks)
+    assert 3 * MOST_RECORDS < most <= 5 * MOST_RECORDS + 10, "it does walk them"
 
 
 def test_hello_in_segments_of_an_ethernet_is_read_at_the_last() -> None:

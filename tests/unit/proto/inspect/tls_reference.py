@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from tcpha.proto.inspect import NEED_MORE, NOT_MINE, Cause, NeedMore, NotMine
 
+MOST_RECORDS = 256
 HOST_CHARACTERS = string.ascii_letters + string.digits + "-_"
 
 
@@ -78,7 +79,7 @@ class _Reading:
         else:
             if kind != 22:
                 raise Fault
-            if 5 * (self.records + 1) > self.limit_octets:
+            if self.records == MOST_RECORDS or 5 * (self.records + 1) > self.limit_octets:
                 raise Fault(Cause.HEAD_TOO_LONG)
             yield from self.octet()
             yield from self.octet()

@@ -1,0 +1,79 @@
+"""The back end's process where socket diagnostics fail: nobody knows what holds a four-tuple, so nothing is decided."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+import pytest
+
+from tcpha.be.actions import Action, ClearTuple, Examine, Send
+from tcpha.be.flows import FlowState
+from tcpha.be.service import BackEnd
+from tcpha.errors import EdgeError
+from tcpha.net.sockdiag import SocketDiagnostics
+from tcpha.proto.messages import Refused
+from tests.packet.be_playbook import Playbook, both_families, clear
+
+
+class Deaf:
+    """Socket diagnostics that the kernel does not answer."""
+
+    def find(self, *_ends: object) -> None:
+        raise EdgeError("no answer")
+
+
+def process_of(book: Playbook) -> tuple[BackEnd, list[Action]]:
+    """A process around the agent, of which only the questions to the host stand; and what else it was to perform."""
+    performed: list[Action] = []
+    made = BackEnd.__new__(BackEnd)
+    made._agent = book.agent
+    made._sockets = cast(SocketDiagnostics, Deaf())
+    made._perform = {Send: lambda action, _now: performed.append(action)}
+    return made, performed
+
+
+def late(book: Playbook) -> list[Any]:
+    """The core wants the four-tuple looked at: the server has not acknowledged in time."""
+    actions: list[Any] = []
+    while not actions:
+        book.now = max(book.now, book.agent.next_deadline())
+        actions = [each for each in book.agent.on_timer(book.now) if isinstance(each, ClearTuple)]
+        assert book.now < book.start + 5
+    return actions
+
+
+@both_families
+def test_ack_sent_server_is_late_and_diagnostics_fail_request_is_not_refused(
+    family: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may have run: refused, it would run elsewhere."""
+    book = Playbook(family).until_ack_sent()
+    process, performed = process_of(book)
+    (look,) = late(book)
+    with caplog.at_level(logging.WARNING):
+        process._clear_tuple(look, book.now)
+    assert [record.message for record in caplog.records] == ["no answer"]
+    assert performed == []
+    assert book.agent.counters.refused == 0
+    assert book.agent.table.by_key[book.key()].state is FlowState.FINISHED
+
+
+@both_families
+def test_ack_sent_server_is_late_and_holds_nothing_request_is_refused(family: int) -> None:
+    """What the test above would see if the failure counted as a no."""
+    book = Playbook(family).until_ack_sent()
+    book.holder = None
+    events = book.passes(1.0)
+    assert clear() in events
+    assert [event.fields["message"] for event in events if event.what == "send"] != []
+    assert any(isinstance(event.fields.get("message"), Refused) for event in events)
+
+
+@both_families
+def test_adopted_diagnostics_fail_flow_stays(family: int) -> None:
+    book = Playbook(family).until_adopted()
+    process, performed = process_of(book)
+    process._examine(Examine(book.key()), book.now)
+    assert book.agent.table.by_key[book.key()].state is FlowState.ADOPTED
+    assert performed == []

@@ -1,0 +1,129 @@
+"""The front end's process where it decides by itself: what fits on the way to the back ends, and who is told."""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
+from scapy.packet import Raw
+
+from tcpha.budget import Budget
+from tcpha.errors import StartError
+from tcpha.fe.dispatcher import Dispatcher
+from tcpha.fe.service import ERRORS_A_SECOND, ERRORS_AT_ONCE, FrontEnd
+from tcpha.net import clock
+from tcpha.net.raw import RawSender
+from tests.packet.fe_client import CLIENT, VIP
+from tests.packet.fe_playbook import BE1, front_end
+
+MTU_OCTETS = 1500
+CARRIED_OCTETS = 1480
+
+
+def unopened(mtu_octets: int) -> FrontEnd:
+    """A front end that nothing was opened for, at an interface."""
+    made = FrontEnd.__new__(FrontEnd)
+    made.iface, made.mtu_octets = "eth7", mtu_octets
+    return made
+
+
+# --- the MTU at start
+
+
+@pytest.mark.parametrize(
+    ("settings", "of_interface", "used"),
+    [
+        ("", 1500, 1500),
+        ("mtu = 1400", 1500, 1400),
+        ("mtu = 1600", 1500, 1500),
+        ("", 1299, 1299),
+        ("forward = tunnel", 1300, 1300),
+        ("forward = tunnel\nmtu = 9000", 1300, 1300),
+    ],
+)
+def test_mtu_used_is_the_smaller_of_file_and_interface(
+    settings: str, of_interface: int, used: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert unopened(of_interface)._usable_mtu_octets(front_end(settings)) == used
+    beyond = settings.rpartition("= ")[2]
+    assert ("more than eth7 carries" in caplog.text) == (beyond.isdecimal() and int(beyond) > of_interface)
+
+
+@pytest.mark.parametrize("settings", ["forward = tunnel", "forward = tunnel\nmtu = 1400"])
+def test_interface_too_narrow_for_ipv6_in_a_tunnel_is_a_fault_at_start(settings: str) -> None:
+    """As it is when the file says so: each link carries 1280 octets of IPv6 (RFC 8200, 5)."""
+    with pytest.raises(
+        StartError, match=r"^MTU of eth7: 1299 is less than 1300, which IPv6 in a tunnel over IPv4 needs"
+    ):
+        unopened(1299)._usable_mtu_octets(front_end(settings))
+
+
+# --- packets that do not fit
+
+
+class Sent:
+    """Stands in for the raw socket."""
+
+    def __init__(self) -> None:
+        self.packets: list[bytes] = []
+
+    def send(self, packet: bytes) -> None:
+        self.packets.append(packet)
+
+
+@pytest.fixture
+def frontend(monkeypatch: pytest.MonkeyPatch) -> FrontEnd:
+    """One with a tunnel of which nothing but this decision stands, and a clock that stands still."""
+    made = unopened(MTU_OCTETS)
+    made._too_big = made._too_big_untold = 0
+    made._errors_allowed = Budget(ERRORS_A_SECOND, ERRORS_AT_ONCE)
+    made._raw = cast(RawSender, Sent())
+    made._dispatcher = Dispatcher.__new__(Dispatcher)
+    made._dispatcher.carried_octets = CARRIED_OCTETS
+    monkeypatch.setattr(clock, "now", lambda: 1000.0)
+    return made
+
+
+def sent_by(frontend: FrontEnd) -> list[bytes]:
+    return cast(Sent, frontend._raw).packets
+
+
+def packet(family: int, layer: object) -> bytes:
+    ip = IP(src=CLIENT[4], dst=VIP[4]) if family == 4 else IPv6(src=CLIENT[6], dst=VIP[6])
+    header = ip / layer
+    return bytes(header / Raw(bytes(CARRIED_OCTETS + 1 - len(header))))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_segment_too_big_for_the_tunnel_its_sender_is_told_how_much_fits(frontend: FrontEnd, family: int) -> None:
+    frontend._send_through_tunnel(BE1, packet(family, TCP(sport=40000, dport=80)))
+    (error,) = sent_by(frontend)
+    if family == 4:
+        assert (IP(error)[ICMP].type, IP(error)[ICMP].code, IP(error)[ICMP].nexthopmtu) == (3, 4, CARRIED_OCTETS)
+    else:
+        assert IPv6(error)[ICMPv6PacketTooBig].mtu == CARRIED_OCTETS
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_segments_too_big_come_in_a_flood_answers_are_limited_and_counted(
+    frontend: FrontEnd, family: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flood, beyond = packet(family, TCP(sport=40000, dport=80)), 7
+    for _ in range(ERRORS_AT_ONCE + beyond):
+        frontend._send_through_tunnel(BE1, flood)
+    assert len(sent_by(frontend)) == ERRORS_AT_ONCE
+    assert (frontend._too_big, frontend._too_big_untold) == (ERRORS_AT_ONCE + beyond, beyond)
+    monkeypatch.setattr(clock, "now", lambda: 1000.0 + 3.5 / ERRORS_A_SECOND)
+    for _ in range(beyond):
+        frontend._send_through_tunnel(BE1, flood)
+    assert len(sent_by(frontend)) == ERRORS_AT_ONCE + 3
+
+
+def test_error_too_big_for_the_tunnel_is_answered_by_none(frontend: FrontEnd) -> None:
+    quoted = IP(src=VIP[4], dst=CLIENT[4]) / UDP()
+    frontend._send_through_tunnel(BE1, packet(4, ICMP(type=3, code=4) / quoted))
+    assert (sent_by(frontend), frontend._too_big, frontend._too_big_untold) == ([], 1, 0)

@@ -1,0 +1,46 @@
+"""What is due for many connections: a defect in one action costs that action."""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+
+import pytest
+
+from tcpha.fe.service import FrontEnd
+from tcpha.node import LOG_INTERVAL_S, Node
+
+NOW = 100.0
+
+
+def node() -> Node:
+    """A node of which only the log of defects stands: it was opened nowhere."""
+    made = FrontEnd.__new__(FrontEnd)
+    made._faults = 0
+    made._fault_log_at = -inf
+    return made
+
+
+def test_one_action_fails_those_behind_it_are_performed(caplog: pytest.LogCaptureFixture) -> None:
+    failing, done = node(), list[int]()
+
+    def perform(number: int) -> None:
+        if number in (1, 2):
+            raise ValueError(f"action {number}")
+        done.append(number)
+
+    with caplog.at_level(logging.ERROR):
+        failing.perform_due(range(4), perform, NOW)
+    assert done == [0, 3]
+    assert failing._faults == 2
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "action 1"
+
+
+def test_defects_are_logged_no_more_often_than_the_interval(caplog: pytest.LogCaptureFixture) -> None:
+    failing = node()
+    for now in (NOW, NOW + 1, NOW + LOG_INTERVAL_S - 0.1, NOW + LOG_INTERVAL_S):
+        failing.report_fault(ValueError(str(now)), now)
+    failing.report_fault(None, NOW + 10 * LOG_INTERVAL_S)
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["100.0", "110.0"]

@@ -7,6 +7,7 @@ PYTHON  := $(VENV)/bin/python
 FUZZVENV := .venv-fuzz
 FUZZ_S  ?= 60
 FUZZ_TARGET ?=
+BENCH_ARGS ?=
 PREFIX  := /opt/tcpha
 CONF    := /etc/tcpha
 UNITS   := /etc/systemd/system
@@ -15,7 +16,7 @@ UNITS   := /etc/systemd/system
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv format check test test-long fuzz demo bench-micro wire install uninstall clean secret
+.PHONY: help venv format check test test-long compose-test fuzz demo bench bench-micro wire kernel install uninstall clean secret
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +40,10 @@ test: venv ## every test; as root, with real kernels in network namespaces
 test-long: venv ## the endurance tests at full length: 10,000 connections; takes minutes (root)
 	@TCPHA_LONG=1 $(PYTHON) -m pytest -m long
 
+compose-test: venv ## docker-compose.yml, brought up and tried in an engine of its own; takes two to five minutes (root)
+	@tools/container-engine
+	@$(PYTHON) -m pytest -m compose tests/compose
+
 fuzz: ## search for octets that break a decoder or a core: FUZZ_S=60 s for each target, FUZZ_TARGET="NAME..."
 	@tools/bootstrap fuzz $(FUZZVENV)
 	@nice -n 19 $(FUZZVENV)/bin/python -m tests.fuzz --seconds $(FUZZ_S) $(FUZZ_TARGET)
@@ -46,11 +51,28 @@ fuzz: ## search for octets that break a decoder or a core: FUZZ_S=60 s for each 
 demo: venv ## a cluster on this machine, requests through it, one connection drawn (root)
 	@$(PYTHON) -m tcpha.lab.demo
 
+bench: ## side by side with HAProxy and nginx: bench/results.json, .svg, .md (root); BENCH_ARGS=--quick: under 4 minutes
+	@tools/bootstrap bench $(VENV)
+	@$(PYTHON) -m bench $(BENCH_ARGS)
+
 bench-micro: venv ## time the inner loops, with pytest-benchmark
 	@$(PYTHON) -m pytest bench --benchmark-only
 
 wire: venv ## write docs/wire.md again from the code
 	@$(PYTHON) -m tcpha.proto.wiredoc
+
+# Debian 12's clang 14; nothing of the place or the time gets into an object, so every build gives the same octets.
+KERNEL_OBJECTS ?= tcpha/kernel
+KERNEL_CFLAGS  := -target bpfel -mcpu=v3 -O2 -g -std=gnu11 -Wall -Wextra -Werror -fno-stack-protector \
+	-fno-ident -fdebug-compilation-dir=. -I/usr/include/$(shell uname -m)-linux-gnu
+
+kernel: ## compile the programs of the kernel fast path (clang, llvm, linux-libc-dev); the objects are in the repository
+	@for source in tcpha/kernel/*.bpf.c; do \
+		object=$(KERNEL_OBJECTS)/$$(basename $${source%.c}).o; \
+		clang $(KERNEL_CFLAGS) -c $$source -o $$object && llvm-strip -g $$object && \
+		llvm-objcopy --remove-section=.BTF.ext --remove-section=.rel.BTF.ext --remove-section=.rel.BTF \
+			--remove-section=.llvm_addrsig $$object || exit 1; \
+	done
 
 install: ## on a real host, as root: /opt/tcpha (PREFIX, a directory of its own), samples in /etc/tcpha, systemd units
 	@[ "$$(id -u)" = 0 ] || { echo "make install: needs root" >&2; exit 1; }

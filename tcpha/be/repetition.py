@@ -5,6 +5,9 @@ is valid, for the end of a handshake (RFC 4987, 3.6): where the connection is ov
 recognises that segment by where it begins, so none that begins there reaches a host which has acknowledged the first
 octet, or to which the back end itself plays it. What is left says the same to a connection that lives; of one that is
 over, the host says what it says of any segment that nobody waits for. Pure.
+
+Deviation: the duplicate SACK that answers a first segment which came again begins four octets later than its octets do
+(RFC 2883, 4): the server's TCP was not shown those four.
 """
 
 from __future__ import annotations

@@ -1,0 +1,172 @@
+"""The table of what is judged: ratios to direct and to HAProxy, costs, and the floors they are held against. Pure.
+
+Must not know how anything was measured: it finds figures by the keys of workload, contender and round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bench.contenders import DIRECT, HAPROXY
+from bench.figures import Spread, Verdict, differences, quotients, spread, verdict
+
+Rounds = Mapping[int, float]
+"""A figure by round."""
+Side = Literal["at least", "at most"]
+Section = Literal["ratios", "differences", "cost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A figure that is told of every engine, and its floor if it has one."""
+
+    name: str
+    """Its key in the results, behind the engine's prefix."""
+    title: str
+    section: Section
+    """`ratios` are quotients, `differences` differences to `against`; `cost` is the figure itself."""
+    workload: str
+    figure: str
+    against: str | None = None
+    side: Side = "at least"
+    floor: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What came of it."""
+
+    key: str
+    judged: Judged
+    rounds: dict[int, float]
+    spread: Spread
+    verdict: Verdict | None
+    """None: there is no floor."""
+
+
+def _ratio(name: str, title: str, workload: str, figure: str, against: str, floor: float | None = None) -> Judged:
+    return Judged(name, title, "ratios", workload, figure, against, "at least", floor)
+
+
+_RATE, _MB, _GB_CPU = "requests_per_s", "mb_per_s", "cpu_s_per_gb"
+JUDGED: Final = (
+    _ratio("close_vs_haproxy", "new connections, times HAProxy", "close", _RATE, HAPROXY, 0.5),
+    _ratio("close_vs_direct", "new connections, times direct", "close", _RATE, DIRECT),
+    _ratio("keepalive_vs_haproxy", "keep-alive requests, times HAProxy", "keepalive", _RATE, HAPROXY, 0.4),
+    _ratio("keepalive_vs_direct", "keep-alive requests, times direct", "keepalive", _RATE, DIRECT),
+    _ratio("download_vs_haproxy", "10 MB downloads, times HAProxy", "download", _MB, HAPROXY, 1.0),
+    _ratio("download_vs_direct", "10 MB downloads, times direct", "download", _MB, DIRECT),
+    Judged(
+        "download_cpu_vs_haproxy",
+        "CPU of 10 MB downloads, FE and BE, times HAProxy's",
+        "ratios",
+        "download",
+        _GB_CPU,
+        HAPROXY,
+        "at most",
+        1.0,
+    ),
+    _ratio("download_large_vs_haproxy", "100 MB downloads, times HAProxy", "download_large", _MB, HAPROXY),
+    _ratio("upload_vs_haproxy", "10 MB uploads, times HAProxy", "upload", _MB, HAPROXY),
+    _ratio("mixed_vs_haproxy", "SURGE pages, times HAProxy", "mixed", _RATE, HAPROXY),
+    Judged(
+        "latency_p99_over_direct_ms",
+        "p99 at a low rate, more than direct, ms",
+        "differences",
+        "latency",
+        "p99_ms",
+        DIRECT,
+        "at most",
+        2.0,
+    ),
+    Judged(
+        "fe_us_per_connection",
+        "CPU of the FE per new connection, us",
+        "cost",
+        "close",
+        "cpu_us_per_request_fe",
+        None,
+        "at most",
+        110.0,
+    ),
+    Judged(
+        "be_us_per_connection",
+        "CPU of the BE agents per new connection, us",
+        "cost",
+        "close",
+        "cpu_us_per_request_be",
+        None,
+        "at most",
+        150.0,
+    ),
+    Judged(
+        "fe_s_per_gb",
+        "CPU of the FE per GB of 10 MB downloads, s",
+        "cost",
+        "download",
+        "cpu_s_per_gb_fe",
+        None,
+        "at most",
+        0.5,
+    ),
+    Judged("be_s_per_gb", "CPU of the BE agents per GB of 10 MB downloads, s", "cost", "download", "cpu_s_per_gb_be"),
+    Judged(
+        "fe_octets_per_idle_connection",
+        "memory of the FE per idle connection, octets",
+        "cost",
+        "idle",
+        "octets_per_connection_fe",
+    ),
+    Judged(
+        "be_octets_per_idle_connection",
+        "memory of the BE agents per idle connection, octets",
+        "cost",
+        "idle",
+        "octets_per_connection_be",
+    ),
+    Judged("fe_us_per_syn", "CPU of the FE per SYN of a flood, us", "cost", "flood", "process_us_per_syn_fe"),
+)
+
+
+class Figures:
+    """Figures by workload, contender, name and round."""
+
+    def __init__(self, found: Iterable[tuple[str, str, int, Mapping[str, float]]]) -> None:
+        """Each: workload, contender, round, its figures."""
+        self._rounds: dict[tuple[str, str, str], dict[int, float]] = {}
+        for workload, contender, number, figures in found:
+            for name, value in figures.items():
+                self._rounds.setdefault((workload, contender, name), {})[number] = value
+
+    def rounds(self, workload: str, contender: str, name: str) -> Rounds:
+        """One figure; empty if it was not measured."""
+        return self._rounds.get((workload, contender, name), {})
+
+    def names(self, workload: str, contender: str) -> list[str]:
+        """Figures that a contender has of a workload."""
+        return [name for each, who, name in self._rounds if (each, who) == (workload, contender)]
+
+
+def judge(figures: Figures, engine: str, prefix: str, table: Iterable[Judged] = JUDGED) -> list[Judgement]:
+    """Everything that was measured of an engine; what was not is absent."""
+    found = []
+    for judged in table:
+        rounds = _by_round(figures, engine, judged)
+        if not rounds:
+            continue
+        extent = spread(list(rounds.values()))
+        said = None
+        if judged.floor is not None:
+            said = verdict(extent, judged.floor, at_least=judged.side == "at least")
+        found.append(Judgement(f"{prefix}{judged.name}", judged, rounds, extent, said))
+    return found
+
+
+def _by_round(figures: Figures, engine: str, judged: Judged) -> dict[int, float]:
+    ours = figures.rounds(judged.workload, engine, judged.figure)
+    if judged.against is None:
+        return dict(ours)
+    theirs = figures.rounds(judged.workload, judged.against, judged.figure)
+    return (quotients if judged.section == "ratios" else differences)(ours, theirs)

@@ -1,0 +1,64 @@
+"""The comparative benchmark from end to end, as short as it can be: its shape and its checks, never how fast it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import __main__ as command
+from bench import checking_client, results
+from bench.arena import Arena, obstacle
+from bench.contenders import essential
+from bench.measuring import MeasuringError, await_answers
+from tests.cluster.conftest import unique_name
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(autouse=True)
+def _programs(_machine: None) -> None:
+    if reason := obstacle(essential()):
+        pytest.skip(f"the benchmark cannot run here: {reason}")
+
+
+def test_quick_run_measures_everybody_and_checks_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "raise_on_signals", lambda: None)
+    status = command.main(
+        ["--quick", "--rounds", "1", "--seconds", "1", "--workloads", "close", "download", "--output", str(tmp_path)]
+    )
+    assert status == 0
+    found = results.read(tmp_path / "results.json")
+    everybody = {"direct", "haproxy", "tcpha"}
+    assert {(each.workload, each.contender) for each in found.samples} == {
+        (workload, who) for workload in ("close", "download") for who in everybody
+    }
+    for each in found.samples:
+        assert each.wrong == []
+        assert each.figures["requests"] > 0
+        if each.workload == "close":
+            assert each.figures["checked"] >= 4
+    assert {"close_vs_haproxy", "download_vs_direct", "download_cpu_vs_haproxy"} <= found.ratios.keys()
+    assert all(value > 0 for value in (*found.ratios.values(), *found.cost.values()))
+    through_front = {who: found.figures["download"][who]["front_octets_per_octet"].median for who in everybody}
+    assert through_front["haproxy"] > 2
+    assert through_front["tcpha"] < 0.1
+    assert through_front["direct"] < 0.001
+    assert (tmp_path / "results.svg").read_text().startswith("<svg")
+    assert "HAProxy" in (tmp_path / "results.md").read_text()
+
+
+def test_answer_differs_or_none_comes_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.measuring._ANSWERS_LIMIT_S", 1.0)
+    contender = next(each for each in essential() if each.key == "haproxy")
+    with Arena(unique_name(), [contender]) as arena:
+        arena.up()
+        stand = arena.stand(contender)
+        await_answers(stand)
+        jpg = stand.document("/1k.jpg")
+        lying = checking_client.Document(jpg.path, jpg.content[::-1], jpg.node)
+        tally = checking_client.paced(stand.lab.client.enter, stand.target, [jpg, lying], 100, 0.04)
+        assert (tally.answers, len(tally.wrong)) == (2, 2)
+        stand.lab.node("be2").server.stop()
+        with pytest.raises(MeasuringError, match="does not answer right"):
+            await_answers(stand)

@@ -1,0 +1,38 @@
+"""The table of contenders: everybody follows the same rules, and everybody's figures have keys of their own."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.contenders import CONTENDERS, DIRECT, HAPROXY, RULES, Contender, Door, essential, judged
+from tcpha.lab import addressing
+
+
+def test_keys_and_doors_are_each_contenders_own() -> None:
+    assert len({each.key for each in CONTENDERS}) == len(CONTENDERS)
+    doors = [(each.settings, each.door, each.port) for each in CONTENDERS]
+    assert len(set(doors)) == len(doors)
+    prefixes = [each.judged_as for each in judged()]
+    assert prefixes
+    assert len(set(prefixes)) == len(prefixes)
+
+
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.key)
+def test_engine_in_every_lab_follows_the_rules_of_the_proxies(contender: Contender) -> None:
+    address = {str(place.ipv4): place.node for place in addressing.plan(2).backends}
+    lines = [line.split(maxsplit=3) for line in contender.settings.both if line.startswith("rule")]
+    assert [(pattern, address[server]) for _, _, server, pattern in lines] == list(RULES)
+
+
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.key)
+def test_whoever_is_not_direct_answers_by_the_rules(contender: Contender) -> None:
+    expected = ("be1", "be1") if contender.door is Door.BACK_END else ("be2", "be1")
+    assert (contender.node_for("/1k.jpg"), contender.node_for("/1k.html")) == expected
+
+
+def test_quick_run_has_the_engines_and_whom_they_are_compared_with() -> None:
+    assert [each.key for each in essential()] == [DIRECT, HAPROXY, *(each.key for each in judged())]
+
+
+def test_only_direct_has_no_processes() -> None:
+    assert [each.key for each in CONTENDERS if not each.roles] == [DIRECT]

@@ -1,0 +1,82 @@
+"""What is judged: every key that the results promise, in its section, by the same round, on the right side."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.figures import Verdict
+from bench.floors import JUDGED, Figures, judge
+from bench.workloads import WORKLOADS
+
+PROMISED = {
+    "ratios": {
+        "close_vs_haproxy", "keepalive_vs_haproxy", "download_vs_haproxy", "download_cpu_vs_haproxy",
+        "close_vs_direct", "download_vs_direct",
+    },
+    "cost": {"fe_us_per_connection", "be_us_per_connection", "fe_s_per_gb", "be_s_per_gb"},
+}  # fmt: skip
+FLOORS = {
+    "close_vs_haproxy": ("at least", 0.5),
+    "keepalive_vs_haproxy": ("at least", 0.4),
+    "download_vs_haproxy": ("at least", 1.0),
+    "download_cpu_vs_haproxy": ("at most", 1.0),
+    "fe_us_per_connection": ("at most", 110.0),
+    "be_us_per_connection": ("at most", 150.0),
+    "fe_s_per_gb": ("at most", 0.5),
+    "latency_p99_over_direct_ms": ("at most", 2.0),
+}
+
+
+def test_every_promised_key_is_judged_in_its_section_by_workloads_of_a_quick_run() -> None:
+    quick = {each.key for each in WORKLOADS if each.is_essential}
+    for section, names in PROMISED.items():
+        found = {each.name for each in JUDGED if each.section == section and each.workload in quick}
+        assert names <= found
+
+
+def test_floors_are_these() -> None:
+    assert {each.name: (each.side, each.floor) for each in JUDGED if each.floor is not None} == FLOORS
+
+
+def test_names_are_unique() -> None:
+    names = [each.name for each in JUDGED]
+    assert len(set(names)) == len(names)
+
+
+def sampled(engine: str = "tcpha") -> Figures:
+    rates = {1: (100.0, 50.0), 2: (300.0, 210.0)}
+    return Figures(
+        sample
+        for number, (theirs, ours) in rates.items()
+        for sample in (
+            ("close", "haproxy", number, {"requests_per_s": theirs}),
+            ("close", engine, number, {"requests_per_s": ours, "cpu_us_per_request_fe": 100.0 + number}),
+            ("latency", "direct", number, {"p99_ms": 1.0}),
+            ("latency", engine, number, {"p99_ms": 1.0 + number}),
+        )
+    )
+
+
+def test_ratio_is_of_the_same_round() -> None:
+    found = {each.key: each for each in judge(sampled(), "tcpha", "")}
+    assert found["close_vs_haproxy"].rounds == pytest.approx({1: 0.5, 2: 0.7})
+    assert found["close_vs_haproxy"].spread.median == pytest.approx(0.6)
+    assert found["close_vs_haproxy"].verdict is Verdict.HOLDS
+    assert found["fe_us_per_connection"].spread.median == pytest.approx(101.5)
+
+
+def test_difference_is_of_the_same_round() -> None:
+    found = {each.key: each for each in judge(sampled(), "tcpha", "")}
+    assert found["latency_p99_over_direct_ms"].rounds == {1: 1.0, 2: 2.0}
+    assert found["latency_p99_over_direct_ms"].verdict is Verdict.HOLDS
+
+
+def test_what_was_not_measured_is_absent() -> None:
+    keys = {each.key for each in judge(sampled(), "tcpha", "")}
+    assert keys == {"close_vs_haproxy", "fe_us_per_connection", "latency_p99_over_direct_ms"}
+
+
+def test_another_engine_has_the_same_keys_behind_its_prefix() -> None:
+    keys = {each.key for each in judge(sampled("kernel"), "kernel", "kernel_")}
+    assert "kernel_close_vs_haproxy" in keys
+    assert all(key.startswith("kernel_") for key in keys)

@@ -26,7 +26,8 @@ LAYERS: dict[str, set[str]] = {
     "peers": {"errors", "proto"},
     "fe": {"errors", "proto", "rules", "config", "tables", "peers", "fe"},
     "be": {"errors", "proto", "rules", "config", "tables", "peers", "be"},
-    "net": {"errors", "net"},
+    "kernel": {"proto", "kernel"},
+    "net": {"errors", "proto", "kernel", "net"},
     "process": {"tcpha", "errors", "proto", "rules", "config", "peers", "net", "process"},
     "fe process": {"errors", "proto", "rules", "config", "tables", "peers", "net", "fe", "process", "fe process"},
     "be process": {"errors", "proto", "rules", "config", "peers", "net", "be", "process", "be process"},
@@ -34,9 +35,11 @@ LAYERS: dict[str, set[str]] = {
     "lab line": {"errors", "lab line"},
     "lab packets": {"tcpha", "errors", "net", "process", "lab", "lab line", "lab packets"},
     "command": {"tcpha", "errors", "proto", "rules", "config", "command"},
+    "container": {"tcpha", "errors", "proto", "config", "process", "container", "container core"},
+    "container core": {"errors", "config", "container core"},
     "tcpha": set(),
 }
-PURE = {"errors", "proto", "rules", "tables", "peers", "fe", "be", "lab line"}
+PURE = {"errors", "proto", "kernel", "rules", "tables", "peers", "fe", "be", "lab line"}
 """No clock, socket, file, random source, process, log."""
 TOOLS = {"tcpha.proto.dissect", "tcpha.proto.wiredoc"}
 """Beside the codec, for captures, tests and documents; no process imports them."""
@@ -44,6 +47,8 @@ _LAYER_OF = {
     "tcpha.__main__": "command",
     "tcpha.route": "command",
     "tcpha.route_text": "command",
+    "tcpha.container.settings": "container core",
+    "tcpha.container.supervision": "container core",
     "tcpha.balance": "rules",
     "tcpha.conditions": "rules",
     "tcpha.fields": "rules",
@@ -84,6 +89,11 @@ EFFECTS = {
 }  # fmt: skip
 EFFECTS_OF_PROCESS = {
     "tcpha.eventloop": {"logging", "os", "selectors", "signal"},
+    "tcpha.container.__main__": {"os"},
+    "tcpha.container.health": {"time"},
+    "tcpha.container.preparation": {"os", "secrets"},
+    "tcpha.container.process": {"os", "signal", "time"},
+    "tcpha.container.supervision": {"signal"},
     "tcpha.node": {"logging", "secrets", "signal"},
     "tcpha.program": {"logging"},
     "tcpha.secret": {"os"},

@@ -1,0 +1,101 @@
+"""Is the agent of this container well? ``python -m tcpha.container.health``: status 0, or 1 and the reason.
+
+It is, if it reads what comes in: the socket of the handoff channel, on which its peers' messages arrive four times a
+second, and its packet queues exist and are empty at some moment of the check. A process that hangs, or was stopped,
+lets them fill. The kernel's tables tell (proc_pid_net(5)), so nothing is sent and the agent is not disturbed. Must not
+import the configuration: a check runs every few seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+RUN: Final = Path("/run/tcpha")
+LIMIT_S: Final = 1.0
+_PAUSE_S: Final = 0.05
+_NET: Final = Path("/proc/self/net")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What must be there: a UDP socket bound to an address and port, NFQUEUE numbers."""
+
+    address: str
+    port: int
+    queues: Sequence[int]
+
+
+def fault_of(wanted: Wanted, udp: str, queues: str) -> str | None:
+    """Return what is wrong at this moment, None if nothing is.
+
+    udp: /proc/net/udp or udp6, by the family of the address. queues: /proc/net/netfilter/nfnetlink_queue.
+    """
+    waiting = _waiting_octets(udp, wanted.address, wanted.port)
+    if waiting is None:
+        return f"nobody listens for messages on {wanted.address} port {wanted.port}"
+    if waiting:
+        return f"messages wait unread on {wanted.address} port {wanted.port} ({waiting} octets)"
+    lengths = _queue_lengths(queues)
+    for queue in wanted.queues:
+        if queue not in lengths:
+            return f"nobody reads packet queue {queue}"
+        if lengths[queue]:
+            return f"{lengths[queue]} packets wait unread in queue {queue}"
+    return None
+
+
+def _waiting_octets(table: str, address: str, port: int) -> int | None:
+    """Return the octets in a socket's receive queue, None without such a socket."""
+    local = f"{_hexadecimal(address)}:{port:04X}"
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == local:
+            return int(fields[4].partition(":")[2], 16)
+    return None
+
+
+def _queue_lengths(table: str) -> dict[int, int]:
+    rows = (line.split() for line in table.splitlines())
+    return {int(row[0]): int(row[2]) for row in rows}
+
+
+def _hexadecimal(address: str) -> str:
+    """Spell an address as the kernel does: each of its 32-bit words in the order of this machine's octets."""
+    packed = ip_address(address).packed
+    words = (packed[at : at + 4] for at in range(0, len(packed), 4))
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
+
+
+def check(wanted: Wanted, look: Callable[[], tuple[str, str]], limit_s: float = LIMIT_S) -> str | None:
+    """Look until nothing is wrong, for `limit_s` at most; return the last fault, None if all is well."""
+    ends_at = time.monotonic() + limit_s
+    while True:
+        fault = fault_of(wanted, *look())
+        if fault is None or time.monotonic() >= ends_at:
+            return fault
+        time.sleep(_PAUSE_S)
+
+
+def main(run: Path = RUN) -> int:
+    """Check this container; return the exit status."""
+    try:
+        wanted = Wanted(**json.loads((run / "health.json").read_text()))
+        table = _NET / ("udp" if ip_address(wanted.address).version == 4 else "udp6")
+        queues = _NET / "netfilter" / "nfnetlink_queue"
+        fault = check(wanted, lambda: (table.read_text(), queues.read_text()))
+    except OSError as error:
+        fault = f"{error.filename}: {error.strerror}"
+    if fault is not None:
+        sys.stderr.write(f"{fault}\n")
+    return 0 if fault is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,482 @@
+"""be_ingress, packet by packet: what it makes of a HANDOFF, and which ones it leaves to the agent as they are."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
+from scapy.layers.l2 import Dot1Q, Ether
+
+from tcpha.kernel.be_maps import RAN, encode_name, encode_number
+from tcpha.proto.cookie import Agreement
+from tcpha.proto.ip import connection_key
+from tcpha.proto.messages import Closed, Handoff
+from tcpha.proto.seqnum import SeqNum
+from tcpha.proto.tcp import decode_segment
+from tests.kernel.frames import (
+    CLIENT,
+    CLIENT_PORT,
+    ETHER_OCTETS,
+    FRONT_END,
+    MARK,
+    PERIOD,
+    PORT,
+    SECOND_CODEC,
+    VIP,
+    VIP_PORT,
+    Datagram,
+    ether,
+    handoff,
+    segment_of,
+    tcp_of,
+)  # fmt: skip
+from tests.kernel.rehearsal import PASSED_ON, Outcome, Rehearsal
+
+pytestmark = pytest.mark.kernel
+
+
+def is_untouched(outcome: Outcome, frame: bytes) -> bool:
+    return outcome.verdict == PASSED_ON and outcome.octets == frame and outcome.mark == 0
+
+
+def becomes_its_segment(outcome: Outcome, datagram: Datagram) -> bool:
+    decode_segment(outcome.octets[ETHER_OCTETS:]).check_checksum()
+    return outcome.counts == {"adopted": 1} and tcp_of(outcome.octets) == segment_of(datagram.message)
+
+
+# --- what it becomes
+
+
+def test_handoff_arrives_it_becomes_the_clients_first_segment(programs: Rehearsal) -> None:
+    datagram = programs.datagram()
+    outcome = programs.arrive(datagram.frame())
+    assert becomes_its_segment(outcome, datagram)
+    assert (outcome.verdict, outcome.mark) == (PASSED_ON, MARK)
+
+
+def test_handoff_arrives_its_ip_header_stays_but_for_what_must_change(programs: Rehearsal) -> None:
+    frame = programs.datagram().frame()
+    outcome = programs.arrive(frame)
+    before, after = Ether(frame)[1], Ether(outcome.octets)[1]
+    same = ("ttl", "tos", "id", "flags", "frag") if programs.family == 4 else ("hlim", "tc", "fl")
+    assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
+    assert (after.src, after.dst) == (CLIENT[programs.family], VIP[programs.family])
+    assert bytes(after) == outcome.octets[ETHER_OCTETS:]
+    if programs.family == 4:
+        written = after.chksum
+        del after.chksum
+        assert IP(bytes(after)).chksum == written
+    assert outcome.octets[:ETHER_OCTETS] == frame[:ETHER_OCTETS]
+
+
+@pytest.mark.parametrize("octets", [0, 1, 2, 3, 11, 12, 13, 63, 64, 65, 1000, 1360])
+def test_handoff_has_so_many_octets_its_segment_has_them(programs: Rehearsal, octets: int) -> None:
+    message = replace(handoff(programs.family), octets=bytes(range(1, 252)) * 6)
+    datagram = programs.datagram(message=replace(message, octets=message.octets[:octets]))
+    assert becomes_its_segment(programs.arrive(datagram.frame()), datagram)
+
+
+def test_handoff_without_timestamps_its_segment_has_no_options(programs: Rehearsal) -> None:
+    message = replace(handoff(programs.family), tsval_sent=None, tsval_client=0)
+    datagram = programs.datagram(message=message)
+    outcome = programs.arrive(datagram.frame())
+    assert becomes_its_segment(outcome, datagram)
+    assert tcp_of(outcome.octets)[12] == 5 << 4
+
+
+def test_handoff_at_the_wrap_its_numbers_wrap(programs: Rehearsal) -> None:
+    datagram = programs.datagram(message=handoff(programs.family, irs=0xFFFFFFFF, iss=0xFFFFFFFF))
+    outcome = programs.arrive(datagram.frame())
+    assert becomes_its_segment(outcome, datagram)
+    segment = decode_segment(outcome.octets[ETHER_OCTETS:])
+    assert (segment.seg_seq, segment.seg_ack) == (0, 0)
+
+
+def test_handoff_of_the_second_key_is_adopted(programs: Rehearsal) -> None:
+    datagram = programs.datagram(codec=SECOND_CODEC)
+    assert becomes_its_segment(programs.arrive(datagram.frame()), datagram)
+
+
+def test_handoff_is_adopted_its_identity_is_known(programs: Rehearsal) -> None:
+    datagram = programs.datagram()
+    programs.arrive(datagram.frame())
+    assert list(programs.adopter.flows()) == [datagram.message.identity]
+    assert not programs.adopter.claim_identity(datagram.message.identity, PERIOD)
+
+
+# --- anti-replay
+
+
+def test_handoff_arrives_again_it_goes_to_the_agent(programs: Rehearsal) -> None:
+    frame = programs.datagram().frame()
+    programs.arrive(frame)
+    outcome = programs.arrive(frame)
+    assert outcome.counts == {"up_replay": 1}
+    assert is_untouched(outcome, frame)
+
+
+def test_handoff_was_run_by_program_the_agent_may_not_run_it(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram(sequence=5).frame())
+    claim = programs.adopter.claim_message
+    assert [claim(3, programs.epoch, sequence) for sequence in (5, 6, 6)] == [False, True, False]
+
+
+def test_handoff_was_run_by_the_agent_no_program_runs_it(programs: Rehearsal) -> None:
+    assert programs.adopter.claim_message(3, programs.epoch, 5)
+    outcome = programs.arrive(programs.datagram(sequence=5).frame())
+    assert outcome.counts == {"up_replay": 1}
+
+
+def test_sequence_falls_behind_by_a_table_it_is_a_replay(programs: Rehearsal) -> None:
+    counts = [
+        programs.arrive(programs.datagram(sequence=sequence).frame()).count for sequence in (4096 + 7, 8, 7, 4096 + 8)
+    ]
+    assert counts == ["adopted", "adopted", "up_replay", "adopted"]
+
+
+def test_messages_overtake_one_another_by_a_table_each_is_run_once(programs: Rehearsal) -> None:
+    sequences = (5000, 4999, 5000 - 1024, 5000 - 2048, 5000 - 4095, 5000 - 1024)
+    counts = [programs.arrive(programs.datagram(sequence=sequence).frame()).count for sequence in sequences]
+    assert counts == ["adopted"] * 5 + ["up_replay"]
+
+
+def test_peer_has_another_table_what_was_seen_in_it_does_not_count(programs: Rehearsal) -> None:
+    assert programs.adopter.claim_message(2, programs.epoch, 9)
+    assert programs.arrive(programs.datagram(sequence=9).frame()).count == "adopted"
+
+
+def test_epoch_is_another_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
+    frame = programs.datagram(epoch=programs.epoch - 1).frame()
+    outcome = programs.arrive(frame)
+    assert outcome.counts == {"up_epoch": 1}
+    assert is_untouched(outcome, frame)
+
+
+def test_epoch_changes_sequences_begin_anew(programs: Rehearsal) -> None:
+    assert programs.arrive(programs.datagram(sequence=9).frame()).count == "adopted"
+    programs.begin()
+    assert programs.arrive(programs.datagram(sequence=9).frame()).count == "adopted"
+
+
+# --- connections that ran
+
+
+def test_connection_has_run_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
+    identity = programs.datagram().message.identity
+    programs.adopter._generations[PERIOD].insert(encode_name(identity), encode_number(RAN))
+    frame = programs.datagram().frame()
+    outcome = programs.arrive(frame)
+    assert outcome.counts == {"up_ran": 1}
+    assert is_untouched(outcome, frame)
+
+
+def test_connection_is_the_agents_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
+    assert programs.adopter.claim_identity(programs.datagram().message.identity, PERIOD)
+    assert programs.arrive(programs.datagram().frame()).count == "up_ran"
+
+
+def test_connection_has_run_repetition_that_acknowledges_more_is_the_same(programs: Rehearsal) -> None:
+    message = programs.datagram().message
+    programs.adopter.claim_identity(message.identity, PERIOD)
+    more = replace(message, identity=replace(message.identity, iss=SeqNum(message.identity.iss + 2)))
+    assert programs.arrive(programs.datagram(message=more).frame()).count == "up_ran"
+
+
+def test_connection_ran_another_of_the_same_ports_is_adopted(programs: Rehearsal) -> None:
+    programs.adopter.claim_identity(programs.datagram().message.identity, PERIOD)
+    other = handoff(programs.family, iss=0x01020304)
+    assert programs.arrive(programs.datagram(message=other).frame()).count == "adopted"
+
+
+def test_socket_never_spoke_handoff_is_tried_again(programs: Rehearsal) -> None:
+    counts = [programs.arrive(programs.datagram(sequence=sequence).frame()).count for sequence in (1, 2)]
+    assert counts == ["adopted", "adopted"]
+
+
+def test_kernel_refuses_datagram_goes_up_and_nothing_is_remembered(refusing: Rehearsal) -> None:
+    datagram = refusing.datagram()
+    outcome = refusing.arrive(datagram.frame())
+    assert outcome.counts == {"up_kernel": 1}
+    assert is_untouched(outcome, datagram.frame())
+    assert list(refusing.adopter.flows()) == []
+    assert refusing.adopter.claim_identity(datagram.message.identity, PERIOD)
+    assert refusing.adopter.claim_message(3, refusing.epoch, datagram.sequence)
+
+
+# --- periods
+
+
+@pytest.mark.parametrize(("period", "count"), [(-3, "up_period"), (-2, "adopted"), (1, "adopted"), (2, "up_period")])
+def test_period_of_cookie_decides(programs: Rehearsal, period: int, count: str) -> None:
+    message = replace(handoff(programs.family), period=PERIOD + period)
+    assert programs.arrive(programs.datagram(message=message).frame()).count == count
+
+
+def test_agent_does_not_renew_nothing_is_adopted(programs: Rehearsal) -> None:
+    programs.adopter.hold()
+    assert programs.arrive(programs.datagram().frame()).count == "up_off"
+
+
+def test_floor_rises_older_cookies_go_to_the_agent(programs: Rehearsal) -> None:
+    programs.adopter.renew(PERIOD, PERIOD)
+    assert programs.arrive(programs.datagram().frame()).count == "up_period"
+    message = replace(handoff(programs.family), period=PERIOD + 1)
+    assert programs.arrive(programs.datagram(message=message).frame()).count == "adopted"
+
+
+def test_period_passes_what_ran_is_remembered_while_its_cookie_is_valid(programs: Rehearsal) -> None:
+    programs.adopter.claim_identity(programs.datagram().message.identity, PERIOD)
+    programs.adopter.renew(PERIOD + 2)
+    assert programs.arrive(programs.datagram().frame()).count == "up_ran"
+    programs.adopter.renew(PERIOD)
+
+
+# --- whom it is from, and what for
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [({"sender": 24}, "up_stranger"), ({"sender": 0}, "up_stranger"), ({"source_port": 667}, "up_stranger")],
+)
+def test_stranger_sends_it_goes_to_the_agent(programs: Rehearsal, changes: dict[str, int], count: str) -> None:
+    frame = programs.datagram(**changes).frame()
+    outcome = programs.arrive(frame)
+    assert outcome.count == count
+    assert is_untouched(outcome, frame)
+
+
+def test_front_end_is_forgotten_its_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
+    programs.adopter.forget_peer(ip_address(FRONT_END[programs.family]).packed, PORT)
+    assert programs.arrive(programs.datagram().frame()).count == "up_stranger"
+
+
+def test_address_is_no_target_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
+    programs.adopter.set_targets([(ip_address(VIP[programs.family]).packed, VIP_PORT + 1)])
+    assert programs.arrive(programs.datagram().frame()).count == "up_target"
+
+
+@pytest.mark.parametrize("changes", [{"port": 667}])
+def test_datagram_is_for_another_socket_nothing_is_counted(programs: Rehearsal, changes: dict[str, int]) -> None:
+    frame = programs.datagram(**changes).frame()
+    outcome = programs.arrive(frame)
+    assert outcome.counts == {}
+    assert is_untouched(outcome, frame)
+
+
+# --- what it is
+
+
+def test_tag_is_wrong_in_any_bit_of_it_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
+    octets = programs.datagram().octets
+    for bit in range(0, 128, 7):
+        bad = bytes([*octets[: bit >> 3], octets[bit >> 3] ^ 1 << (bit & 7), *octets[(bit >> 3) + 1 :]])
+        frame = programs.datagram().frame(bad)
+        outcome = programs.arrive(frame)
+        assert outcome.counts == {"up_tag": 1}
+        assert is_untouched(outcome, frame)
+
+
+def test_handoff_with_acknowledged_octets_goes_to_the_agent(programs: Rehearsal) -> None:
+    message = replace(handoff(programs.family), acknowledged=SeqNum(0x11223349))
+    assert programs.arrive(programs.datagram(message=message).frame()).count == "up_form"
+
+
+def test_another_message_goes_to_the_agent(programs: Rehearsal) -> None:
+    frame = programs.datagram(message=Closed((handoff(programs.family).identity,))).frame()
+    outcome = programs.arrive(frame)
+    assert outcome.count == "up_form"
+    assert is_untouched(outcome, frame)
+
+
+def test_handoff_of_the_other_family_goes_to_the_agent(programs: Rehearsal) -> None:
+    frame = programs.datagram(message=handoff(10 - programs.family)).frame()
+    outcome = programs.arrive(frame)
+    assert outcome.count == "up_form"
+    assert is_untouched(outcome, frame)
+
+
+def test_datagram_is_longer_than_the_hash_goes_it_goes_to_the_agent(programs: Rehearsal) -> None:
+    message = replace(handoff(programs.family), octets=bytes(1600))
+    assert programs.arrive(programs.datagram(message=message).frame()).count == "up_form"
+
+
+def test_octets_follow_the_ip_packet_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
+    frame = programs.datagram().frame() + b"\0\0"
+    outcome = programs.arrive(frame)
+    assert outcome.count == "up_form"
+    assert is_untouched(outcome, frame)
+
+
+def test_odd_headers_stand_before_it_nothing_is_counted(programs: Rehearsal) -> None:
+    octets = programs.datagram().octets
+    transport = UDP(sport=PORT, dport=PORT) / octets
+    head = ether(programs.family)
+    network = head[1].copy()
+    if programs.family == 4:
+        network.options = [IPOption_NOP()] * 4
+        fragment = head.copy()
+        fragment[IP].flags = "MF"
+        odd = [head / transport, fragment / transport]
+        odd[0] = Ether(src=head.src, dst=head.dst) / network / transport
+    else:
+        odd = [Ether(src=head.src, dst=head.dst) / network / IPv6ExtHdrDestOpt() / transport]
+    odd.append(Ether(src=head.src, dst=head.dst) / Dot1Q(vlan=5) / head[1].copy() / transport)
+    for packet in odd:
+        frame = bytes(packet)
+        outcome = programs.arrive(frame)
+        assert outcome.counts == {}
+        assert outcome.verdict == PASSED_ON
+
+
+def test_ip_options_look_like_its_udp_header_nothing_is_counted(programs: Rehearsal) -> None:
+    if programs.family == 6:
+        pytest.skip("IPv6 has no options")
+    frame = bytearray(programs.datagram().frame())
+    frame[34:34] = frame[34:42]
+    frame[ETHER_OCTETS] = 0x47
+    assert programs.arrive(bytes(frame)).counts == {}
+
+
+def test_frame_is_for_another_host_nothing_is_counted(programs: Rehearsal) -> None:
+    frame = programs.datagram().frame()
+    outcome = programs.arrive(b"\x02\0\0\0\0\x09" + frame[6:])
+    assert outcome.counts == {}
+
+
+@pytest.mark.parametrize("scales", [0xF7, 0x7F])
+def test_window_scale_is_impossible_handoff_goes_to_the_agent(programs: Rehearsal, scales: int) -> None:
+    codec = programs.datagram().codec
+    octets = bytearray(programs.datagram().octets)
+    octets[22] = scales
+    octets[:16] = codec._tag(octets[23], bytes(octets[16:]))
+    assert programs.arrive(programs.datagram().frame(bytes(octets))).count == "up_form"
+
+
+def test_windows_are_not_scaled_octet_of_scales_is_not_read(programs: Rehearsal) -> None:
+    message = replace(handoff(programs.family), agreement=Agreement(1440, None, False), promised_window_scale=None)
+    codec = programs.datagram().codec
+    octets = bytearray(programs.datagram(message=message).octets)
+    octets[22] = 0xFF
+    octets[:16] = codec._tag(octets[23], bytes(octets[16:]))
+    assert programs.arrive(programs.datagram().frame(bytes(octets))).count == "adopted"
+
+
+# --- segments, and packets that leave
+
+
+def arriving(family: int, flags: str = "A") -> bytes:
+    head = ether(family)
+    network = IP(src=CLIENT[4], dst=VIP[4]) if family == 4 else IPv6(src=CLIENT[6], dst=VIP[6])
+    return bytes(
+        Ether(src=head.src, dst=head.dst) / network / TCP(sport=CLIENT_PORT, dport=VIP_PORT, flags=flags) / b"x"
+    )
+
+
+def leaving(family: int, ack: int, flags: str = "A", port: int = CLIENT_PORT) -> bytes:
+    head = ether(family)
+    network = IP(src=VIP[4], dst=CLIENT[4]) if family == 4 else IPv6(src=VIP[6], dst=CLIENT[6])
+    tcp = TCP(sport=VIP_PORT, dport=port, flags=flags, ack=ack)
+    return bytes(Ether(src=head.src, dst=head.dst) / network / tcp / b"y")
+
+
+def test_segment_of_no_connection_of_ours_arrives_it_is_the_agents(programs: Rehearsal) -> None:
+    outcome = programs.arrive(arriving(programs.family))
+    assert outcome.counts == {}
+    assert is_untouched(outcome, arriving(programs.family))
+
+
+def test_segment_would_meet_the_listener_it_is_the_agents(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram().frame())
+    outcome = programs.arrive(arriving(programs.family))
+    assert outcome.counts == {"guarded": 1}
+    assert is_untouched(outcome, arriving(programs.family))
+
+
+def test_first_packet_leaves_adoption_is_told_and_its_identity_has_run(programs: Rehearsal) -> None:
+    message = replace(handoff(programs.family), confirm=True)
+    programs.arrive(programs.datagram(message=message).frame())
+    assert programs.adopter.adoptions() == []
+    frame = leaving(programs.family, 0x11223377)
+    outcome = programs.leave(frame)
+    assert outcome.octets == frame
+    (adoption,) = programs.adopter.adoptions()
+    assert (adoption.identity, adoption.rcv_nxt, adoption.sender) == (message.identity, 0x11223377, 23)
+    assert (adoption.confirm, adoption.period) == (True, PERIOD & 0xFFFF)
+    assert programs.arrive(programs.datagram(sequence=2).frame()).count == "up_ran"
+
+
+def test_second_packet_leaves_nothing_is_told(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram().frame())
+    for ack in (1, 2):
+        programs.leave(leaving(programs.family, ack))
+    assert len(programs.adopter.adoptions()) == 1
+
+
+def test_packet_without_the_mark_leaves_nothing_is_told(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram().frame())
+    programs.leave(leaving(programs.family, 1), mark=0)
+    programs.leave(leaving(programs.family, 1, port=CLIENT_PORT + 1))
+    assert programs.adopter.adoptions() == []
+
+
+def test_many_are_adopted_every_one_is_told_once_and_in_order(programs: Rehearsal) -> None:
+    for number in range(1, 31):
+        message = handoff(programs.family, client_port=CLIENT_PORT + number)
+        programs.arrive(programs.datagram(message=message, sequence=number).frame())
+        programs.leave(leaving(programs.family, number, port=CLIENT_PORT + number))
+    first, rest = programs.adopter.adoptions(20), programs.adopter.adoptions()
+    assert [each.rcv_nxt for each in first] == list(range(1, 21))
+    assert [each.rcv_nxt for each in rest] == list(range(21, 31))
+
+
+# --- sockets that are not ours
+
+
+def of_the_host(family: int, port: int) -> Handoff:
+    """A HANDOFF of a connection that the host has with its own virtual address."""
+    address = ip_address(VIP[family])
+    message = handoff(family)
+    return replace(message, identity=replace(message.identity, key=connection_key(address, port, address, VIP_PORT)))
+
+
+@contextmanager
+def connected(family: int, port: int) -> Iterator[None]:
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+    with socket.socket(kind) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME-WAIT afterwards
+        client.bind((VIP[family], port))
+        client.connect((VIP[family], VIP_PORT))
+        yield
+
+
+def test_socket_of_another_holds_the_ports_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
+    message = of_the_host(programs.family, 42000)
+    with connected(programs.family, 42000):
+        frame = programs.datagram(message=message).frame()
+        outcome = programs.arrive(frame)
+        assert outcome.counts == {"up_live": 1}
+        assert is_untouched(outcome, frame)
+
+
+def test_socket_of_another_took_the_ports_of_one_of_ours_nothing_is_marked(programs: Rehearsal) -> None:
+    message = of_the_host(programs.family, 42002)
+    assert programs.arrive(programs.datagram(message=message).frame()).count == "adopted"
+    segment = bytearray(arriving(programs.family))
+    at = ETHER_OCTETS + (12 if programs.family == 4 else 8)
+    size = len(ip_address(VIP[programs.family]).packed)
+    segment[at : at + size] = ip_address(VIP[programs.family]).packed
+    at = ETHER_OCTETS + (20 if programs.family == 4 else 40)
+    segment[at : at + 2] = (42002).to_bytes(2, "big")
+    with connected(programs.family, 42002):
+        assert programs.arrive(programs.datagram(message=message, sequence=2).frame()).counts == {"up_live": 1}
+        outcome = programs.arrive(bytes(segment))
+        assert outcome.counts == {"guarded": 1}
+        assert outcome.mark == 0

@@ -1,0 +1,64 @@
+"""The objects in the repository are what clang makes of the sources beside them, wherever that is done."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tcpha.kernel import be_maps
+from tcpha.net.bpf_object import ObjectFile
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "tcpha" / "kernel"
+CLANG_VERSION = "14."
+"""Debian 12's: another one makes other octets of the same sources."""
+
+
+def missing_tool() -> str | None:
+    for tool in ("make", "clang", "llvm-strip", "llvm-objcopy"):
+        if shutil.which(tool) is None:
+            return f"no {tool}"
+    told = subprocess.run(["clang", "-dumpversion"], capture_output=True, text=True, check=True).stdout.strip()
+    return None if told.startswith(CLANG_VERSION) else f"clang {told}: the objects were made by clang {CLANG_VERSION}x"
+
+
+@pytest.mark.skipif(missing_tool() is not None, reason=f"the objects cannot be made here: {missing_tool()}")
+def test_sources_are_compiled_in_two_places_objects_are_those_of_the_repository(tmp_path: Path) -> None:
+    for place in (tmp_path / "a", tmp_path / "somewhere" / "else"):
+        shutil.copytree(SOURCES, place / "tcpha" / "kernel", ignore=shutil.ignore_patterns("*.o", "__pycache__"))
+        shutil.copy(ROOT / "Makefile", place)
+        subprocess.run(["make", "-s", "kernel"], cwd=place, check=True)
+        for source in SOURCES.glob("*.bpf.c"):
+            name = source.with_suffix(".o").name
+            made = (place / "tcpha" / "kernel" / name).read_bytes()
+            assert made == (SOURCES / name).read_bytes(), f"{name} is not of its source: make kernel"
+
+
+def test_object_is_small_and_names_no_place() -> None:
+    octets = (SOURCES / "be.bpf.o").read_bytes()
+    assert len(octets) < 100_000
+    assert str(ROOT).encode() not in octets
+
+
+def test_counts_have_the_names_of_the_source() -> None:
+    source = (SOURCES / "be.bpf.c").read_text()
+    listed = re.search(r"enum count \{([^}]*)COUNTS", source)
+    assert listed is not None
+    assert tuple(word.lower() for word in re.findall(r"\w+", listed[1])) == be_maps.COUNTS
+
+
+def test_maps_have_the_sizes_that_python_writes() -> None:
+    shapes = {each.name: each for each in ObjectFile(SOURCES / "be.bpf.o").maps}
+    endpoint = be_maps.encode_endpoint(bytes(4), 80)
+    assert len(be_maps.encode_config(endpoint, 1, 2, 3, 4)) == shapes["config"].shape.value_octets
+    assert len(endpoint) == shapes["peers"].shape.key_octets == shapes["targets"].shape.key_octets
+    assert len(be_maps.encode_peer(1, 2, 3)) == shapes["peers"].shape.value_octets
+    assert shapes["counts"].shape.max_entries == len(be_maps.COUNTS)
+    assert shapes["seen"].shape.max_entries == be_maps.TABLES * 4096
+    assert shapes["ran"].shape.max_entries == be_maps.GENERATIONS
+    assert shapes["keys"].shape.max_entries == be_maps.KEYS
+    assert all(each.is_pinned for name, each in shapes.items() if name != "scratches")

@@ -66,7 +66,7 @@ KERNEL_OBJECTS ?= tcpha/kernel
 KERNEL_CFLAGS  := -target bpfel -mcpu=v3 -O2 -g -std=gnu11 -Wall -Wextra -Werror -fno-stack-protector \
 	-fno-ident -fdebug-compilation-dir=. -I/usr/include/$(shell uname -m)-linux-gnu
 
-kernel: ## compile the programs of the kernel fast path (clang, llvm, linux-libc-dev); the objects are in the repository
+kernel: ## compile the programs of the kernel fast path (tools/bootstrap kernel .venv); the objects are in the repository
 	@for source in tcpha/kernel/*.bpf.c; do \
 		object=$(KERNEL_OBJECTS)/$$(basename $${source%.c}).o; \
 		clang $(KERNEL_CFLAGS) -c $$source -o $$object && llvm-strip -g $$object && \

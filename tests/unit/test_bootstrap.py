@@ -117,7 +117,7 @@ def test_directory_is_absent_empty_or_ours_it_may_be_built(
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", ["check", "service", "lab", "bench", "fuzz", "remove"])
+@pytest.mark.parametrize("kind", ["check", "service", "lab", "bench", "kernel", "fuzz", "remove"])
 @pytest.mark.parametrize("make", FOREIGN)
 def test_directory_is_of_others_it_is_refused_and_left_as_it_is(
     bootstrap: Run, tmp_path: Path, make: Callable[[Path], None], kind: str
@@ -143,12 +143,14 @@ def test_build_is_interrupted_the_directory_is_still_ours_and_is_built_again(boo
     assert sorted(path.name for path in target.iterdir()) == ["half", "tcpha.stamp"]
 
 
-@pytest.mark.parametrize(("kind", "wanted"), [("lab", False), ("bench", True)])
-def test_peers_of_the_benchmark_are_wanted_only_for_it(bootstrap: Run, tmp_path: Path, kind: str, wanted: bool) -> None:
+@pytest.mark.parametrize(("kind", "wanted"), [("lab", None), ("bench", "wrk"), ("kernel", "clang")])
+def test_what_one_purpose_needs_is_wanted_only_for_it(
+    bootstrap: Run, tmp_path: Path, kind: str, wanted: str | None
+) -> None:
     done = bootstrap(kind, tmp_path / "target")
     missing = done.stderr.partition("commands not found:")[2].split()
     assert "curl" in missing
-    assert ("wrk" in missing) is wanted
+    assert {"wrk", "clang"} & set(missing) == ({wanted} if wanted else set())
 
 
 def test_ours_is_removed(bootstrap: Run, tmp_path: Path) -> None:

@@ -59,6 +59,10 @@ class Stand:
             found[role.name] = tuple(pid for group in groups for pid in group)
         return found
 
+    def server_pids(self) -> tuple[int, ...]:
+        """Processes of the servers on all back ends. Raises StartError if one does not run."""
+        return tuple(pid for node in self.lab.backends for pid in self._group(node.server))
+
     def residents(self) -> tuple[int, ...]:
         """Processes of everybody in the lab."""
         found = (namespaces.identity(node.namespace) for node in self.lab.nodes.values())
@@ -87,8 +91,9 @@ class Stand:
 class Arena:
     """The labs, standing or not; as a context manager it takes down what it brought up."""
 
-    def __init__(self, name: str, contenders: Iterable[Contender]) -> None:
-        """`name` begins the names of the labs."""
+    def __init__(self, name: str, contenders: Iterable[Contender], backends: int = BACK_ENDS) -> None:
+        """`name` begins the names of the labs, each of so many back ends."""
+        self._backends = backends
         self.contenders = tuple(contenders)
         self._root = (_MEMORY if is_in_memory(_MEMORY) else RUN_DIRECTORY.parent) / f"tcpha-{name}"
         distinct = dict.fromkeys(contender.settings for contender in self.contenders)
@@ -114,7 +119,7 @@ class Arena:
         """
         for own_settings, lab in self._labs.items():
             self._standing.enter_context(lab)
-            lab.up(backends=BACK_ENDS, settings=own_settings)
+            lab.up(backends=self._backends, settings=own_settings)
             for node in (lab.client, lab.fe):
                 _set(node, _SETTINGS_OF_CLIENTS)
             proxies = [each for each in self.contenders if each.peer and each.settings == own_settings]

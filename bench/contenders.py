@@ -15,7 +15,8 @@ from tcpha.lab import addressing
 from tcpha.lab.configuration import SERVER_PORT, Settings
 
 BACK_ENDS: Final = 2
-RULES: Final = (("jpg$", "be2"), (".*", "be1"))
+Rules = tuple[tuple[str, str], ...]
+RULES: Final[Rules] = (("jpg$", "be2"), (".*", "be1"))
 """Pattern and back end, searched in the request's target; the first match wins. The same for everybody."""
 
 
@@ -62,27 +63,40 @@ class Contender:
     """Prefix of its keys in the results' `ratios` and `cost`; None: it is there to compare with."""
     is_variant: bool = False
     """Whether it differs from another contender only behind the connections it accepts."""
+    rules: Rules = RULES
 
     def node_for(self, path: str) -> str:
         """Which back end has to answer."""
-        return "be1" if self.door is Door.BACK_END else node_by_rules(path)
+        return "be1" if self.door is Door.BACK_END else node_by_rules(path, self.rules)
 
 
-def node_by_rules(path: str) -> str:
-    """The back end that `RULES` name for a path."""
-    return next(node for pattern, node in RULES if re.search(pattern, path))
+def node_by_rules(path: str, rules: Rules = RULES) -> str:
+    """The back end that rules name for a path."""
+    return next(node for pattern, node in rules if re.search(pattern, path))
 
 
-def settings(*lines: str) -> Settings:
-    """Those of a lab whose engine follows `RULES`, and `lines` on all its nodes."""
-    address = {place.node: place.ipv4 for place in addressing.plan(BACK_ENDS).backends}
-    return Settings(both=(*(f"rule = {address[node]} {pattern}" for pattern, node in RULES), *lines))
+def settings(*lines: str, rules: Rules = RULES, backends: int = BACK_ENDS) -> Settings:
+    """Those of a lab of so many back ends whose engine follows `rules`, and `lines` on all its nodes."""
+    address = {place.node: place.ipv4 for place in addressing.plan(backends).backends}
+    return Settings(both=(*(f"rule = {address[node]} {pattern}" for pattern, node in rules), *lines))
 
 
-def _engine(key: str, title: str, own_settings: Settings, judged_as: str) -> Contender:
-    agents = tuple((f"be{number}", "engine") for number in range(1, BACK_ENDS + 1))
+def spread_over(backends: int) -> Contender:
+    """tcpha before so many back ends: a path that ends in `/N` goes to beN, any other one to be1."""
+    named = tuple((f"/{number}$", f"be{number}") for number in range(2, backends + 1))
+    rules = (*named, (".*", "be1"))
+    own = settings(rules=rules, backends=backends)
+    return _engine(f"tcpha_{backends}", f"tcpha, back ends: {backends}", own, "", rules, backends)
+
+
+def _engine(
+    key: str, title: str, own_settings: Settings, judged_as: str, rules: Rules = RULES, backends: int = BACK_ENDS
+) -> Contender:
+    agents = tuple((f"be{number}", "engine") for number in range(1, backends + 1))
     roles = (Role("fe", (("fe", "engine"),)), Role("be", agents))
-    return Contender(key, title, Door.VIRTUAL, SERVER_PORT, roles, settings=own_settings, judged_as=judged_as)
+    return Contender(
+        key, title, Door.VIRTUAL, SERVER_PORT, roles, settings=own_settings, judged_as=judged_as, rules=rules
+    )
 
 
 def _proxy(key: str, title: str, port: int, peer: Peer) -> Contender:

@@ -44,6 +44,8 @@ class Counted:
     """Through the interface of the front end's node, in and out."""
     latencies_ms: Mapping[str, float] = field(default_factory=dict)
     """By name, such as `p99_ms`."""
+    servers_s: float = 0.0
+    """CPU of the servers behind the contender, agents not included."""
 
 
 class Verdict(Enum):
@@ -89,8 +91,10 @@ def derive(counted: Counted) -> dict[str, float]:
         found["foreign_share"] = max(0.0, counted.machine_s - counted.lab_s) / counted.capacity_s
     if counted.payload_octets:
         found["front_octets_per_octet"] = counted.front_octets / counted.payload_octets
+        found["servers_s_per_gb"] = counted.servers_s * GB_OCTETS / counted.payload_octets
     if served:
         found["lab_us_per_request"] = counted.lab_s * 1e6 / served
+        found["servers_us_per_request"] = counted.servers_s * 1e6 / served
     found |= _costs(counted, served)
     return found
 

@@ -69,6 +69,7 @@ def work(stand: Stand, workload: Workload, seconds: int, warm_up_s: int = WARM_U
         machine.capacity_s,
         after.front_octets - before.front_octets,
         offered.latencies_ms,
+        after.servers_s - before.servers_s,
     )
     return Measured(derive(counted), offered.errors, offered.wrong)
 
@@ -119,4 +120,5 @@ class _Counts:
         self.machine = cpu.of_machine()
         self.softirq_threads_s = cpu.of_processes(cpu.softirq_threads())
         self.lab = cpu.of_lab(stand.residents())
+        self.servers_s = cpu.of_processes(stand.server_pids())
         self.front_octets = cpu.interface_octets(stand.lab.fe, IFACE)

@@ -67,8 +67,8 @@ def draw(results: Results, engines: frozenset[str], base: str) -> str:
     kind = "quick run" if results.quick else "run"
     quiet = "" if results.noise.is_quiet else "; the machine was too noisy to tell"
     caption = f"Median of {results.rounds} rounds, {kind} of {results.made}; the line reaches from low to high{quiet}."
-    body.append(_text(_MARGIN, top + 8, caption, "note"))
-    return "\n".join([*_head(top + 24, caption), *body, "</svg>", ""])
+    body.append(text(_MARGIN, top + 8, caption, "note"))
+    return "\n".join([*head(top + 24, caption), *body, "</svg>", ""])
 
 
 def _bars(results: Results, panel: Panel) -> list[tuple[str, str, Extent]]:
@@ -78,7 +78,8 @@ def _bars(results: Results, panel: Panel) -> list[tuple[str, str, Extent]]:
     return [(named.key, named.title, extent) for named, extent in found if extent is not None]
 
 
-def _head(height: int, caption: str) -> Iterator[str]:
+def head(height: int, caption: str) -> Iterator[str]:
+    """The beginning of a picture: size, title, colours, ground."""
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
         ' role="img">'
@@ -96,7 +97,7 @@ def _head(height: int, caption: str) -> Iterator[str]:
 
 
 def _panel(panel: Panel, bars: list[tuple[str, str, Extent]], engines: frozenset[str], base: str) -> Iterator[str]:
-    yield _text(0, 14, panel.title, "title")
+    yield text(0, 14, panel.title, "title")
     longest = max(max(extent.high, extent.median) for _, _, extent in bars)
     room = _PANEL_WIDTH - _LABEL_WIDTH - _NUMBER_WIDTH
     scale = room / longest if longest > 0 else 0.0
@@ -105,12 +106,13 @@ def _panel(panel: Panel, bars: list[tuple[str, str, Extent]], engines: frozenset
         colour = _OURS if key in engines else _BASE if key == base else _OTHERS
         low, high = (_LABEL_WIDTH + max(0.0, end) * scale for end in (extent.low, extent.high))
         middle, width = top + _BAR_HEIGHT / 2, max(0.0, extent.median) * scale
-        yield _text(0, top + 11, title)
+        yield text(0, top + 11, title)
         yield f'<rect x="{_LABEL_WIDTH}" y="{top}" width="{width:.1f}" height="{_BAR_HEIGHT}" fill="{colour}"/>'
         yield f'<path class="extent" d="M{low:.1f} {middle} H{high:.1f}"/>'
-        yield _text(max(high, _LABEL_WIDTH + width) + 5, top + 11, f"{extent.median:,.{panel.digits}f}")
+        yield text(max(high, _LABEL_WIDTH + width) + 5, top + 11, f"{extent.median:,.{panel.digits}f}")
 
 
-def _text(x: float, y: float, text: str, kind: str = "") -> str:
+def text(x: float, y: float, words: str, kind: str = "") -> str:
+    """Words that begin at a place."""
     of_kind = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y}"{of_kind}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y}"{of_kind}>{escape(words)}</text>'

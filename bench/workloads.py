@@ -20,6 +20,7 @@ SAMPLED_PER_S: Final = 5.0
 SAMPLED: Final = ("/1k.html", "/1k.jpg")
 """One for each rule."""
 SITE_PATH: Final = "/surge"
+SPREAD_PATH: Final = "/spread"
 SITE_SEED: Final = 1998
 SITE_DOCUMENTS: Final = 500
 SITE_PAGES: Final = 1500
@@ -80,6 +81,32 @@ class SmallRequests:
                 seconds=seconds,
             )
         octets = report.requests * len(document.content)
+        short = [f"{report.octets} octets for {report.requests} answers"] if report.octets < octets else []
+        return _by_wrk(report, sample.tally, octets, short)
+
+
+@dataclass(frozen=True, slots=True)
+class OneAfterTheOther:
+    """wrk asks for documents of 1 KB in turn, each on a new connection: `SPREAD_PATH`/1, /2, ..."""
+
+    connections: int
+    documents: int
+
+    def __call__(self, stand: Stand, seconds: int) -> Offered:
+        """Offer it by wrk."""
+        numbers = range(1, self.documents + 1)
+        script = _script(stand, "spread", load.script_for_pages([(number,) for number in numbers], SPREAD_PATH, 1))
+        octets_each = min(len(stand.document(f"{SPREAD_PATH}/{number}").content) for number in numbers)
+        with _Sample(stand, seconds) as sample:
+            report = load.run_wrk(
+                stand.lab.client,
+                stand.target,
+                f"{SPREAD_PATH}/1",
+                script,
+                connections=self.connections,
+                seconds=seconds,
+            )
+        octets = report.requests * octets_each
         short = [f"{report.octets} octets for {report.requests} answers"] if report.octets < octets else []
         return _by_wrk(report, sample.tally, octets, short)
 

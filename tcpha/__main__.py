@@ -6,6 +6,7 @@ Must not load what a command does not need, least of all the processes.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -29,12 +30,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    route.add_options(commands.add_parser("route", help="which server would be chosen for a request, and why"))
-    options = parser.parse_args(arguments)
+    route_parser = commands.add_parser("route", help="which server would be chosen for a request, and why")
+    route.add_options(route_parser)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        (parser if options.command is None else route_parser).error(_refusal(options, unknown))
     if options.command is None:
         parser.print_help()
         return 0
     return route.run(options)
+
+
+def _refusal(options: argparse.Namespace, unknown: Sequence[str]) -> str:
+    """What is wrong with arguments nobody takes: most often the shell took a request apart."""
+    words = [word for word in unknown if not word.startswith("-")]
+    request = getattr(options, "request", None)
+    hint = (
+        f"; quote it: {shlex.quote(' '.join([request, *words]))}"
+        if request is not None and words == list(unknown)
+        else ""
+    )
+    return f"unrecognized arguments: {' '.join(unknown)}{hint}"
 
 
 def _programs() -> str:

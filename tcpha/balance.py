@@ -42,6 +42,14 @@ class Endpoint:
     addr: Address
     port: int
     weight: int = field(default=1, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Tables are asked by it for every connection, and the hash of an address is a computation.
+        object.__setattr__(self, "_hash", hash((self.addr, self.port)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         """As it stands in the file: ``ADDRESS PORT [weight=N]``."""

@@ -12,14 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Final
 
+from tcpha.everything import takes_every
 from tcpha.fields import Field, Kind, Reader, reader_of
-from tcpha.patterns import CompiledPattern, Found, Networks, compile_pattern, looks_ahead, search_within
-
-_IN_ANY_TARGET: Final = frozenset((".", ".*", ".+", "^", "^.*", "^.*$", ".*$"))
-"""Found in every target, which is never empty and has no line end: the usual last rule is not searched for."""
-_IN_ANY_OCTETS: Final = frozenset((".*", "^", "^.*"))
+from tcpha.patterns import CompiledPattern, Found, Networks, TimeLimit, compile_pattern, looks_ahead, search_within
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +29,17 @@ class Condition:
     pattern: str
     compiled: CompiledPattern | None = dataclasses.field(init=False, repr=False, compare=False)
     networks: Networks | None = dataclasses.field(init=False, repr=False, compare=False)
+    takes_every: bool = dataclasses.field(init=False, repr=False, compare=False)
+    """Is its pattern found in whatever its field may hold? The usual last rule is not searched for."""
 
     def __post_init__(self) -> None:
         # A frozen dataclass leaves no other way to fill in a field that follows from another.
         is_client = self.field.kind is Kind.CLIENT
         object.__setattr__(self, "networks", Networks(self.pattern) if is_client else None)
-        object.__setattr__(self, "compiled", None if is_client else _compiled(self.field, self.pattern))
+        compiled = None if is_client else _compiled(self.field, self.pattern)
+        object.__setattr__(self, "compiled", compiled)
+        takes = compiled is not None and takes_every(self.field.kind, self.pattern, compiled)
+        object.__setattr__(self, "takes_every", takes)
 
     def __str__(self) -> str:
         """As it stands in a rule: ``FIELD=REGEX``."""
@@ -81,16 +82,16 @@ class Check:
 
     __slots__ = ("_match_more", "condition", "grows", "match", "read", "slot")
 
-    def __init__(self, condition: Condition, match_time_s: float, slot: int = 0) -> None:
-        """`match_time_s` bounds a match; `slot` is for whoever keeps the fields of several checks."""
+    def __init__(self, condition: Condition, limit: TimeLimit, slot: int = 0) -> None:
+        """`limit` bounds the matches; `slot` is for whoever keeps the fields of several checks."""
         self.condition = condition
         self.slot = slot
         self.read: Reader = reader_of(condition.field)
         self.grows = condition.field.kind is Kind.OCTETS
         """May there be more of its field later?"""
-        self.match = _match_of(condition, match_time_s)
+        self.match = _match_of(condition, limit)
         """Octets -> None if the condition is not met; None where any octets will do. Raises: TimeoutError."""
-        self._match_more = _match_more_of(condition, match_time_s) if self.grows else None
+        self._match_more = _match_more_of(condition, limit) if self.grows else None
 
     def so_far(self, octets: bytes) -> Verdict:
         """Judge octets that more may follow. Raises: TimeoutError."""
@@ -103,30 +104,28 @@ class Check:
             return Verdict.NOT_MET
         return Verdict.UNDECIDED if found.partial else Verdict.MET
 
-    def verdict(self, octets: bytes | None, may_grow: bool) -> Verdict:
-        """Judge what was read; `may_grow`: more octets of an unknown protocol may follow."""
+    def verdict(self, octets: bytes | None) -> Verdict:
+        """Judge what was read, behind which nothing more is looked at."""
         if octets is None:
             return Verdict.ABSENT
         try:
-            if may_grow and self.grows:
-                return self.so_far(octets)
             return Verdict.MET if self.match is None or self.match(octets) is not None else Verdict.NOT_MET
         except TimeoutError:
             return Verdict.TIMED_OUT
 
 
-def _match_of(condition: Condition, match_time_s: float) -> Callable[[bytes], object | None] | None:
+def _match_of(condition: Condition, limit: TimeLimit) -> Callable[[bytes], object | None] | None:
     networks, compiled = condition.networks, condition.compiled
     if compiled is None:
         return networks.find if networks is not None else None
     if condition.field.kind is Kind.PORT:
-        return partial(compiled.fullmatch, timeout=match_time_s)
-    if condition.pattern in (_IN_ANY_TARGET if condition.field.kind is Kind.TARGET else _IN_ANY_OCTETS):
+        return partial(limit.run, compiled.fullmatch)
+    if condition.takes_every:
         return None
-    return search_within(compiled, condition.pattern, match_time_s)
+    return search_within(compiled, condition.pattern, limit)
 
 
-def _match_more_of(condition: Condition, match_time_s: float) -> Callable[[bytes], Found | None] | None:
+def _match_more_of(condition: Condition, limit: TimeLimit) -> Callable[[bytes], Found | None] | None:
     if condition.compiled is None or looks_ahead(condition.pattern):
         return None
-    return partial(condition.compiled.search, timeout=match_time_s, partial=True)
+    return partial(limit.run, partial(condition.compiled.search, partial=True))

@@ -80,9 +80,16 @@ def check_rules(rules: Sequence[Rule], servers: Sequence[Endpoint]) -> None:
     """Raises: Fault if a rule names an address that is in no server line."""
     known = {server.addr for server in servers}
     for index, rule in enumerate(rules):
-        for addr in rule.servers:
+        for number, addr in enumerate(rule.servers):
             if addr not in known:
-                raise Fault(f"{addr} is in no server line", ("rule", index))
+                raise Fault(f"{addr} is in no server line{_column(rule.servers[:number])}", ("rule", index))
+
+
+def _column(before: Sequence[Address]) -> str:
+    """Say where in a rule an address stands; behind an IPv6 address, which has many spellings, nobody knows."""
+    if any(each.version == 6 for each in before):
+        return ""
+    return f" (column {1 + sum(len(str(each)) + 1 for each in before)})"
 
 
 def check_roles(front_ends: Sequence[Named], back_ends: Sequence[Named]) -> None:

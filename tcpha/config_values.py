@@ -67,6 +67,8 @@ def parse_endpoint(text: str) -> Endpoint:
 
 def parse_server(text: str) -> Endpoint:
     """Read ``ADDRESS PORT [weight=N]``. Raises: ValueError."""
+    if re.search(r"weight(?:\s+=|=\s)", text):
+        raise ValueError(f"{shown(text)}: no blanks around the `=` of weight=N")
     *parts, last = text.split() or [""]
     name, equals, number = last.partition("=")
     if not equals:

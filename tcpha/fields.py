@@ -7,9 +7,9 @@ None, which no pattern matches: TLS stays end to end, so nothing of a request sh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from operator import attrgetter
 from typing import Final, Protocol, TypeAlias
 
@@ -100,6 +100,25 @@ NAMED: Final = frozenset((Kind.HEADER, Kind.COOKIE))
 OF_REQUESTS: Final = frozenset((Kind.METHOD, Kind.TARGET, Kind.PATH, Kind.QUERY, Kind.HOST, Kind.HEADER, Kind.COOKIE))
 OF_TLS: Final = frozenset((Kind.SNI, Kind.ALPN))
 OF_ANY: Final = frozenset((Kind.OCTETS, Kind.PORT, Kind.CLIENT))
+
+
+class Spoken(Enum):
+    """What a client can speak, as far as fields differ. The value: how one connection of the kind is called."""
+
+    HTTP = "request"
+    TLS = "TLS connection"
+    OTHER = "connection of another protocol"
+
+
+def are_meant_for(kinds: Collection[Kind], spoken: Spoken) -> bool:
+    """Return whether the fields of a rule show that it is for a kind; by client or port alone it means requests."""
+    match spoken:
+        case Spoken.HTTP:
+            return not OF_REQUESTS.isdisjoint(kinds) or {Kind.CLIENT, Kind.PORT}.issuperset(kinds)
+        case Spoken.TLS:
+            return not OF_TLS.isdisjoint(kinds)
+        case Spoken.OTHER:
+            return Kind.OCTETS in kinds
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,44 @@ def _written_out(pattern: bytes) -> int:
     return sum(groups)
 
 
+def _stopped() -> float:
+    return 0.0
+
+
+class TimeSpent(TimeoutError):
+    """There is no time left for a match, after others that took long."""
+
+
+class TimeLimit:
+    """How long matches may take: each by itself, and all of one connection together.
+
+    `left_s` (seconds) is what they may still take together; whoever chooses sets it before and reads it afterwards.
+    """
+
+    __slots__ = ("_clock", "_match_s", "left_s")
+
+    def __init__(self, match_s: float, clock: Callable[[], float] = _stopped) -> None:
+        """`clock` gives seconds; without one only matches that are given up use up what is left."""
+        self._match_s = match_s
+        self._clock = clock
+        self.left_s = 2 * match_s
+
+    def run(self, match: Callable[..., Found | None], octets: bytes) -> Found | None:
+        """Match within the time. Raises: TimeoutError; TimeSpent if there was none left."""
+        allowed = min(self._match_s, self.left_s)
+        if allowed <= 0:
+            raise TimeSpent
+        begun = self._clock()
+        try:
+            found = match(octets, timeout=allowed)
+        except TimeoutError:
+            self.left_s -= allowed
+            raise
+        # `regex` counts the processor's time: whatever else took longer is not the pattern's doing.
+        self.left_s -= min(self._clock() - begun, allowed)
+        return found
+
+
 _CHARACTER: Final = r"[^\\\[\](){}*+?|^$]"
 _ESCAPE: Final = r"\\(?:[AdswDSWnrtfv]|x[0-9A-Fa-f]{2}|[^A-Za-z0-9])"
 _SET: Final = r"\[\^?\]?(?:\\.|\[:\^?[a-z]+:\]|[^\[\]\\])*+\]"
@@ -130,15 +168,15 @@ def looks_ahead(pattern: str) -> bool:
     return _LOOKS_BACK_ONLY.fullmatch(pattern) is None
 
 
-def search_within(compiled: CompiledPattern, pattern: str, time_s: float) -> Callable[[bytes], Found | None]:
-    """Return the search for a pattern that ends with TimeoutError if it takes longer than `time_s`.
+def search_within(compiled: CompiledPattern, pattern: str, limit: TimeLimit) -> Callable[[bytes], Found | None]:
+    """Return the search for a pattern that ends with TimeoutError if it takes too long.
 
     Asking the clock takes longer than most searches. It is left out where it cannot matter: a short pattern without
     repeats and groups, alternatives at most, looks at no more octets than it has itself, wherever it begins; in 4 KB
     that takes less than a millisecond.
     """
     search = compiled.search
-    limited = partial(search, timeout=time_s)
+    limited = partial(limit.run, search)
     if len(pattern.encode()) > _SOON_DONE_PATTERN_OCTETS or _SOON_DONE.fullmatch(pattern) is None:
         return limited
     return lambda octets: search(octets) if len(octets) <= _SOON_DONE_OCTETS else limited(octets)

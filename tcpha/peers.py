@@ -21,6 +21,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
+from typing import Final
+
+from msgspec import Struct
 
 from tcpha.errors import HandoffAuthError, WireError
 from tcpha.proto.handoff import SERVERS_A_MESSAGE, Envelope, HandoffCodec
@@ -78,6 +81,13 @@ class Verdict(Enum):
     """Under another epoch than the current one, or a STATUS of another process."""
 
 
+# To fetch a member from its class costs as much as a call.
+_FRESH: Final = Verdict.FRESH
+_STALE: Final = Verdict.STALE
+_REPLAY: Final = Verdict.REPLAY
+_OVERTAKEN: Final = Verdict.OVERTAKEN
+
+
 class Freshness:
     """The epochs that we keep for one peer, and what was seen under the current one."""
 
@@ -102,20 +112,20 @@ class Freshness:
             if epoch in (self._offers.get(nonce), self._offers.get(None)):
                 self._open(epoch, nonce)
             elif nonce != self.nonce:
-                return Verdict.STALE
+                return _STALE
         if epoch != self.epoch:
-            return Verdict.STALE
+            return _STALE
         slot = sequence % SLOTS
         if sequence <= self._seen[slot]:
-            return Verdict.REPLAY
+            return _REPLAY
         self._seen[slot] = sequence
         if sequence >= _SEQUENCE_RENEWAL:
             self._worn = True
         if nonce is not None:
             if sequence < self._newest_status:
-                return Verdict.OVERTAKEN
+                return _OVERTAKEN
             self._newest_status = sequence
-        return Verdict.FRESH
+        return _FRESH
 
     def offer(self, nonce: int | None) -> int:
         """Return the epoch to offer to the process with this start nonce; None: to whoever is there."""
@@ -205,8 +215,7 @@ class Peer:
         return self._answer_sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True, gc=False):
     """A message that was accepted."""
 
     peer: Peer
@@ -264,7 +273,7 @@ class Peers:
             return None
         nonce_before = peer.freshness.nonce
         verdict = peer.freshness.judge(envelope.epoch, envelope.sequence, status.nonce if status else None)
-        if verdict is not Verdict.FRESH:
+        if verdict is not _FRESH:
             self._reject(peer, verdict, envelope.epoch, status, now)
             return None
         self.counters.accepted += 1
@@ -321,9 +330,9 @@ class Peers:
         return True
 
     def _reject(self, peer: Peer, verdict: Verdict, epoch: int, status: Status | None, now: float) -> None:
-        if verdict is Verdict.REPLAY:
+        if verdict is _REPLAY:
             self.counters.replays += 1
-        elif verdict is Verdict.OVERTAKEN:
+        elif verdict is _OVERTAKEN:
             self.counters.overtaken += 1
         else:
             self.counters.stale_epochs += 1

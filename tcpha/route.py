@@ -14,19 +14,24 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
+from hpack import Encoder
+
 from tcpha.balance import Address
 from tcpha.config import FrontEndConfig, NodeConfig, load_either
 from tcpha.errors import ConfigError
 from tcpha.fields import Connection
 from tcpha.invocation import command
-from tcpha.proto.inspect import Cause, Inspected, Refusal
-from tcpha.proto.inspect.first import inspect, suspected
+from tcpha.proto.inspect import NEED_MORE, Cause, FirstOctets, Inspected, Refusal
+from tcpha.proto.inspect.first import inspect, is_cut_off, suspected
+from tcpha.proto.inspect.http2 import opening
 from tcpha.route_text import answered_line, route_lines
 from tcpha.rules import Choice, RuleSet
 
 _LIMIT_OCTETS = 1 << 20
 _VERSION = re.compile(r"HTTP/\d(?:\.\d)?")
-_NEWER = ("HTTP/2", "HTTP/2.0", "HTTP/3", "HTTP/3.0")
+_HTTP2 = ("HTTP/2", "HTTP/2.0")
+_HTTP3 = ("HTTP/3", "HTTP/3.0")
+_NOTE_ON_HTTP2 = "taken as HTTP/2 without TLS; if this was TLS, use --sni and --alpn h2: TLS stays end to end"
 _CLIENTS = {4: "192.0.2.1", 6: "2001:db8::1"}
 """Documentation addresses (RFC 5737, RFC 3849) for a client that nobody named."""
 
@@ -99,7 +104,16 @@ def run(options: argparse.Namespace) -> int:
     match_time_s, limit_octets = _limits(config)
     rules = RuleSet(config.rule, config.server, match_time_s)
     plain = rules.takes_octets(connection.port)
+    patience = rules.patience()
     seen = inspect(octets, limit_octets, raw=rules.needs_octets, plain=plain)
+    if not isinstance(seen, Inspected):
+        as_they_are = FirstOctets(octets[:limit_octets])
+        if rules.claims_octets(as_they_are, connection, patience, final=False):
+            seen = as_they_are
+        elif rules.claims_octets(as_they_are, connection, patience, final=seen is NEED_MORE or is_cut_off(seen)):
+            if seen is NEED_MORE:
+                print(f"Undecided: this looks like {suspected(octets, limit_octets)}. If no more octets come:")
+            seen = as_they_are
     if isinstance(seen, Refusal):
         print(f"nothing chosen: {seen.protocol}, {seen.cause.value}: {seen.reason}")
         print(answered_line(seen.protocol, seen.cause, None, seen.code))
@@ -108,8 +122,9 @@ def run(options: argparse.Namespace) -> int:
         print("nothing chosen: the octets end before anything can be told; a front end waits for more")
         print(f"if they do not come: {answered_line(suspected(octets, limit_octets), Cause.TIMED_OUT)}")
         return 1
-    choice = rules.choose(seen, connection, down)
-    for line in route_lines(rules, seen, connection, down, choice):
+    waits = len(octets) < limit_octets and rules.is_undecided(seen, connection, patience)
+    choice = rules.choose(seen, connection, down, patience=patience)
+    for line in route_lines(rules, seen, connection, down, choice, patience, waits=waits):
         print(line)
     return 0 if isinstance(choice, Choice) else 1
 
@@ -154,16 +169,35 @@ def _request(line: str, host: str, headers: Sequence[str], *, has_host: bool) ->
     version = words.pop() if len(words) > 1 and _VERSION.fullmatch(words[-1]) else "HTTP/1.1"
     if len(words) not in (1, 2):
         raise UsageError(f"'{line}' is neither METHOD TARGET nor TARGET")
-    if version in _NEWER:
-        version = "HTTP/1.1"  # of a request rules see the same in each
+    if version in _HTTP3:
+        raise UsageError(
+            f"{version} is no TCP; of the same client's HTTP/2 over TLS a front end sees --sni and --alpn h2"
+        )
     names = [header.partition(":")[0].strip().lower() for header in headers]
     if any(":" not in header for header in headers):
         raise UsageError("a header is 'NAME: VALUE'")
     hosts = [f"Host: {host}"] if has_host or "host" not in names else []
-    lines = [f"{' '.join(words if len(words) == 2 else ['GET', *words])} {version}", *hosts, *headers]
+    method, target = words if len(words) == 2 else ("GET", words[0])
+    lines = [f"{method} {target} {version}", *hosts, *headers]
     if any(end in text for text in lines for end in "\r\n"):
         raise UsageError("there is no line end in a request's parts; use --file")
+    if version in _HTTP2:
+        return _http2_request(method, target, host if hosts else "", headers)
     return "".join(f"{text}\r\n" for text in (*lines, "")).encode("utf-8", "surrogateescape")
+
+
+def _http2_request(method: str, target: str, host: str, headers: Sequence[str]) -> bytes:
+    """Return how a client with prior knowledge begins (RFC 9113, 3.3 and 8.3.1)."""
+    print(f"note: {_NOTE_ON_HTTP2}", file=sys.stderr)
+    path = target if method != "CONNECT" else ""
+    pseudo = [(":method", method), (":scheme", "http" if path else ""), (":authority", host), (":path", path)]
+    pairs = [(name.strip().lower(), value.strip()) for name, _, value in (header.partition(":") for header in headers)]
+    fields = [field for field in (*pseudo, *pairs) if field[1]]
+    octets = [
+        (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape")) for name, value in fields
+    ]
+    block = Encoder().encode(octets)
+    return opening(block)
 
 
 def _client_hello(name: str | None, protocols: Sequence[str]) -> bytes:

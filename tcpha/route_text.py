@@ -15,7 +15,7 @@ from tcpha.proto.inspect import Cause, Inspected, Protocol
 from tcpha.proto.inspect.first import answer
 from tcpha.proto.inspect.tls import Alert
 from tcpha.rule_text import Method, Rule
-from tcpha.rules import Choice, NoChoice, RuleSet
+from tcpha.rules import Choice, NoChoice, Patience, RuleSet
 
 _SHOWN = (Kind.METHOD, Kind.TARGET, Kind.HOST, Kind.SNI, Kind.ALPN)
 _SHOWN_OCTETS = 60
@@ -23,16 +23,26 @@ _ESCAPED = {ord("\\"): "\\\\", ord("\r"): "\\r", ord("\n"): "\\n", ord("\t"): "\
 
 
 def route_lines(
-    rules: RuleSet, seen: Inspected, connection: Connection, down: Collection[Address], choice: Choice | NoChoice
+    rules: RuleSet,
+    seen: Inspected,
+    connection: Connection,
+    down: Collection[Address],
+    choice: Choice | NoChoice,
+    patience: Patience,
+    *,
+    waits: bool,
 ) -> Iterator[str]:
-    """Yield what was seen, what came of every rule up to the one that decides, and the choice, a line each."""
+    """Yield what was seen, what came of every rule up to the one that decides, and the choice, a line each.
+
+    `patience`: what was left of it after the choice. `waits`: a front end would not choose yet.
+    """
     yield _seen_line(seen, connection)
-    if seen.protocol == UNKNOWN_PROTOCOL and rules.is_undecided(seen, connection):
+    if waits:
         yield "Undecided: a front end waits for more octets. If no more come:"
     for index, rule in enumerate(rules.rules):
         where = f", line {rule.line}" if rule.line else ""
         yield f"rule {index + 1}{where}: {rule}"
-        tested = rules.explain(index, seen, connection)
+        tested = rules.explain(index, seen, connection, patience)
         yield from (f"    {_tested_words(each)}" for each in tested)
         if all(each.verdict is Verdict.MET for each in tested):
             yield from (f"    passed over: {address}" for address in rule.servers if address in down)

@@ -101,11 +101,6 @@ class Rule:
         return f"{','.join(map(str, self.servers))} {balance}{self.when}"
 
 
-def target_rule(servers: Sequence[Address], pattern: str) -> Rule:
-    """Return the rule that only looks at the target. Raises: RuleError with the column in the pattern."""
-    return Rule(tuple(servers), (Condition(_TARGET, pattern),))
-
-
 # --- reading
 
 _WORD: Final = re.compile(r"[^ \t]+")
@@ -144,7 +139,7 @@ def _parse_servers(word: re.Match[str]) -> tuple[Address, ...]:
         try:
             address = ip_address(name)
         except ValueError:
-            raise RuleError(f"{name[:60]!r} is no IPv4 or IPv6 address", column) from None
+            raise RuleError(f"{name[:60]!r} is no IPv4 or IPv6 address{_meant(name)}", column) from None
         if address in servers:
             raise RuleError(f"{address} is given twice in one rule", column)
         if len(servers) == SERVERS_OF_A_RULE:
@@ -152,6 +147,15 @@ def _parse_servers(word: re.Match[str]) -> tuple[Address, ...]:
         servers[address] = None
         column += len(name) + 1
     return tuple(servers)
+
+
+_DECORATED: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]+|/128)?|([0-9.]+)(?::[0-9]+|/32)|([0-9A-Fa-f:.]+)/128")
+
+
+def _meant(name: str) -> str:
+    """Say what to write instead of an address with a port, a length or brackets; nothing if it is none."""
+    found = _DECORATED.fullmatch(name)
+    return "" if found is None else f": write {found[1] or found[2] or found[3]} alone"
 
 
 def _parse_balance(word: re.Match[str]) -> Balance:
@@ -199,7 +203,8 @@ def _parse_conditions(words: Sequence[re.Match[str]]) -> tuple[Condition, ...]:
             raise RuleError(f"{what} is given twice: write one pattern, a|b for either", column)
         name, _, pattern = word[0].partition("=")
         if not pattern:
-            raise RuleError(f"no pattern after `{name}=`: write {name}=.* for any", column + len(word[0]))
+            remedy = "0.0.0.0/0,::/0 for any, or leave it out" if what.kind is Kind.CLIENT else ".* for any"
+            raise RuleError(f"no pattern after `{name}=`: write {name}={remedy}", column + len(word[0]))
         conditions[what] = _condition(what, pattern, word.start() + len(name) + 1)
     return tuple(conditions.values())
 

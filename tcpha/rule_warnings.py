@@ -2,37 +2,21 @@
 
 Knows rules, and which fields are seen together; no server's state and no file. A warning must be worth its line: a list
 of rules for requests that ends with ``.*``, as TCPHA-0.3 recommends, draws none.
-
-What "matches everything" means can only be tried out: a pattern does if it is found in each of some 450 samples (every
-octet that may stand there, alone and repeated, all forms of RFC 9112 3.2, one of 16 KB), and holds no negative
-look-around or conditional, which could except something that is no sample. So ``.*``, ``.``, ``x*``, ``^`` and ``()``
-match every target; ``/`` and ``^/`` do not (``OPTIONS *``), nor does ``...`` (shorter targets).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from enum import Enum
-from functools import lru_cache
 from typing import Final, TypeAlias
 
 from tcpha.balance import Endpoint
 from tcpha.conditions import Condition
-from tcpha.fields import NAMED, OF_ANY, OF_REQUESTS, OF_TLS, Field, Kind, parse_field
-from tcpha.patterns import CompiledPattern, Networks, RuleError, looks_ahead
+from tcpha.everything import PROBE_TIME_S
+from tcpha.fields import OF_ANY, OF_REQUESTS, OF_TLS, Field, Kind, Spoken, are_meant_for
+from tcpha.patterns import CompiledPattern, Networks
+from tcpha.rule_mistakes import mistakes_of_condition, mistakes_of_pattern
 from tcpha.rule_text import Rule
-
-
-class Spoken(Enum):
-    """What a client can speak, as far as fields differ. The value: how one connection of the kind is called."""
-
-    HTTP = "request"
-    TLS = "TLS connection"
-    OTHER = "connection of another protocol"
-
 
 _SEEN: Final = {
     Spoken.HTTP: OF_REQUESTS | OF_ANY,
@@ -81,6 +65,7 @@ def rule_warnings(rules: Sequence[Rule], servers: Sequence[Endpoint], served: Se
     return (
         *_of_rules(reaches),
         *_of_missing_catch_alls(reaches, served),
+        *_of_refused_tls(reaches, served),
         *(f"server {each.addr} is named by no rule: it gets nothing" for each in servers if each.addr not in named),
     )
 
@@ -167,7 +152,7 @@ def _claims(earlier: _Reach, later: _Reach) -> bool:
 
 def _is_port(pattern: CompiledPattern | None, port: int) -> bool:
     try:
-        return pattern is None or pattern.fullmatch(b"%d" % port, timeout=_PROBE_TIME_S) is not None
+        return pattern is None or pattern.fullmatch(b"%d" % port, timeout=PROBE_TIME_S) is not None
     except TimeoutError:
         return False
 
@@ -175,27 +160,11 @@ def _is_port(pattern: CompiledPattern | None, port: int) -> bool:
 # --- rules that match everything
 
 
-def _probes() -> tuple[bytes, ...]:
-    """Targets of many kinds: every octet that may stand in one, alone and often, and a very long one."""
-    octets = [bytes((octet,)) for octet in (*range(0x21, 0x7F), *range(0x80, 0x100))]
-    often = [b"/a" + octet + b"/b" + octet + b".c" + octet + b"9" + octet for octet in octets]
-    forms = [b"example.com:443", b"http://example.com:8080/a/b.jpg?x=1&y=%20", b"/" + b"a" * 16383]
-    return (*octets, *often, *forms)
-
-
-_PROBES: Final = _probes()
-_FIRST_OCTETS: Final = (*_PROBES, *(bytes((octet,)) * count for octet in range(256) for count in (1, 64)))
-_NEGATIONS: Final = ("(?!", "(?<!", "(?(")
-_PROBE_TIME_S: Final = 0.05
-
-
 def _matches_every(condition: Condition, served: Served) -> bool:
     """Return whether a condition is met by every connection that can have its field, on a port that it asks for."""
     match condition.field.kind:
-        case Kind.TARGET | Kind.METHOD:
-            return _is_found_in_all(condition, _PROBES)
-        case Kind.OCTETS:
-            return _is_found_in_all(condition, _FIRST_OCTETS)
+        case Kind.TARGET | Kind.METHOD | Kind.OCTETS:
+            return condition.takes_every
         case Kind.PORT:
             return True
         case Kind.CLIENT:
@@ -205,23 +174,13 @@ def _matches_every(condition: Condition, served: Served) -> bool:
             return False  # a connection that could have it need not
 
 
-@lru_cache(maxsize=1024)
-def _is_found_in_all(condition: Condition, samples: tuple[bytes, ...]) -> bool:
-    if condition.compiled is None or any(negation in condition.pattern for negation in _NEGATIONS):
-        return False
-    try:
-        return all(condition.compiled.search(sample, timeout=_PROBE_TIME_S) is not None for sample in samples)
-    except TimeoutError:
-        return False
-
-
 def _of_missing_catch_alls(reaches: Sequence[_Reach], served: Served) -> Iterator[str]:
     """A kind of connection that rules mean must have a rule that takes what the others leave.
 
     For requests on every port; for TLS and other protocols one port will do: whoever serves requests on port 80 and
     TLS on 443 has no use for TLS on 80.
     """
-    meant = {case for reach in reaches for case in reach.seen if _means(reach.rule, case[0])}
+    meant = {case for reach in reaches for case in reach.seen if are_meant_for(_kinds(reach.rule), case[0])}
     caught = {case for reach in reaches for case in reach.all_of}
     for spoken in Spoken:
         missing = [port for port in served.ports if (spoken, port) in meant - caught]
@@ -231,16 +190,19 @@ def _of_missing_catch_alls(reaches: Sequence[_Reach], served: Served) -> Iterato
             yield f"no rule matches every {spoken.value}{where}: what no rule matches {_ANSWERED[spoken]}"
 
 
-def _means(rule: Rule, spoken: Spoken) -> bool:
-    """Return whether a rule shows by its fields that it is for a kind; by client or port alone it means requests."""
-    kinds = {condition.field.kind for condition in rule.conditions}
-    match spoken:
-        case Spoken.HTTP:
-            return bool(kinds & OF_REQUESTS) or kinds <= {Kind.CLIENT, Kind.PORT}
-        case Spoken.TLS:
-            return bool(kinds & OF_TLS)
-        case Spoken.OTHER:
-            return Kind.OCTETS in kinds
+_TLS_PORTS: Final = (443, 8443)
+"""Ports to which clients hardly send anything but TLS."""
+
+
+def _of_refused_tls(reaches: Sequence[_Reach], served: Served) -> Iterator[str]:
+    taken = {port for reach in reaches for spoken, port in reach.seen if spoken is Spoken.TLS}
+    for port in served.ports:
+        if port in _TLS_PORTS and port not in taken:
+            yield f"TLS on port {port} is refused: no rule takes it; there is `rule = ADDRESS port={port}`, or sni="
+
+
+def _kinds(rule: Rule) -> frozenset[Kind]:
+    return frozenset(condition.field.kind for condition in rule.conditions)
 
 
 # --- rules that were meant otherwise
@@ -248,62 +210,9 @@ def _means(rule: Rule, spoken: Spoken) -> bool:
 
 def _of_one(rule: Rule) -> Iterator[str]:
     if rule.pattern is not None:
-        yield from _of_mistaken_pattern(rule, rule.pattern)
+        yield from (f"{_named(rule)}: {reason}" for reason in mistakes_of_pattern(rule.pattern))
     key = rule.balance.key
     if key is not None and not any(key.kind in _SEEN[spoken] for spoken in _spoken_by(rule)):
         yield f"{_named(rule)}: hash:{key} is never seen with its other fields: its servers take turns"
     for condition in rule.conditions:
-        reason = _why_slow(condition) if condition.field.kind is Kind.OCTETS else None
-        if reason is not None:
-            yield f"{_named(rule)}: {reason}"
-
-
-_FIELD_WITHIN: Final = re.compile(r"[ \t]([a-z]+(?:\.[^ \t=]*)?)=")
-_WORD_BEFORE: Final = re.compile(r"([A-Za-z]+)(\.[^ \t=]*)?=")
-_OPTIONS: Final = (*(kind.value for kind in Kind), "balance")
-
-
-def _of_mistaken_pattern(rule: Rule, pattern: str) -> Iterator[str]:
-    within = next((name for name in _FIELD_WITHIN.findall(pattern) if _is_field(name)), None)
-    if within is not None:
-        yield f"{_named(rule)}: `{within}=` is part of the pattern: fields count from the first word on only"
-        return
-    word = _WORD_BEFORE.match(pattern)
-    if word is None:
-        return
-    near = get_close_matches(word[1].lower(), _OPTIONS, n=1, cutoff=0.8)
-    if near:
-        named = f"{near[0]}.NAME" if near[0] in NAMED else near[0]
-        yield f"{_named(rule)}: `{word[0]}` is part of the pattern: did you mean {named}=?"
-
-
-def _is_field(name: str) -> bool:
-    try:
-        return parse_field(name) is not None
-    except RuleError:
-        return True
-
-
-# --- octets
-
-
-def _why_slow(condition: Condition) -> str | None:
-    """Say why connections of an unknown protocol wait until no more octets are looked at; None if they need not."""
-    if _is_found_in_all(condition, _FIRST_OCTETS):
-        return None
-    waits = "connections of other protocols wait until inspect_time or inspect_octets"
-    if looks_ahead(condition.pattern):
-        return f"its pattern for octets looks at what follows ($, \\b, (?=, (?!, ...): {waits}"
-    if _never_fails(condition.compiled):
-        return f"its pattern for octets may match however late: {waits}; anchor it with ^"
-    return None
-
-
-def _never_fails(pattern: CompiledPattern | None) -> bool:
-    """Return whether there is no beginning after which the pattern is known not to match."""
-    try:
-        return pattern is not None and all(
-            pattern.search(sample, timeout=_PROBE_TIME_S, partial=True) is not None for sample in _FIRST_OCTETS
-        )
-    except TimeoutError:
-        return True
+        yield from (f"{_named(rule)}: {reason}" for reason in mistakes_of_condition(condition))

@@ -18,27 +18,36 @@ def load_keyring(path: Path) -> Keyring:
     Raises: ConfigError if the file is missing, no regular file, readable by others, or holds no usable key.
     """
     try:
-        # Not blocking: somebody may have put a named pipe there.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            about = os.fstat(file.fileno())
-            octets = file.read(MAX_OCTETS + 1) if stat.S_ISREG(about.st_mode) else b""
+        octets, about = read_octets(path)
     except FileNotFoundError:
         raise ConfigError(path, None, f"no such file; make the secret with: {_recipe(path)}") from None
     except OSError as error:
         raise ConfigError(path, None, f"the secret cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(about.st_mode):
-        raise ConfigError(path, None, "not a regular file: no secret file")
     if about.st_uid not in (0, os.geteuid()):
         raise ConfigError(path, None, f"the secret belongs to user {about.st_uid}: chown root {path}")
     mode = stat.S_IMODE(about.st_mode)
     if mode & 0o077:
         raise ConfigError(path, None, f"others may read or change the secret (mode {mode:04o}): chmod 600 {path}")
-    if len(octets) > MAX_OCTETS:
-        raise ConfigError(path, None, f"over {MAX_OCTETS} octets: not a secret file")
     try:
         return parse_keyring(octets.decode("ascii", "replace"))
     except ValueError as error:
         raise ConfigError(path, None, f"{error}; make a secret with: {_recipe(path)}") from None
+
+
+def read_octets(path: Path) -> tuple[bytes, os.stat_result]:
+    """Return what stands in the file of a secret, unchecked, and whose it is. Never waits.
+
+    Raises: OSError. ConfigError if it is no regular file, or too long for a secret.
+    """
+    # Not blocking: somebody may have put a named pipe there.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ConfigError(path, None, "not a regular file: no secret file")
+        octets = file.read(MAX_OCTETS + 1)
+    if len(octets) > MAX_OCTETS:
+        raise ConfigError(path, None, f"over {MAX_OCTETS} octets: not a secret file")
+    return octets, about
 
 
 def _recipe(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from tcpha.be.translator import Translation
 from tcpha.proto.ip import ConnectionKey
@@ -10,8 +10,7 @@ from tcpha.proto.messages import Message
 from tcpha.rules import Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class DeliverArriving:
+class DeliverArriving(Struct, frozen=True, gc=False):
     """Translate the packet at hand (a segment, or an ICMP error about one) and let it go on to the server.
 
     One value per flow serves all packets.
@@ -20,27 +19,23 @@ class DeliverArriving:
     translation: Translation
 
 
-@dataclass(frozen=True, slots=True)
-class DeliverLeaving:
+class DeliverLeaving(Struct, frozen=True, gc=False):
     """Translate the packet at hand and let it go on to the client. One value per flow serves all packets."""
 
     translation: Translation
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveToHost:
+class LeaveToHost(Struct, frozen=True, gc=False):
     """Let the host itself have the packet at hand, as it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inject:
+class Inject(Struct, frozen=True, gc=False):
     """Give this packet to the host's own TCP as if it had arrived."""
 
     packet: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ClearTuple:
+class ClearTuple(Struct, frozen=True, gc=False):
     """Destroy whatever socket of the host holds this four-tuple (never a listener), then call `on_cleared`."""
 
     key: ConnectionKey
@@ -49,28 +44,24 @@ class ClearTuple:
     """Also a socket that is still in SYN-RECEIVED."""
 
 
-@dataclass(frozen=True, slots=True)
-class Examine:
+class Examine(Struct, frozen=True, gc=False):
     """Find out whether a socket of the host holds this four-tuple, then call `on_examined`."""
 
     key: ConnectionKey
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True, gc=False):
     """Send this message to a front end."""
 
     frontend: Endpoint
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(Struct, frozen=True, gc=False):
     """Our STATUS changed: tell all front ends at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True, gc=False):
     """Tell the operator something that happens seldom."""
 
     text: str

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tcpha.be.actions import Action, ClearTuple, DeliverArriving, DeliverLeaving, Inject, Send
 from tcpha.be.closing import watch_arriving
 from tcpha.be.counters import BackEndCounters
-from tcpha.be.flows import Flow, FlowState
+from tcpha.be.flows import ACK_SENT, ADOPTED, SYN_SENT, Flow
 from tcpha.be.holding import PACKETS_A_FLOW, Holding
 from tcpha.be.repetition import has_first_octet, is_repetition, shortened, without_first_octets
 from tcpha.be.replay import (
@@ -22,6 +22,7 @@ from tcpha.be.replay import (
     Answer,
     first_segment,
     is_cookie,
+    keeps_timestamps,
     read_answer,
     syn,
     translation_of,
@@ -31,7 +32,6 @@ from tcpha.config import BackEndConfig
 from tcpha.errors import WireError
 from tcpha.finished import FinishedIdentities, full_period
 from tcpha.flowtable import FlowTable
-from tcpha.proto.ip import key_addresses, key_ports
 from tcpha.proto.messages import Adopted, Closed, Handoff, Reason, Refused
 from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le
 from tcpha.proto.tcp import ACK, RST, SYN, Segment, encode_segment
@@ -50,7 +50,8 @@ class Adoption:
     def __init__(
         self, config: BackEndConfig, table: FlowTable[Flow], holding: Holding, counters: BackEndCounters
     ) -> None:
-        self._targets = {(address.packed, port) for address in config.vaddr for port in config.vport}
+        self._targets = {address.packed + port.to_bytes(2, "big") for address in config.vaddr for port in config.vport}
+        """As they stand in a key: the virtual address, and at its end the port."""
         self._replay_time_s = config.replay_time
         self.draining = False
         """Whether new connections are refused."""
@@ -98,7 +99,7 @@ class Adoption:
         """What the host's TCP answers. Raises: OptionError."""
         if flow.handoff is None or flow.replay is None:
             return _NOTHING
-        if flow.state is FlowState.ACK_SENT:
+        if flow.state is ACK_SENT:
             return self._on_first_acknowledgement(flow, flow.handoff, segment)
         answer = read_answer(flow.handoff, segment)
         if answer is Answer.EXPECTED:
@@ -125,7 +126,7 @@ class Adoption:
         handoff, replay = flow.handoff, flow.replay
         if handoff is None or replay is None:
             return _NOTHING
-        if flow.state is FlowState.ACK_SENT:
+        if flow.state is ACK_SENT:
             return self._give_up(flow, handoff, self._reason(), reset=True, now=now)
         replay.clearing |= destroyed
         if destroyed:
@@ -142,7 +143,7 @@ class Adoption:
         replay.attempts += 1
         replay.clearing = False
         self._counters.retries += 1
-        if flow.state is FlowState.ACK_SENT:
+        if flow.state is ACK_SENT:
             self._table.deadlines.set(flow, min(now + REQUEST_RETRY_AFTER_S, replay.give_up_at))
             return (Inject(first_segment(flow, handoff)),)
         wait = RETRY_AFTER_S[min(replay.attempts, len(RETRY_AFTER_S) - 1)]
@@ -159,7 +160,7 @@ class Adoption:
         """
         if flow.handoff is None:
             return _NOTHING
-        if flow.state is FlowState.ACK_SENT:
+        if flow.state is ACK_SENT:
             return (ClearTuple(flow.key, embryonic=False),)
         return self._give_up(flow, flow.handoff, self._reason(), reset=True, now=now)
 
@@ -174,7 +175,8 @@ class Adoption:
         key = handoff.identity.key
         if self.draining:
             return Reason.DRAINING
-        if (key_addresses(key)[1], key_ports(key)[1]) not in self._targets:
+        half = (len(key) - 4) >> 1
+        if key[half : 2 * half] + key[-2:] not in self._targets:
             return Reason.NOT_MY_ADDRESS
         if handoff.identity in self._refused:
             return Reason.REFUSED_BEFORE
@@ -191,14 +193,14 @@ class Adoption:
     def _repeat(self, flow: Flow, handoff: Handoff) -> Sequence[Action]:
         """The connection lives here: its octets go to the server's TCP once more, which knows what to do with them."""
         self._counters.repeats += 1
-        if flow.state is FlowState.SYN_SENT:
+        if flow.state is SYN_SENT:
             return _NOTHING
         actions: list[Action] = []
         is_known = has_first_octet(flow)
-        if handoff.octets and not (is_known and flow.state is FlowState.ACK_SENT):  # there the replay repeats its own
+        if handoff.octets and not (is_known and flow.state is ACK_SENT):  # there the replay repeats its own
             packet = first_segment(flow, handoff)
             actions.append(Inject(shortened(packet) if is_known else packet))
-        if flow.state is FlowState.ADOPTED and handoff.confirm:
+        if flow.state is ADOPTED and handoff.confirm:
             actions.append(Send(flow.frontend, Adopted(flow.identity, flow.rcv_nxt)))
         if handoff.acknowledged is not None and not seq_le(handoff.acknowledged, flow.rcv_nxt):
             flow.owed, flow.busy = handoff.acknowledged, True
@@ -214,31 +216,36 @@ class Adoption:
         return (Inject(syn(handoff, max(FIRST_SYNS + 1 - flow.replay.first_syns, 1))),)
 
     def _on_syn_ack(self, flow: Flow, handoff: Handoff, segment: Segment, now: float) -> Sequence[Action]:
-        translation = translation_of(handoff, segment)
-        if translation is None or flow.replay is None:
+        granted, replay = segment.options, flow.replay
+        if replay is None or not keeps_timestamps(handoff, granted):
             return self._give_up(flow, handoff, Reason.OPTIONS, reset=True, now=now)
-        if now >= flow.replay.give_up_at:  # a sleep of ours: nothing has reached the server, and nothing shall
+        if now >= replay.give_up_at:  # a sleep of ours: nothing has reached the server, and nothing shall
             return self._give_up(flow, handoff, self._reason(), reset=True, now=now)
-        self._table.deadlines.set(flow, min(now + REQUEST_RETRY_AFTER_S, flow.replay.give_up_at))
-        echo = segment.timestamps[1] if segment.timestamps else None
-        if flow.replay.answered != segment.seg_seq:
-            flow.replay.answered, flow.replay.echo = segment.seg_seq, echo
+        self._table.deadlines.set(flow, min(now + REQUEST_RETRY_AFTER_S, replay.give_up_at))
+        stamps = granted.timestamps
+        echo = None if stamps is None else stamps[1]
+        if replay.answered != segment.seg_seq:
+            replay.answered, replay.echo = segment.seg_seq, echo
             return self._play_syn(flow, handoff)
-        if echo not in (flow.replay.echo, handoff.tsval_client):
+        if echo not in (replay.echo, handoff.tsval_client):
             return _NOTHING  # a SYN cookie for one of the first SYNs, of which several were played
-        is_surely_none = not is_cookie(handoff, segment) and flow.replay.first_syns <= FIRST_SYNS
+        is_surely_none = not is_cookie(handoff, granted) and replay.first_syns <= FIRST_SYNS
         flow.server_iss = flow.server_seq = segment.seg_seq
-        flow.tsecr = 0 if segment.timestamps is None or is_surely_none else segment.timestamps[0]
+        flow.tsecr = 0 if stamps is None or is_surely_none else stamps[0]
+        translation = translation_of(handoff, segment.seg_seq, granted)
         flow.translation = translation
         flow.arriving = (DeliverArriving(translation),)
         flow.leaving = (DeliverLeaving(translation),)
-        flow.state = FlowState.ACK_SENT
-        held, flow.replay.held = flow.replay.held, []
+        flow.state = ACK_SENT
+        held, replay.held = replay.held, []
         actions: list[Action] = [Inject(first_segment(flow, handoff))]
         for each in held:
-            translate = without_first_octets if is_repetition(flow, each) else translate_arriving
             try:
-                actions.append(Inject(translate(translation, each)))
+                if is_repetition(flow, each):
+                    packet = without_first_octets(flow, translation, each)
+                else:
+                    packet = translate_arriving(translation, each)
+                actions.append(Inject(packet))
             except WireError:
                 self._counters.malformed += 1
                 continue
@@ -263,7 +270,7 @@ class Adoption:
                 return (ClearTuple(flow.key, embryonic=False),)
             return self._play_again(flow) if refuted else _NOTHING
         self._counters.adopted += 1
-        flow.state = FlowState.ADOPTED
+        flow.state = ADOPTED
         flow.handoff = flow.replay = None
         # A RST has been provoked or sent on purpose; the closing rules read it like any other.
         flow.busy = True
@@ -277,7 +284,7 @@ class Adoption:
 
     def _play_again(self, flow: Flow) -> Sequence[Action]:
         """The SYN-ACK that was answered is of no socket any more: start over. The replay's time limit still holds."""
-        flow.state = FlowState.SYN_SENT
+        flow.state = SYN_SENT
         if flow.replay is not None:
             flow.replay.answered = None
         flow.translation, flow.arriving, flow.leaving = None, (), ()

@@ -19,10 +19,10 @@ from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Inject, Leav
 from tcpha.be.adoption import Adoption
 from tcpha.be.closing import Farewells, has_ended, is_late, watch_arriving, watch_leaving
 from tcpha.be.counters import BackEndCounters
-from tcpha.be.flows import Flow, FlowState
+from tcpha.be.flows import ACK_SENT, ADOPTED, FINISHED, SYN_SENT, Flow
 from tcpha.be.holding import Holding
 from tcpha.be.probe import Probe
-from tcpha.be.repetition import is_repetition, without_first_octets
+from tcpha.be.repetition import CUT_OCTETS, is_repetition, without_first_octets
 from tcpha.config import BackEndConfig
 from tcpha.flowtable import FlowTable
 from tcpha.peers import OwnStatus
@@ -31,7 +31,7 @@ from tcpha.proto.handoff import FLOWS_A_MESSAGE
 from tcpha.proto.icmp import IcmpError
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Handoff, Identity, Message, NodeState
-from tcpha.proto.seqnum import seq_le, seq_lt
+from tcpha.proto.seqnum import MASK, seq_le, seq_lt
 from tcpha.proto.tcp import ACK, FIN, RST, SYN, Segment
 from tcpha.rules import Endpoint
 
@@ -79,24 +79,28 @@ class Agent:
     def on_arriving(self, segment: Segment, now: float) -> Sequence[Action]:
         """A packet for a virtual address. It reaches the server only as part of a flow. Raises: WireError."""
         flow = self.table.by_key.get(segment.key)
-        if flow is None or (flow.state is FlowState.FINISHED and not is_late(flow, segment)):
+        if flow is None or (flow.state is FINISHED and not is_late(flow, segment)):
             return self._hold(segment, now)
         if segment.flags & SYN:
             self.counters.dropped_flags += 1
             return _NOTHING
-        if flow.state is FlowState.SYN_SENT:
+        if flow.state is SYN_SENT:
             self._adoption.hold(flow, segment)
             return _NOTHING
         self.counters.arriving += 1
         flow.last_seen = now
         if segment.flags & (FIN | RST) or flow.busy:
-            if segment.flags & RST and flow.state is FlowState.ADOPTED:
+            if segment.flags & RST and flow.state is ADOPTED:
                 self.table.deadlines.set(flow, min(flow.deadline, now + RESET_CHECK_S))
             watch_arriving(flow, segment)
             self._end_if_closed(flow, now)
-        if segment.seg_seq == flow.first and flow.translation is not None and is_repetition(flow, segment):
+        if (
+            (segment.seg_seq - flow.first) & MASK < CUT_OCTETS
+            and flow.translation is not None
+            and is_repetition(flow, segment)
+        ):
             self.counters.late_duplicates += flow.is_over
-            return (Inject(without_first_octets(flow.translation, segment)),)
+            return (Inject(without_first_octets(flow, flow.translation, segment)),)
         return flow.arriving
 
     def on_icmp_error(self, error: IcmpError, now: float) -> Sequence[Action]:
@@ -116,13 +120,13 @@ class Agent:
                 self.counters.unknown_leaving += 1
                 return _NOTHING
             return answer
-        if flow.state is FlowState.ADOPTED and not (segment.flags & (SYN | FIN | RST) or flow.busy):
+        if flow.state is ADOPTED and not (segment.flags & (SYN | FIN | RST) or flow.busy):
             self.counters.leaving += 1
             flow.last_seen = now
             flow.rcv_nxt = segment.seg_ack
             flow.server_seq = segment.seg_seq
             return flow.leaving
-        if flow.state in (FlowState.SYN_SENT, FlowState.ACK_SENT):
+        if flow.state in (SYN_SENT, ACK_SENT):
             actions = self._adoption.on_leaving(flow, segment, now)
             if not flow.is_adopted:
                 return actions
@@ -164,7 +168,7 @@ class Agent:
         return _NOTHING
 
     def _end_if_closed(self, flow: Flow, now: float) -> None:
-        if flow.state is FlowState.ADOPTED and has_ended(flow):
+        if flow.state is ADOPTED and has_ended(flow):
             self._end(flow, now)
 
     def _end(self, flow: Flow, now: float) -> None:
@@ -215,7 +219,7 @@ class Agent:
             held = tuple(flow.identity for flow in flows.values() if flow is not None and flow.is_adopted)
             absent = tuple(key for key, flow in flows.items() if flow is None or flow.is_over)
             return (Send(frontend, Flows(held, absent)),) if held or absent else _NOTHING
-        identities = [flow.identity for flow in self.table.by_key.values() if flow.state is FlowState.ADOPTED]
+        identities = [flow.identity for flow in self.table.by_key.values() if flow.state is ADOPTED]
         self._answers = deque(answer for answer in self._answers if answer.frontend != frontend)
         self._answers.extend(
             Send(frontend, Flows(tuple(identities[start : start + FLOWS_A_MESSAGE])))
@@ -237,7 +241,7 @@ class Agent:
         flow = self.table.by_key.get(key)
         if flow is None or flow.replay is None:
             return _NOTHING
-        if flow.state is FlowState.ACK_SENT and (destroyed or flow.rst_arriving):
+        if flow.state is ACK_SENT and (destroyed or flow.rst_arriving):
             self._end(flow, now)  # the host's RST still leaves translated
             return _NOTHING
         return self._adoption.on_cleared(flow, destroyed, now)
@@ -245,7 +249,7 @@ class Agent:
     def on_examined(self, key: ConnectionKey, alive: bool, now: float) -> Sequence[Action]:
         """Whether a socket of the host holds the four-tuple."""
         flow = self.table.by_key.get(key)
-        if flow is None or flow.state is not FlowState.ADOPTED:
+        if flow is None or flow.state is not ADOPTED:
             return _NOTHING
         if alive:
             flow.last_seen = now
@@ -270,14 +274,14 @@ class Agent:
             self.table.on_timer(now)
             self._adoption.on_timer(now)
             idle = (flow for flow in self.table.sweep(SWEEP_FLOWS) if now - flow.last_seen >= self._idle_time_s)
-            actions += [Examine(flow.key) for flow in idle if flow.state is FlowState.ADOPTED]
+            actions += [Examine(flow.key) for flow in idle if flow.state is ADOPTED]
         if now >= self._next_answer:
             actions += self._next_answers(now)
         actions += self._farewells.on_timer(now)
         return actions
 
     def _on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
-        return (Examine(flow.key),) if flow.state is FlowState.ADOPTED else self._adoption.on_deadline(flow, now)
+        return (Examine(flow.key),) if flow.state is ADOPTED else self._adoption.on_deadline(flow, now)
 
     @staticmethod
     def _on_fault(flow: Flow, now: float) -> Sequence[Action]:

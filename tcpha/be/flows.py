@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import Handoff, Identity
@@ -28,6 +28,13 @@ class FlowState(Enum):
     """The server acknowledged: the connection lives here."""
     FINISHED = "finished"
     """Over; the last segments of the close are still translated for a while."""
+
+
+# To fetch a member from its class costs as much as a call; every packet asks for some.
+SYN_SENT: Final = FlowState.SYN_SENT
+ACK_SENT: Final = FlowState.ACK_SENT
+ADOPTED: Final = FlowState.ADOPTED
+FINISHED: Final = FlowState.FINISHED
 
 
 class Replay:
@@ -68,7 +75,7 @@ class Flow:
         """The number of the client's first octet."""
         self.period = period
         self.frontend = frontend
-        self.state = FlowState.SYN_SENT
+        self.state = SYN_SENT
         self.deadline = inf
         self.last_seen = now
         self.handoff: Handoff | None = handoff
@@ -102,15 +109,15 @@ class Flow:
     @property
     def is_adopted(self) -> bool:
         """Has the server's TCP taken the connection?"""
-        return self.state is FlowState.ADOPTED
+        return self.state is ADOPTED
 
     @property
     def is_over(self) -> bool:
         """Is the connection finished?"""
-        return self.state is FlowState.FINISHED
+        return self.state is FINISHED
 
     def end(self) -> None:
         """Become finished; what still comes is translated, nothing else is remembered."""
-        self.state = FlowState.FINISHED
+        self.state = FINISHED
         self.replay = None
         self.handoff = None

@@ -7,7 +7,9 @@ before the server notices. It tells what the host's TCP stack does and whether t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from tcpha.be.actions import Action, Announce, Inject
 from tcpha.proto.ip import ConnectionKey, IpAddress, connection_key, reverse_key

@@ -77,29 +77,27 @@ def read_answer(handoff: Handoff, segment: Segment) -> Answer:
     return Answer.STALE
 
 
-def is_cookie(handoff: Handoff, syn_ack: Segment) -> bool:
-    """Is the answer to the SYN that was played because it was answered a SYN cookie of the host's? Raises: OptionError.
+def is_cookie(handoff: Handoff, granted: Options) -> bool:
+    """Is the answer to the SYN that was played because it was answered a SYN cookie of the host's?
 
     A socket echoes the timestamp of the SYN that made it, a host that remembers none that of the very SYN.
     """
-    stamps = syn_ack.timestamps
-    return stamps is not None and stamps[1] == handoff.tsval_client
+    return granted.timestamps is not None and granted.timestamps[1] == handoff.tsval_client
 
 
-def translation_of(handoff: Handoff, syn_ack: Segment) -> Translation | None:
-    """Compare what was promised with what the server's SYN-ACK grants; None if timestamps cannot be kept.
+def keeps_timestamps(handoff: Handoff, granted: Options) -> bool:
+    """Does the server's SYN-ACK grant timestamps if and only if the client was promised them?"""
+    return (handoff.tsval_sent is None) == (granted.timestamps is None)
 
-    Raises: OptionError.
-    """
-    granted = syn_ack.options
-    if (handoff.tsval_sent is None) != (granted.timestamps is None):
-        return None
+
+def translation_of(handoff: Handoff, server_iss: SeqNum, granted: Options) -> Translation:
+    """Compare what was promised with what the server's SYN-ACK grants, which `keeps_timestamps`."""
     tsval_delta = None
     if handoff.tsval_sent is not None and granted.timestamps is not None:
         tsval_delta = (handoff.tsval_sent - granted.timestamps[0]) & MASK
     unscaled = granted.window_scale is None
     return Translation(
-        seq_delta=(handoff.identity.iss - syn_ack.seg_seq) & MASK,
+        seq_delta=(handoff.identity.iss - server_iss) & MASK,
         tsval_delta=tsval_delta,
         leaving_shift=(granted.window_scale or 0) - (handoff.promised_window_scale or 0),
         arriving_shift=(handoff.agreement.window_scale or 0) if unscaled else 0,

@@ -63,6 +63,8 @@ class BackEnd(Node):
         self._raw = RawSender(config.mark)
         self._sockets = SocketDiagnostics()
         self._server_states: dict[tuple[bytes, int], ServerState] = {}
+        self._heard: set[Endpoint] = set()
+        """Front ends that live."""
         self._arriving = PacketQueue(config.queue, self._on_arriving, length=config.queue_length)
         self._leaving = PacketQueue(config.queue + 1, self._on_leaving, length=config.queue_length, gso=True)
         self._tunnels = open_tunnels(config.raddr, (endpoint.addr for endpoint in config.fe))
@@ -92,18 +94,22 @@ class BackEnd(Node):
             actions, delivered = self._arrive(octets, now)
         except WireError as error:
             self._agent.counters.refuse(error)
-            packet.drop()
-            return
-        self._give(packet, octets, delivered)
-        self._do(actions, now)
+            actions, delivered = _NOTHING, None
+        if delivered is None:
+            self._arriving.drop_after_burst(packet)
+        else:
+            if delivered is not octets:
+                packet.set_payload(delivered)
+            packet.accept()
+        if delivered is None or len(actions) > 1:
+            self._do(actions, now)
 
     def _on_leaving(self, packet: Packet) -> None:
         """A packet that the server sends from a virtual address."""
         now = clock.now()
-        octets = packet.get_payload()
         delivered = None
         try:
-            segment = decode_segment(octets)
+            segment = decode_segment(packet.get_payload())
             actions = self._agent.on_leaving(segment, now)
             for action in actions:
                 if type(action) is DeliverLeaving:
@@ -111,8 +117,13 @@ class BackEnd(Node):
         except WireError as error:
             self._agent.counters.refuse(error)
             actions = _NOTHING
-        self._give(packet, octets, delivered)
-        self._do(actions, now)
+        if delivered is None:
+            self._leaving.drop_after_burst(packet)
+        else:
+            packet.set_payload(delivered)
+            packet.accept()
+        if delivered is None or len(actions) > 1:
+            self._do(actions, now)
 
     def _on_tunnel(self, tunnel: TunnelSocket) -> None:
         """Packets for virtual addresses that a front end sent from afar."""
@@ -130,9 +141,12 @@ class BackEnd(Node):
 
     def _arrive(self, octets: bytes, now: float, tunnelled: bool = False) -> tuple[Sequence[Action], bytes | None]:
         """Return what is to be done, and what the host's TCP is to get. Raises: WireError."""
-        if is_icmp(octets):
-            return self._arrive_error(octets, now, tunnelled)
-        segment = decode_segment(octets)
+        try:
+            segment = decode_segment(octets)
+        except WireError:
+            if is_icmp(octets):
+                return self._arrive_error(octets, now, tunnelled)
+            raise
         if tunnelled and (repaired := with_checksum(segment)) is not octets:
             segment = decode_segment(repaired)
         actions = self._agent.on_arriving(segment, now)
@@ -156,28 +170,22 @@ class BackEnd(Node):
                 return actions, leave
         return actions, None
 
-    @staticmethod
-    def _give(packet: Packet, octets: bytes, delivered: bytes | None) -> None:
-        """Give a queued packet its verdict."""
-        if delivered is None:
-            packet.drop()
-            return
-        if delivered is not octets:
-            packet.set_payload(delivered)
-        packet.accept()
-
     def on_message(self, endpoint: Endpoint, message: Message, age_s: float, now: float) -> None:
         """A message from a front end."""
         self._do(self._agent.on_message(endpoint, message, age_s, now), now)
 
     def on_status(self, endpoint: Endpoint, status: Status, restarted: bool, now: float) -> None:
         """A front end lives."""
+        if endpoint not in self._heard:
+            self._heard.add(endpoint)
+            log.info("fe %s is up", endpoint.addr)
         if restarted:
             log.info("fe %s restarted", endpoint.addr)
 
     def on_lost(self, endpoint: Endpoint, now: float) -> None:
         """A front end is silent."""
-        log.info("fe %s is silent", endpoint.addr)
+        self._heard.discard(endpoint)
+        log.warning("fe %s is silent", endpoint.addr)
 
     def on_tick(self, now: float) -> float:
         """Let the agent do what is due."""
@@ -256,7 +264,7 @@ class BackEnd(Node):
     def _announce(self, _action: Announce, _now: float) -> None:
         self.announce()
         for server in self.own_status().servers:
-            if self._server_states.get((server.address, server.port)) is not server.state:
+            if self._server_states.get((server.address, server.port), ServerState.UNKNOWN) is not server.state:
                 self._server_states[server.address, server.port] = server.state
                 level = logging.INFO if server.state is ServerState.ANSWERS else logging.WARNING
                 log.log(level, "server at %s port %d: %s", ip_address(server.address), server.port, server.state.text)

@@ -8,7 +8,8 @@ ICMP error about a packet that left quotes the number the client would have seen
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from tcpha.proto.checksum import finish, ones_sum, update
 from tcpha.proto.icmp import CHECKSUM_OFFSET as ICMP_CHECKSUM_OFFSET
@@ -29,10 +30,16 @@ from tcpha.proto.tcp import (
 _U16 = struct.Struct("!H")
 _U32 = struct.Struct("!I")
 _ALIGNED_OPTIONS_OCTETS = 12
+# A header with aligned timestamps and nothing else: data offset and flags, window, checksum, urgent pointer, kinds and
+# lengths, TSval, TSecr; and the same behind ports, seq and ack.
+_USUAL_TAIL = struct.Struct("!HHHHIII")
+_USUAL_HEADER = struct.Struct("!4sIIHHHHIII")
+_USUAL_OCTETS = _USUAL_HEADER.size
+_TAIL_OFFSET = _USUAL_OCTETS - _USUAL_TAIL.size
+_ALIGNED_KINDS = int.from_bytes(ALIGNED_TIMESTAMPS, "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(Struct, frozen=True, gc=False):
     """One connection's differences, fixed when it is rebuilt."""
 
     seq_delta: int
@@ -53,24 +60,30 @@ def translate_leaving(translation: Translation, segment: Segment) -> bytes:
     The checksum is written in full: the host leaves it to the network device, which only sums what the packet then
     holds. A packet of several segments is left without one: the kernel computes theirs when it cuts it up.
     """
-    packet = segment.packet
-    tcp, end = segment.tcp_offset, segment.payload_offset
-    header = bytearray(packet[:end])
-    _U32.pack_into(header, tcp + SEQ_OFFSET, (segment.seg_seq + translation.seq_delta) & MASK)
+    packet, tcp, end = segment.packet, segment.tcp_offset, segment.payload_offset
+    stamps = translation.tsval_delta
+    if end - tcp != _USUAL_OCTETS or stamps is None:
+        return _translate_any_leaving(translation, segment)
+    offset_and_flags, window, checksum, urgent, kinds, tsval, tsecr = _USUAL_TAIL.unpack_from(
+        packet, tcp + _TAIL_OFFSET
+    )
+    if kinds != _ALIGNED_KINDS:
+        return _translate_any_leaving(translation, segment)
+    seq = (segment.seg_seq + translation.seq_delta) & MASK
+    tsval = (tsval + stamps) & MASK
     if translation.leaving_shift:
-        _U16.pack_into(header, tcp + WINDOW_OFFSET, shift_window(segment.seg_wnd, translation.leaving_shift))
-    if translation.tsval_delta is not None:
-        offset = _timestamps_offset(packet, tcp + TCP_HEADER_OCTETS, end)
-        if offset:
-            tsval = _U32.unpack_from(packet, offset)[0]
-            _U32.pack_into(header, offset, (tsval + translation.tsval_delta) & MASK)
+        window = shift_window(window, translation.leaving_shift)
     payload = packet[end : segment.end]
     if len(payload) <= translation.mss:
-        _U16.pack_into(header, tcp + CHECKSUM_OFFSET, 0)
-        octets = segment.end - tcp
-        total = ones_sum(segment.key[:-4]) + PROTOCOL_TCP + octets + ones_sum(header[tcp:]) + ones_sum(payload)
-        _U16.pack_into(header, tcp + CHECKSUM_OFFSET, finish(total))
-    return b"".join((header, payload))
+        total = (
+            int.from_bytes(segment.key, "big") + PROTOCOL_TCP + (segment.end - tcp) + seq + segment.seg_ack
+            + offset_and_flags + window + urgent + kinds + tsval + tsecr
+        )  # fmt: skip
+        checksum = finish(total + ones_sum(payload) if payload else total)
+    header = _USUAL_HEADER.pack(
+        packet[tcp : tcp + 4], seq, segment.seg_ack, offset_and_flags, window, checksum, urgent, kinds, tsval, tsecr
+    )
+    return b"".join((packet[:tcp], header, payload))
 
 
 def translate_arriving(translation: Translation, segment: Segment) -> bytes:
@@ -110,6 +123,28 @@ def shift_window(window: int, shift: int) -> int:
     if shift >= 0:
         return min(window << shift, 0xFFFF)
     return max(window >> -shift, 1) if window else 0
+
+
+def _translate_any_leaving(translation: Translation, segment: Segment) -> bytes:
+    """The same for any header, step by step."""
+    packet = segment.packet
+    tcp, end = segment.tcp_offset, segment.payload_offset
+    header = bytearray(packet[:end])
+    _U32.pack_into(header, tcp + SEQ_OFFSET, (segment.seg_seq + translation.seq_delta) & MASK)
+    if translation.leaving_shift:
+        _U16.pack_into(header, tcp + WINDOW_OFFSET, shift_window(segment.seg_wnd, translation.leaving_shift))
+    if translation.tsval_delta is not None:
+        offset = _timestamps_offset(packet, tcp + TCP_HEADER_OCTETS, end)
+        if offset:
+            tsval = _U32.unpack_from(packet, offset)[0]
+            _U32.pack_into(header, offset, (tsval + translation.tsval_delta) & MASK)
+    payload = packet[end : segment.end]
+    if len(payload) <= translation.mss:
+        _U16.pack_into(header, tcp + CHECKSUM_OFFSET, 0)
+        octets = segment.end - tcp
+        total = ones_sum(segment.key[:-4]) + PROTOCOL_TCP + octets + ones_sum(header[tcp:]) + ones_sum(payload)
+        _U16.pack_into(header, tcp + CHECKSUM_OFFSET, finish(total))
+    return b"".join((header, payload))
 
 
 def _timestamps_offset(packet: bytes, start: int, end: int) -> int:

@@ -34,7 +34,7 @@ from tcpha.container.settings import (
 )
 from tcpha.errors import ConfigError, StartError
 from tcpha.proto.keyring import parse_keyring
-from tcpha.secret import MAX_OCTETS
+from tcpha.secret import read_octets
 
 AGENT_USER = "tcpha"
 DEFAULT_SERVER_USER = "www-data"
@@ -141,15 +141,12 @@ def _read_secret(path: Path, may_make: bool) -> tuple[str, str | None]:
     if may_make:
         _make_secret(path)
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            octets = file.read(MAX_OCTETS + 1)
+        octets, about = read_octets(path)
     except FileNotFoundError:
         raise ConfigError(
             path, None, f"no such file: mount the secret, or set {MAKE_SECRET}=yes on one machine"
         ) from None
-    if len(octets) > MAX_OCTETS:
-        raise ConfigError(path, None, f"over {MAX_OCTETS} octets: not a secret file")
+    mode = stat.S_IMODE(about.st_mode)
     text = octets.decode("ascii", "replace")
     try:
         parse_keyring(text)

@@ -15,10 +15,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from tcpha.container.supervision import FORWARDED, STOPPING, Action, Child, Ended, Pass, Supervision
+from tcpha.container.signals import STOPPING, WAITED_FOR
+from tcpha.container.supervision import Action, Child, Ended, Pass, Supervision
 from tcpha.errors import StartError
 
-_WAITED_FOR = frozenset({*STOPPING, *FORWARDED, signal.SIGCHLD})
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _IDLE_S = 60.0
 
@@ -30,9 +30,15 @@ def say(text: str) -> None:
 
 
 def run(commands: Mapping[Child, Sequence[str]]) -> int:
-    """Run the children until all have ended; return the exit status. Raises: StartError."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
+    """Run the children until all have ended; return the exit status. Raises: StartError.
+
+    A signal that stops, sent while the caller had it blocked already, counts: then nothing is started.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     try:
+        if asked := signal.sigpending() & STOPPING:
+            say(f"{signal.Signals(min(asked)).name}: not started")
+            return 0
         return _Process(commands).wait()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -57,7 +63,7 @@ class _Process:
         supervision = self._supervision
         while not supervision.is_over:
             wait_s = min(max(0.0, supervision.deadline - time.monotonic()), _IDLE_S)
-            about = signal.sigtimedwait(_WAITED_FOR, wait_s)
+            about = signal.sigtimedwait(WAITED_FOR, wait_s)
             now = time.monotonic()
             if about is not None and about.si_signo != signal.SIGCHLD:
                 self._perform(supervision.on_signal(signal.Signals(about.si_signo), now))

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Literal
 
+from tcpha.container.signals import FORWARDED, STOPPING
+
 Child = Literal["agent", "server"]
 
 STOP_LIMIT_S: Final = 8.0
 """Docker kills what has not ended 10 s after it was asked to."""
-STOPPING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
-FORWARDED: Final = frozenset({signal.SIGHUP, signal.SIGUSR1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,11 @@ class Supervision:
         """A child has ended, asked or not."""
         self.alive.discard(child)
         if not self._stopping:
-            # A server that ends, however well, leaves a back end that answers nobody.
-            self.result = how.exit_status or (1 if child == "server" else 0)
+            # However well it ended: nobody asked it to, and the node serves nobody now.
+            self.result = how.exit_status or 1
             return [Say(f"the {child} ended {how}: stopping"), *self._stop(now)]
-        if child == "agent":
+        # One that had no time yet to wait for the signal it was stopped with dies of it.
+        if child == "agent" and how.by_signal != signal.SIGTERM:
             self.result = self.result or how.exit_status
             if how.exit_status:
                 return [Say(f"the agent ended {how}"), *self._next()]

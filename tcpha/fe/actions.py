@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from tcpha.proto.messages import Message
 from tcpha.rules import Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True, gc=False):
     """Send this packet to the client, from the virtual address."""
 
     packet: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PassOn:
+class PassOn(Struct, frozen=True, gc=False):
     """Hand the packet at hand to a back end, unchanged. One value per back end serves all packets."""
 
     backend: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(Struct, frozen=True, gc=False):
     """Hand this packet to a back end."""
 
     backend: Endpoint
     packet: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveToHost:
+class LeaveToHost(Struct, frozen=True, gc=False):
     """Let the host itself have the packet at hand."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True, gc=False):
     """Send this message to a back end."""
 
     backend: Endpoint
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True, gc=False):
     """Tell the operator something that happens seldom."""
 
     text: str

@@ -14,8 +14,9 @@ from tcpha.fe.actions import Action, Reply
 from tcpha.fe.arrivals import Arrivals
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import Flow, FlowState, Pending
+from tcpha.fe.refusals import Refusals
 from tcpha.flowtable import FlowTable
-from tcpha.proto.inspect import Cause, Protocol
+from tcpha.proto.inspect import Cause, Inspected, Protocol
 from tcpha.proto.inspect.first import answer
 from tcpha.proto.options import MAX_OPTIONS_OCTETS, encode_sack, encode_timestamps
 from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_lt
@@ -38,22 +39,23 @@ class Answerer:
         self._promised_scale = promised_scale or 0
         self._table = table
         self._counters = counters
+        self.refusals = Refusals()
 
     def refuse(self, flow: Flow, cause: Cause, now: float) -> Sequence[Action]:
         """Answer a request that was read, in its own protocol, and close."""
         asked = None if flow.pending is None else flow.pending.request
         protocol = Protocol.OCTETS if asked is None else asked.protocol
-        return self._answer(flow, answer(protocol, cause, asked), now)
+        return self._answer(flow, protocol, asked, answer(protocol, cause, asked), cause.value, now)
 
     def refuse_unread(
-        self, flow: Flow, protocol: Protocol, cause: Cause, now: float, code: int | None = None
+        self, flow: Flow, protocol: Protocol, cause: Cause, now: float, code: int | None = None, reason: str = ""
     ) -> Sequence[Action]:
-        """Answer what is no complete request, and close; `code` is that of a refusal."""
-        return self._answer(flow, answer(protocol, cause, None, code), now)
+        """Answer what is no complete request, and close; `code` is that of a refusal, `reason` is for the log."""
+        return self._answer(flow, protocol, None, answer(protocol, cause, None, code), reason or cause.value, now)
 
     def close(self, flow: Flow, now: float) -> Sequence[Action]:
         """Close without a word: the client did so inside its request head."""
-        return self._answer(flow, b"", now)
+        return self._answer(flow, Protocol.OCTETS, None, b"", "the client closed inside its request head", now)
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
         """A segment of a flow that we answered. Raises: ChecksumError."""
@@ -107,11 +109,15 @@ class Answerer:
         self._table.deadlines.set(flow, now + FIRST_REPEAT_S * (1 << pending.repeats))
         return self._packets(flow, pending)
 
-    def _answer(self, flow: Flow, octets: bytes, now: float) -> Sequence[Action]:
+    def _answer(
+        self, flow: Flow, protocol: Protocol, asked: Inspected | None, octets: bytes, reason: str, now: float
+    ) -> Sequence[Action]:
         pending = flow.pending
         if pending is None:
             return _NOTHING
-        self._counters.answered += 1
+        kind = _kind(protocol, asked, octets)
+        self._counters.answer(kind)
+        self.refusals.add(f"{_IN_WORDS.get(kind, kind)} ({reason})", flow.key)
         flow.state = FlowState.ANSWERED
         flow.backend, flow.pass_on = None, ()
         pending.answer = octets
@@ -177,3 +183,20 @@ class Answerer:
     @staticmethod
     def _reply(flow: Flow, pending: Pending, seq: SeqNum, flags: int, options: bytes, payload: bytes = b"") -> Action:
         return Reply(encode_segment(flow.leaving_key, seq, pending.acknowledged, flags, WINDOW, options, payload))
+
+
+_IN_WORDS = {"alert": "TLS alert", "goaway": "GOAWAY", "silently": "closed silently"}
+"""Kinds of answers that are no status code."""
+
+
+def _kind(protocol: Protocol, asked: Inspected | None, octets: bytes) -> str:
+    """Return what an answer is counted as: an HTTP status, or how else the connection ends."""
+    match protocol:
+        case Protocol.HTTP1:
+            return octets[9:12].decode()  # of the status line (RFC 9112, 4)
+        case Protocol.HTTP2:
+            return "goaway" if asked is None else "503"
+        case Protocol.TLS if octets:
+            return "alert"
+        case _:
+            return "silently"

@@ -15,6 +15,8 @@ from tcpha.rules import Address, Endpoint
 
 ROOM_AGAIN = 0.95
 """A back end that was full is said to have room again when it has less than this share of its connections then."""
+SETTLE_S = 0.5
+"""What a back end's probe finds differently is told after this: it finds one virtual address and port after another."""
 DIGEST_NOTE_INTERVAL_S = 10.0
 """Other lists of a back end are told no more often."""
 
@@ -36,6 +38,8 @@ class Backend:
     """Connections handed to it since its last STATUS, less those that ended: that STATUS knows nothing of either."""
     told: _Shown = ()
     """What the operator was last told of it."""
+    unsettled_since: float = inf
+    """When it began to be another than was told, while that is not told yet."""
     full_flows: int = 0
     """Connections it had when it last said that it was full."""
     digest_told: bytes = b""
@@ -93,8 +97,12 @@ class Backends:
         if seen != before:
             self._excluded.clear()
         notes = []
-        if backend.told != seen and not _is_about_full(backend, status):
+        if backend.told == seen or _is_about_full(backend, status):
+            backend.unsettled_since = inf
+        elif _is_settled(status):
             notes.append(self._tell(backend))
+        else:
+            backend.unsettled_since = min(backend.unsettled_since, now)
         if self._differs_anew(backend, status, now):
             reason = "its servers, rules, virtual addresses or promises are not those of this front end"
             notes.append(Note(f"be {endpoint.addr}: {reason}", needs_care=True))
@@ -108,9 +116,14 @@ class Backends:
         self._excluded.clear()
         return [self._tell(backend)]
 
+    def on_timer(self, now: float) -> list[Note]:
+        """Return what has settled; to be called about once a second."""
+        return [self._tell(each) for each in self.all.values() if now >= each.unsettled_since + SETTLE_S]
+
     def _tell(self, backend: Backend) -> Note:
         backend.told = (backend.complaint, *_shown(backend.status))
-        return Note(_describe(backend, self._promise))
+        backend.unsettled_since = inf
+        return Note(_describe(backend, self._promise), needs_care=_is_lost(backend))
 
     def _differs_anew(self, backend: Backend, status: Status, now: float) -> bool:
         """Is its digest another one than ours, and has nobody been told of it?"""
@@ -128,7 +141,7 @@ class Backends:
             return status.state.name.lower()
         stack, promise = status.capabilities, self._promise
         if stack is None:
-            return _troubles(status) or "its own probe has learned nothing yet (does `uaddr` suit its network?)"
+            return _losses(status) or "its own probe has learned nothing yet (does `uaddr` suit its network?)"
         missing = [
             name
             for name, promised, kept in (
@@ -149,6 +162,20 @@ def _serves(backend: Backend, target: Target) -> bool:
     if not states:  # it has another vaddr or vport; or it has too many to name them all
         return not 0 < len(servers) < SERVERS_A_MESSAGE
     return states[0] in (ServerState.ANSWERS, ServerState.UNKNOWN)
+
+
+def _is_settled(status: Status) -> bool:
+    """Is nothing in a STATUS about to change because the probe that found it has not seen everything yet?"""
+    if status.state is not NodeState.UP:
+        return True
+    return status.capabilities is not None and not _troubles(status)
+
+
+def _is_lost(backend: Backend) -> bool:
+    """Does a back end, or one of its servers, get nothing any more, though nobody says that it is only starting?"""
+    if backend.complaint or backend.status is None:
+        return backend.complaint != NodeState.STARTING.name.lower()
+    return bool(_losses(backend.status))
 
 
 def _is_about_full(backend: Backend, status: Status) -> bool:
@@ -189,9 +216,22 @@ def _coarseness(status: Status, promise: Promise) -> str:
 
 
 def _troubles(status: Status) -> str:
-    """Name the virtual addresses and ports at which its server does not answer."""
+    """Name the virtual addresses and ports at which its server is not known to answer."""
+    return _named(status, (ServerState.NO_LISTENER, ServerState.SILENT, ServerState.UNKNOWN))
+
+
+def _losses(status: Status) -> str:
+    """Name those at which it is known not to answer."""
+    return _named(status, (ServerState.NO_LISTENER, ServerState.SILENT))
+
+
+def _named(status: Status, states: tuple[ServerState, ...]) -> str:
     return "; ".join(
-        f"{ip_address(server.address)} port {server.port}: {server.state.text}"
+        f"{ip_address(server.address)} port {server.port}: {_words(server.state)}"
         for server in status.servers
-        if server.state is not ServerState.ANSWERS
+        if server.state in states
     )
+
+
+def _words(state: ServerState) -> str:
+    return "not probed" if state is ServerState.UNKNOWN else state.text

@@ -33,7 +33,20 @@ class FrontEndCounters:
     orphaned: int = 0
     """Connections reset: octets we acknowledged could not be delivered, or the back end restarted."""
     answered: int = 0
-    """Connections that the front end answered itself."""
+    """Connections that the front end answered itself: the sum of the following."""
+    answered_400: int = 0
+    answered_408: int = 0
+    answered_414: int = 0
+    answered_431: int = 0
+    answered_503: int = 0
+    """Over HTTP/2, too."""
+    answered_505: int = 0
+    answered_alert: int = 0
+    """By a TLS alert."""
+    answered_goaway: int = 0
+    """By an HTTP/2 GOAWAY alone, where no request was read."""
+    answered_silently: int = 0
+    """Closed without a word: the protocol has none, or the client closed inside its request head."""
     no_choice: int = 0
     """Requests for which no rule or no usable back end was found."""
     timed_out: int = 0
@@ -70,6 +83,12 @@ class FrontEndCounters:
     malformed: int = 0
     """Packets that could not be decoded."""
     unexpected_messages: int = 0
+
+    def answer(self, kind: str) -> None:
+        """One more connection was answered: `kind` is what follows `answered_` in a counter's name."""
+        name = f"answered_{kind}"
+        setattr(self, name, getattr(self, name) + 1)
+        self.answered += 1
 
     def refuse(self, error: WireError) -> None:
         """One more packet could not be read."""

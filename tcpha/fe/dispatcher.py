@@ -21,7 +21,7 @@ from tcpha.fe.answerer import Answerer
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.enquiries import Enquiries
-from tcpha.fe.flows import Flow, FlowState
+from tcpha.fe.flows import ANSWERED, FINISHED, FORWARDED, HANDING, READING, Flow
 from tcpha.fe.handover import Handover
 from tcpha.fe.handshake import Handshake, is_first, reset
 from tcpha.fe.reader import Reader
@@ -73,16 +73,16 @@ class Dispatcher:
             config, fitted, self.table, self._handover, self._answerer, self.counters
         )  # fmt: skip
         self._on_segment_in = {
-            FlowState.READING: self._reader.on_segment,
-            FlowState.HANDING: self._handover.on_segment,
-            FlowState.FORWARDED: self._on_segment_forwarded,
-            FlowState.ANSWERED: self._answerer.on_segment,
-            FlowState.FINISHED: self._on_segment_finished,
+            READING: self._reader.on_segment,
+            HANDING: self._handover.on_segment,
+            FORWARDED: self._on_segment_forwarded,
+            ANSWERED: self._answerer.on_segment,
+            FINISHED: self._on_segment_finished,
         }
         self._on_deadline_in = {
-            FlowState.READING: self._reader.on_deadline,
-            FlowState.HANDING: self._handover.on_deadline,
-            FlowState.ANSWERED: self._answerer.on_deadline,
+            READING: self._reader.on_deadline,
+            HANDING: self._handover.on_deadline,
+            ANSWERED: self._answerer.on_deadline,
         }
 
     # --- segments
@@ -152,7 +152,7 @@ class Dispatcher:
             self.counters.closed_early += 1
             answer = self._handshake.acknowledge(segment, cookie, seq_add(segment.seg_seq, 1), FIN | ACK)
             return (Reply(answer),)
-        return self._admit(Flow(identity, cookie.period, FlowState.READING, now), cookie, segment, now)
+        return self._admit(Flow(identity, cookie.period, READING, now), cookie, segment, now)
 
     def _admit(self, flow: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
         """The first octets of a new flow, which replaces an older one on the same ports."""
@@ -163,6 +163,7 @@ class Dispatcher:
             return (Reply(reset(segment)),)
         if self.table.is_full() and not replaces:
             self.counters.table_full += 1
+            self._answerer.refusals.add("reset (max_flows connections are held)", segment.key)
             return (Reply(reset(segment)),)
         if cookie.tsval is None:
             self.counters.short_cookies += 1
@@ -236,7 +237,7 @@ class Dispatcher:
                 self.counters.resets += 1
                 actions.append(Reply(reset(enquiry.segment)))
             flow = self.table.by_key.get(key)
-            if flow is not None and flow.state is FlowState.FORWARDED and flow.backend == backend and flow.checks:
+            if flow is not None and flow.state is FORWARDED and flow.backend == backend and flow.checks:
                 self.counters.idle_dropped += 1
                 self.table.finish(flow, now)
         return actions
@@ -245,7 +246,7 @@ class Dispatcher:
         flow = self.table.by_key.get(identity.key)
         if flow is None and not self.table.is_full():
             # Its cookie's period is not told. It is none to come, so what is older than now is no successor.
-            flow = Flow(identity, int(self.table.utc_s) >> PERIOD_SHIFT, FlowState.FORWARDED, now)
+            flow = Flow(identity, int(self.table.utc_s) >> PERIOD_SHIFT, FORWARDED, now)
             flow.assign(backend)
             self.table.insert(flow, now)
             self.counters.learned += 1
@@ -314,6 +315,9 @@ class Dispatcher:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_INTERVAL_S
             self.table.on_timer(now)
+            actions += self.backends.on_timer(now)
+            actions += self._answerer.refusals.on_timer(now)
+            actions += self._handover.on_timer(now)
             for enquiry in self._enquiries.on_timer(now):
                 self.counters.resets += 1
                 actions.append(Reply(reset(enquiry.segment)))
@@ -336,7 +340,7 @@ class Dispatcher:
 
     def _sweep_idle(self, actions: list[Action], now: float) -> None:
         for flow in self.table.sweep(SWEEP_FLOWS):
-            if flow.state is not FlowState.FORWARDED or flow.backend is None:
+            if flow.state is not FORWARDED or flow.backend is None:
                 continue
             if now - flow.last_seen < self._idle_time_s * (flow.checks + 1):
                 continue

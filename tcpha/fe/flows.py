@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from math import inf
+from typing import Final
 
 from tcpha.fe.actions import PassOn
 from tcpha.fe.arrivals import Arrivals
@@ -13,7 +14,7 @@ from tcpha.proto.inspect import Inspected
 from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import Identity
 from tcpha.proto.seqnum import MASK, SeqNum, seq_add
-from tcpha.rules import Endpoint
+from tcpha.rules import Endpoint, Patience
 
 _STRANGE_OCTETS = 1 << 20
 """No client acknowledges so much at once, but for the first time after a restart of ours."""
@@ -33,13 +34,24 @@ class FlowState(Enum):
     FINISHED = "finished"
     """Over; what still comes is passed on for a while (TIME-WAIT at the server)."""
 
+    __hash__ = object.__hash__
+    """Tables are asked by state for every packet; that of `Enum` is the name's, and a call."""
+
+
+# To fetch a member from its class costs as much as a call; every packet asks for some.
+READING: Final = FlowState.READING
+HANDING: Final = FlowState.HANDING
+FORWARDED: Final = FlowState.FORWARDED
+ANSWERED: Final = FlowState.ANSWERED
+FINISHED: Final = FlowState.FINISHED
+
 
 class Pending:
     """What a flow needs only until a back end has confirmed it: the client's octets and how to speak to the client."""
 
     __slots__ = (
         "ack_at", "acknowledged", "answer", "arrivals", "assembly", "cookie", "covered", "delivered", "give_up_at",
-        "has_more", "repeats", "request", "told", "tried", "tsval_client", "tsval_recent", "window",
+        "has_more", "patience", "repeats", "request", "told", "tried", "tsval_client", "tsval_recent", "window",
     )  # fmt: skip
 
     arrivals: Arrivals
@@ -62,6 +74,8 @@ class Pending:
         """SEG.WND of the latest segment, unscaled."""
         self.request: Inspected | None = None
         """What was read; of an unknown protocol, as far as it has come."""
+        self.patience: Patience | None = None
+        """What matches of rules may still take, once one was tried."""
         self.has_more = False
         """Octets behind what was read were given to a back end, too."""
         self.tried: set[Endpoint] = set()
@@ -106,11 +120,11 @@ class Flow:
     @property
     def is_over(self) -> bool:
         """Is the connection finished?"""
-        return self.state is FlowState.FINISHED
+        return self.state is FINISHED
 
     def end(self) -> None:
         """Become finished; what still comes is passed on, nothing else is remembered."""
-        self.state = FlowState.FINISHED
+        self.state = FINISHED
         self.pending = None
 
     def note_syn(self, irs: SeqNum) -> None:

@@ -8,13 +8,14 @@ repeated until the server's own acknowledgement covers it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from tcpha.config import FrontEndConfig
-from tcpha.fe.actions import Action, Forward, Reply, Send
+from tcpha.fe.actions import Action, Forward, Note, Reply, Send
 from tcpha.fe.answerer import Answerer
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
-from tcpha.fe.flows import Flow, FlowState, Pending
+from tcpha.fe.flows import FORWARDED, HANDING, Flow, Pending
 from tcpha.flowtable import FlowTable
 from tcpha.proto.handoff import ACKNOWLEDGED_TLV_OCTETS, HEADER_OCTETS_IPV4, HEADER_OCTETS_IPV6
 from tcpha.proto.inspect import Cause, Inspected
@@ -30,11 +31,13 @@ from tcpha.proto.messages import Adopted, Closed, Handoff, Refused
 from tcpha.proto.options import encode_timestamps
 from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le, seq_lt
 from tcpha.proto.tcp import ACK, FIN, PSH, RST, TCP_HEADER_OCTETS, Segment, encode_segment
-from tcpha.rules import Choice, Connection, Endpoint, NoChoice, RuleSet
+from tcpha.rules import Choice, Connection, Endpoint, NoChoice, Patience, RuleSet
 
 UDP_HEADER_OCTETS = 8
 MAX_REPEATS_PROVEN = 8
 """Repeats for a back end that has adopted, while its server has not acknowledged all that the client was told."""
+SLOW_NOTE_INTERVAL_S = 10.0
+"""Patterns that take too long are told no more often."""
 PROOF_OCTETS = 1 << 20
 """A client's first acknowledgements of the response are not beyond this; a stranger's guess hardly ever is not."""
 
@@ -65,6 +68,7 @@ class Handover:
         self._mtu_octets = mtu_octets
         self._carried_octets = carried_octets
         self._promised_scale = config.window_scale
+        self._tell_slow_at = -inf
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
         """The back end already gets everything; it holds what comes too early. Raises: ChecksumError."""
@@ -107,7 +111,7 @@ class Handover:
         if flow is None or flow.identity != message.identity or flow.backend != backend:
             return _NOTHING
         pending = flow.pending
-        if pending is None or flow.state is not FlowState.HANDING or flow.proven:
+        if pending is None or flow.state is not HANDING or flow.proven:
             return _NOTHING
         self._counters.refused += 1
         self._backends.discount(backend)
@@ -134,7 +138,7 @@ class Handover:
         What it had adopted is lost, and the client is told. What it had not confirmed may have run (RFC 9110, 9.2.2).
         """
         pending = flow.pending
-        if flow.state is FlowState.HANDING and not flow.proven and pending is not None:
+        if flow.state is HANDING and not flow.proven and pending is not None:
             if _may_run_again(pending):
                 return self.begin(flow, pending, now)
             return self._answerer.refuse(flow, Cause.UNAVAILABLE, now)
@@ -151,7 +155,13 @@ class Handover:
         excluded = self._backends.excluded(flow.key)
         if pending.tried:
             excluded = excluded | {each.addr for each in pending.tried}
-        choice = self._rules.choose(request, connection_of(flow.key), excluded, load=self._backends.load)
+        choice = self._rules.choose(
+            request,
+            connection_of(flow.key),
+            excluded,
+            load=self._backends.load,
+            patience=self._patience(pending),
+        )
         if not isinstance(choice, Choice):
             self._counters.no_choice += 1
             cause = Cause.UNAVAILABLE if choice is NoChoice.UNAVAILABLE else Cause.UNROUTED
@@ -160,7 +170,7 @@ class Handover:
         pending.has_more |= pending.assembly.has_more or _goes_on(request, len(pending.assembly.octets))
         self._counters.handoffs += 1
         flow.assign(choice.server)
-        flow.state = FlowState.HANDING
+        flow.state = HANDING
         pending.repeats = 0
         self._schedule(flow, pending, now)
         return self._packets(flow, pending, choice.server)
@@ -174,9 +184,30 @@ class Handover:
         """Are connections to a virtual port octets, whatever protocol they look like?"""
         return self._rules.takes_octets(port)
 
-    def is_undecided(self, flow: Flow, found: Inspected) -> bool:
+    def is_undecided(self, flow: Flow, pending: Pending, found: Inspected) -> bool:
         """May more octets of an unknown protocol still change what the rules choose?"""
-        return self._rules.is_undecided(found, connection_of(flow.key))
+        return self._rules.is_undecided(found, connection_of(flow.key), self._patience(pending))
+
+    def claims_octets(self, flow: Flow, pending: Pending, octets: Inspected, *, final: bool) -> bool:
+        """Are octets that are no complete request a rule's? `final`: no more of them are waited for."""
+        return self._rules.claims_octets(octets, connection_of(flow.key), self._patience(pending), final=final)
+
+    def _patience(self, pending: Pending) -> Patience:
+        if pending.patience is None:
+            pending.patience = self._rules.patience()
+        return pending.patience
+
+    def on_timer(self, now: float) -> Sequence[Action]:
+        """Tell, seldom, of a pattern that takes too long."""
+        if now < self._tell_slow_at:
+            return _NOTHING
+        rule = self._rules.take_slow()
+        if rule is None:
+            return _NOTHING
+        self._tell_slow_at = now + SLOW_NOTE_INTERVAL_S
+        where = f"line {rule.line}, rule" if rule.line else "rule"
+        text = f"{where} '{rule.when[:60]}': a match took longer than match_time and was given up"
+        return (Note("".join(each if each.isprintable() else "?" for each in text), needs_care=True),)
 
     def _note_octets(self, pending: Pending, segment: Segment) -> None:
         """The client goes on behind its first request before the back end has confirmed."""
@@ -196,7 +227,7 @@ class Handover:
         return 0 <= seq_diff(segment.seg_seq, pending.assembly.start) <= self._config.window
 
     def _settle(self, flow: Flow, now: float) -> None:
-        flow.state = FlowState.FORWARDED
+        flow.state = FORWARDED
         flow.pending = None
         flow.last_seen = now
         self._table.deadlines.clear(flow)

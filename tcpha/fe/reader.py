@@ -21,12 +21,12 @@ from tcpha.fe.actions import Action, Reply
 from tcpha.fe.answerer import Answerer
 from tcpha.fe.assembly import Assembly
 from tcpha.fe.counters import FrontEndCounters
-from tcpha.fe.flows import Flow, FlowState, Pending
+from tcpha.fe.flows import READING, Flow, Pending
 from tcpha.fe.handover import Handover
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie
-from tcpha.proto.inspect import NEED_MORE, Cause, Protocol, Refusal
-from tcpha.proto.inspect.first import inspect, suspected
+from tcpha.proto.inspect import NEED_MORE, Cause, FirstOctets, Protocol, Refusal
+from tcpha.proto.inspect.first import inspect, is_cut_off, suspected
 from tcpha.proto.ip import KEY_OCTETS_IPV6
 from tcpha.proto.options import ALIGNED_TIMESTAMPS_OCTETS, MAX_OPTIONS_OCTETS, encode_sack, encode_timestamps
 from tcpha.proto.promise import Promise
@@ -34,6 +34,7 @@ from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le, seq_lt
 from tcpha.proto.tcp import ACK, FIN, RST, Segment, encode_segment
 
 _NOTHING: tuple[Action, ...] = ()
+_TOO_MANY = "more than max_reading were being read"
 
 
 class Reader:
@@ -70,7 +71,7 @@ class Reader:
         pending.give_up_at = now + self._config.inspect_time
         assembly.add(start, segment.payload, bool(segment.flags & FIN))
         actions = list(self._inspect(flow, pending, now))
-        if flow.state is FlowState.READING:
+        if flow.state is READING:
             self._reading[flow] = None
             actions += self._evict(now)
         return actions
@@ -123,16 +124,31 @@ class Reader:
         limit = self._config.inspect_octets
         plain = flow.key[-2:] in self._plain_ports
         found = inspect(assembly.octets, limit, raw=self._serves_octets, plain=plain)
+        if isinstance(found, Refusal) or found is NEED_MORE:
+            ends = assembly.fin if found is NEED_MORE else is_cut_off(found)
+            if self._is_claimed(flow, pending, final=ends):
+                return self._hand_over(flow, pending, now)
         if isinstance(found, Refusal):
             self.forget(flow)
-            return self._answerer.refuse_unread(flow, found.protocol, found.cause, now, found.code)
+            return self._answerer.refuse_unread(flow, found.protocol, found.cause, now, found.code, found.reason)
         if found is NEED_MORE:
             return self._wait(flow, pending, now)
         pending.request = found
         final = found.protocol is not Protocol.OCTETS or assembly.fin or len(assembly.octets) >= limit
-        if not final and self._handover.is_undecided(flow, found):
+        if not final and self._handover.is_undecided(flow, pending, found):
             return self._wait(flow, pending, now)
         return self._hand_over(flow, pending, now)
+
+    def _is_claimed(self, flow: Flow, pending: Pending, *, final: bool) -> bool:
+        """Do rules want octets as they are, though they look like a protocol that is read? `final`: all have come."""
+        octets = pending.assembly.octets
+        if not self._serves_octets or not octets:
+            return False
+        as_they_are = FirstOctets(octets[: self._config.inspect_octets])
+        if not self._handover.claims_octets(flow, pending, as_they_are, final=final):
+            return False
+        pending.request = as_they_are
+        return True
 
     def _wait(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
         """Nothing can be decided yet; behind a FIN nothing more comes."""
@@ -152,16 +168,16 @@ class Reader:
 
     def _give_up(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
         """The time is up. Octets of an unknown protocol have no end to wait for: what there is decides."""
-        if pending.request is not None:
+        if pending.request is not None or self._is_claimed(flow, pending, final=True):
             return self._hand_over(flow, pending, now)
         self._counters.timed_out += 1
         self.forget(flow)
         return self._time_out(flow, pending, now)
 
-    def _time_out(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
+    def _time_out(self, flow: Flow, pending: Pending, now: float, reason: str = "") -> Sequence[Action]:
         octets = pending.assembly.octets
         protocol = suspected(octets, self._config.inspect_octets) if octets else Protocol.OCTETS
-        return self._answerer.refuse_unread(flow, protocol, Cause.TIMED_OUT, now)
+        return self._answerer.refuse_unread(flow, protocol, Cause.TIMED_OUT, now, reason=reason)
 
     def _on_reset(self, flow: Flow, pending: Pending, segment: Segment, now: float) -> Sequence[Action]:
         """RFC 5961, 3.2: only the exact next number resets; one inside the window is challenged."""
@@ -212,10 +228,13 @@ class Reader:
             return _NOTHING
         oldest = next(iter(self._reading))
         self._counters.evicted += 1
-        if oldest.pending is not None and oldest.pending.request is not None:
+        if oldest.pending is not None and (
+            oldest.pending.request is not None or self._is_claimed(oldest, oldest.pending, final=True)
+        ):
+            self._answerer.refusals.add(f"decided early, {_TOO_MANY}", oldest.key)
             return self._hand_over(oldest, oldest.pending, now)
         self.forget(oldest)
-        return _NOTHING if oldest.pending is None else self._time_out(oldest, oldest.pending, now)
+        return _NOTHING if oldest.pending is None else self._time_out(oldest, oldest.pending, now, _TOO_MANY)
 
 
 def _later(one: SeqNum, other: SeqNum) -> SeqNum:

@@ -51,7 +51,7 @@ class FrontEnd(Node):
         self._digest = config.digest()
         super().__init__(config, keyring, config.server, OwnStatus(NodeState.STARTING, 0, self._digest))
         self._vaddrs = config.vaddr
-        rules = RuleSet(config.rule, config.server, config.match_time)
+        rules = RuleSet(config.rule, config.server, config.match_time, clock.now)
         self._rules = rules
         self._dispatcher = Dispatcher(config, SynCookies(keyring), rules, self._usable_mtu_octets(config))
         self._dispatcher.on_utc(clock.utc(), clock.now())
@@ -104,18 +104,17 @@ class FrontEnd(Node):
     def _on_packet(self, packet: Packet) -> None:
         """Every queued segment is taken out of the host's hands: dropped here, and sent again where it must go on."""
         octets = packet.get_payload()
-        if is_icmp(octets):
-            self._on_icmp(packet, octets)
-            return
-        dispatcher = self._dispatcher
         try:
-            actions = dispatcher.on_segment(decode_segment(octets), clock.now())
+            actions = self._dispatcher.on_segment(decode_segment(octets), clock.now())
         except WireError as error:
-            dispatcher.counters.refuse(error)
+            if is_icmp(octets):
+                self._on_icmp(packet, octets)
+                return
+            self._dispatcher.counters.refuse(error)
             actions = ()
         for action in actions:
             self._perform[type(action)](action, octets)
-        packet.drop()
+        self._queue.drop_after_burst(packet)
 
     def _on_icmp(self, packet: Packet, octets: bytes) -> None:
         """An ICMP error. What is not about a connection of ours is the host's own business."""
@@ -129,7 +128,7 @@ class FrontEnd(Node):
                 packet.accept()
                 return
             self._perform[type(action)](action, octets)
-        packet.drop()
+        self._queue.drop_after_burst(packet)
 
     def on_message(self, endpoint: Endpoint, message: Message, age_s: float, now: float) -> None:
         """A message from a back end."""

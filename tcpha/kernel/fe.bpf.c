@@ -219,7 +219,7 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } ways SEC(".maps");
 
-/* As many as max_flows and max_finished are together if nobody changes them; what finds no room stays the dispatcher's. */
+/* By default as many as max_flows and max_finished are together; what finds no room stays the dispatcher's. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1 << 19);
@@ -550,8 +550,8 @@ static __always_inline __u32 mss_class(__u32 mss)
 }
 
 /*
- * Writes the SYN-ACK's TCP header into `s->reply`; returns its octets. In the field of the checksum stands the sum of the
- * pseudo header, and `difference` is what makes the checksum of it.
+ * Writes the SYN-ACK's TCP header into `s->reply`; returns its octets. In the field of the checksum stands the sum of
+ * the pseudo header, and `difference` is what makes the checksum of it.
  */
 static __always_inline __u32 answer_tcp(struct scratch *s, const struct config *c, const struct segment *g,
 					__u32 *difference)
@@ -594,7 +594,7 @@ static __always_inline __u32 answer_tcp(struct scratch *s, const struct config *
 	return octets;
 }
 
-/* Turns the SYN into its SYN-ACK and sends it back the way it came. Whatever it was called with, nothing is kept. */
+/* Turns the SYN into its SYN-ACK and sends it back the way it came. But for a note on a known flow nothing is kept. */
 static __always_inline int on_syn(struct __sk_buff *skb, struct scratch *s, const struct segment *g, struct flow *flow)
 {
 	__u32 zero = 0, header = g->header, period = 0, octets, field = g->at + CHECK_OFFSET, frame, difference = 0;

@@ -113,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="tcphafe.conf; secret, state, iface and, if routed, forward are added; without --be-conf the back ends"
-        " keep the lab's own file, and get nothing unless server, rule, vaddr, vport and promises are the same in both",
+        " keep the lab's own file: where server, rule, vaddr, vport and promises are not the same in both, the front"
+        " end's rules decide and its log warns",
     )
     up.add_argument(
         "--be-conf",
@@ -195,7 +196,8 @@ def _hint_of_one_file(fe_conf: Path | None, be_conf: Path | None) -> str | None:
     given, others = ("--fe-conf", "the back ends have") if be_conf is None else ("--be-conf", "the front end has")
     return (
         f"only {given} was given: {others} the lab's own file; unless server, rule, vaddr, vport and promises are the"
-        " same in both, the front end uses no back end (its log says so)"
+        " same in both, the front end's log warns of it, and a back end gets nothing for virtual addresses and ports"
+        " that are not in its own file; otherwise the front end's rules decide"
     )
 
 

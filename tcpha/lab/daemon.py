@@ -1,4 +1,4 @@
-"""A program that a lab keeps running in a node: start, wait until it serves, stop, kill. setns(2), setsid(2).
+"""A program that a lab keeps running in a node: start, wait until it serves, stop, kill. setns(2), setsid(2), unix(7).
 
 Must not know which program it is. Its standard output and error go to a log file, its id to a file beside it, so that a
 later process can stop what an earlier one started. It leads a process group of its own: an interrupt from the terminal
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -25,6 +26,8 @@ READY_LIMIT_S = 20.0
 _KILL_LIMIT_S = 5.0
 _TAIL_LINES = 20
 _READY = re.compile(rb"\bready\b")
+_NOTIFY_SOCKET = "NOTIFY_SOCKET"
+_NOTICE_OCTETS = 4096
 
 
 class DaemonError(TcphaError):
@@ -42,7 +45,9 @@ class Program:
     """Where log and process id go."""
     environment: Mapping[str, str]
     serves: Callable[[], bool] | None = None
-    """Whether it serves; None: it does once its log has a line with the word `ready`."""
+    """Whether it serves; None: it does once its log has a line with the word `ready`, or once it `notifies`."""
+    notifies: bool = False
+    """It says so by sd_notify(3), whatever it logs."""
 
 
 class Daemon:
@@ -58,6 +63,9 @@ class Daemon:
         self._pid_file = program.directory / f"{program.name}.pid"
         self._child: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
+        self._notices: socket.socket | None = None
+        """Where it says that it is ready."""
+        self._has_notified = False
 
     @property
     def pid(self) -> int | None:
@@ -110,7 +118,8 @@ class Daemon:
             self._log_offset = log.seek(0, os.SEEK_END)
             # The child is born in the node: no code runs between fork and exec, where threads make it unsafe.
             with self._enter():
-                self._child = self._popen(log.fileno())
+                environment = {**self.program.environment, **self._await_notice()}
+                self._child = self._popen(log.fileno(), environment)
         self._pid_file.write_text(f"{self._child.pid}\n")
 
     def stop(self, limit_s: float = STOP_LIMIT_S) -> int | None:
@@ -153,6 +162,8 @@ class Daemon:
             raise DaemonError(self.report(f"ended{self.how_it_ended} before it was ready"))
         if self.program.serves is not None:
             return self.program.serves()
+        if self.program.notifies:
+            return self._is_notified()
         return _READY.search(self._log_since_start()) is not None
 
     def report(self, what: str) -> str:
@@ -163,14 +174,36 @@ class Daemon:
         name = f"{self.program.directory.name}: {self.program.name}"
         return "\n".join([f"{name} {what}; {log}{':' if tail else ''}", *(f"    {line}" for line in tail)])
 
-    def _popen(self, log: int) -> subprocess.Popen[bytes]:
+    def _await_notice(self) -> dict[str, str]:
+        """Open the socket for the notice, inside the node; what the program must find in its environment."""
+        if not self.program.notifies:
+            return {}
+        if self._notices is not None:
+            self._notices.close()
+        self._has_notified = False
+        self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._notices.bind("")  # the kernel picks an abstract address, which is the node's alone and leaves no file
+        return {_NOTIFY_SOCKET: "@" + self._notices.getsockname()[1:].decode("ascii")}
+
+    def _is_notified(self) -> bool:
+        while self._notices is not None and not self._has_notified:
+            try:
+                self._has_notified = b"READY=1" in self._notices.recv(_NOTICE_OCTETS).splitlines()
+            except BlockingIOError:
+                return False
+        if self._notices is not None:
+            self._notices.close()
+            self._notices = None
+        return self._has_notified
+
+    def _popen(self, log: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
                 self.program.arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.program.environment,
+                env=environment,
                 start_new_session=True,
             )
         except OSError as error:

@@ -106,7 +106,7 @@ def engine(node: Node) -> Program:
     package = str(Path(tcpha.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     arguments = [sys.executable, "-m", f"tcpha.{role}", "-c", str(_engine_file(node))]
-    return Program(role, arguments, node.directory, {**os.environ, "PYTHONPATH": path})
+    return Program(role, arguments, node.directory, {**os.environ, "PYTHONPATH": path}, notifies=True)
 
 
 def servers(node: Node, blueprint: Blueprint) -> dict[str, Program]:

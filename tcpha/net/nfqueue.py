@@ -34,6 +34,10 @@ from tcpha.net.netlink import (
 
 _NETLINK_NETFILTER = 12
 _CONFIG = 3 << 8 | 2  # NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG
+_VERDICT_BATCH = 3 << 8 | 3  # NFNL_SUBSYS_QUEUE, NFQNL_MSG_VERDICT_BATCH
+_VERDICT_HEADER = 2
+_VERDICT_HEADER_VALUE = struct.Struct("!II")  # verdict, number of the last packet
+_NF_DROP = 0
 _CFG_CMD, _CFG_PARAMS, _CFG_MASK, _CFG_FLAGS = 1, 2, 4, 5
 _CFG_F_GSO = 1 << 2
 _CMD_PF_BIND = 3
@@ -96,8 +100,9 @@ class _Reader:
 class PacketQueue:
     """One NFQUEUE, IPv4 and IPv6 alike. Wait for `fileno()` to become readable, then call `read()`.
 
-    Every packet goes to `on_packet`, which gives a verdict (accept, drop) or keeps the packet for a later one. If the
-    callback fails, its packet is dropped. A packet is in the queue until its verdict; `length` packets fill the queue.
+    Every packet goes to `on_packet`, which gives a verdict (accept, drop), keeps the packet for a later one, or says
+    `drop_after_burst`. If the callback fails, its packet is dropped. A packet is in the queue until its verdict;
+    `length` packets fill the queue.
 
     Counters: `packets` handed to the callback, `callback_errors`, `overruns` (times the receive buffer was full: the
     kernel dropped packets, counted in `dropped_by_kernel()`).
@@ -124,6 +129,8 @@ class PacketQueue:
         self.callback_errors = 0
         self._on_packet = on_packet
         self._log_after_s = 0.0
+        self._drop_up_to: int | None = None
+        """The last packet that is to be dropped when the burst is over."""
         _require_nfqueue()
         try:
             self._queue = NetfilterQueue()
@@ -156,6 +163,17 @@ class PacketQueue:
             self._queue.run_socket(self._reader)
         except OSError as error:
             raise EdgeError(f"NFQUEUE {self.number}: {error}") from error
+        finally:
+            if self._drop_up_to is not None:
+                self._drop_noted(self._drop_up_to)
+
+    def drop_after_burst(self, packet: Packet) -> None:
+        """Drop a packet a little later, and others with it: one message to the kernel costs less than one for each.
+
+        The kernel then drops everything up to this packet that has no verdict, so of a queue with which this is used no
+        packet can be kept.
+        """
+        self._drop_up_to = packet.id
 
     def dropped_by_kernel(self) -> int:
         """Return how many packets the kernel dropped because the queue or the receive buffer was full."""
@@ -218,6 +236,15 @@ class PacketQueue:
         for message in decode_messages(octets):
             if message.kind == NLMSG_ERROR and (code := error_of(message)):
                 raise StartError(f"NFQUEUE number {self.number} cannot be set up: {os.strerror(code)}")
+
+    def _drop_noted(self, last: int) -> None:
+        self._drop_up_to = None
+        verdict = encode_attribute(_VERDICT_HEADER, _VERDICT_HEADER_VALUE.pack(_NF_DROP, last))
+        body = _NFGENMSG.pack(socket.AF_UNSPEC, 0, self.number) + verdict
+        try:
+            self._reader.source.send(encode_message(Message(_VERDICT_BATCH, NLM_F_REQUEST, 0, body)))
+        except OSError as error:
+            raise EdgeError(f"NFQUEUE {self.number}: {error}") from error
 
     def _on_message(self, packet: Packet) -> None:
         self.packets += 1

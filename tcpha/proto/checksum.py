@@ -15,9 +15,8 @@ def ones_sum(octets: bytes | bytearray | memoryview) -> int:
 
 
 def finish(total: int) -> int:
-    """Return the checksum field, 0..65535, for a sum of any size (65535 is written as 0, as hosts do)."""
-    checksum = 0xFFFF - total % 0xFFFF
-    return 0 if checksum == 0xFFFF else checksum
+    """Return the checksum field, 0..65534, for a sum of any size (65535 is written as 0, as hosts do)."""
+    return -total % 0xFFFF
 
 
 def internet_checksum(octets: bytes | bytearray | memoryview) -> int:

@@ -26,7 +26,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from bisect import bisect_right
+
+from msgspec import Struct
 
 from tcpha.proto.ip import KEY_OCTETS_IPV4, ConnectionKey
 from tcpha.proto.keyring import Keyring
@@ -47,8 +49,7 @@ _DIGEST = struct.Struct("!II")
 _HASH_BITS = 0xFFFFFF00
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(Struct, frozen=True, gc=False):
     """What the handshake agreed on, as the cookie can carry it."""
 
     mss: int
@@ -58,8 +59,7 @@ class Agreement:
     sack: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Cookie:
+class Cookie(Struct, frozen=True, gc=False):
     """A cookie that was verified."""
 
     agreement: Agreement
@@ -70,10 +70,7 @@ class Cookie:
 
 def mss_class(mss: int) -> int:
     """Return the index of the largest class that does not exceed `mss` (the smallest class for less)."""
-    index = 0
-    while index + 1 < len(MSS_CLASSES) and MSS_CLASSES[index + 1] <= mss:
-        index += 1
-    return index
+    return max(bisect_right(MSS_CLASSES, mss) - 1, 0)
 
 
 def _encode_agreement(agreement: Agreement) -> int:

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import assert_never
 
+from msgspec import Struct
+
 from tcpha.errors import HandoffAuthError, HandoffFormatError, HandoffVersionError, TruncatedError
 from tcpha.proto.cookie import NO_WINDOW_SCALE, Agreement
-from tcpha.proto.ip import KEY_OCTETS_IPV4, KEY_OCTETS_IPV6, ConnectionKey, key_ports
+from tcpha.proto.ip import KEY_OCTETS_IPV4, KEY_OCTETS_IPV6, ConnectionKey
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import (
     Adopted,
@@ -52,11 +54,12 @@ SERVERS_A_MESSAGE = 37
 """Servers one STATUS carries at most: 37 of IPv6 fit into a header of 1020 octets."""
 
 _PURPOSE = b"tcpha handoff"
-_FIXED = struct.Struct("!16sHBBBBBBHHHHIIIIIIHH")
-_FIXED_WITHOUT_PORTS = struct.Struct("!16sHBBBBBBHHHHIIIIII")
+_FIXED = struct.Struct("!16sHBBBBBBHHHHIIIIII4s")  # the last are the ports, as they stand in a key
+_FIXED_BEHIND_TAG = struct.Struct("!HBBBBBBHHHHIIIIII4s")
 _TLV = struct.Struct("!HH")
+_TLV_OF_U32 = struct.Struct("!HHI")
 _U32 = struct.Struct("!I")
-_IDENTITY = struct.Struct("!IIHH")
+_IDENTITY = struct.Struct("!II4s")  # the ports as they stand in a key
 _CAPABILITIES = struct.Struct("!BBH")
 _STATE = struct.Struct("!BxxxI")
 _SERVER = struct.Struct("!BxH")
@@ -104,8 +107,7 @@ class Tlv(IntEnum):
     OWNER = 13
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True, gc=False):
     """What stands around every message."""
 
     sender: int
@@ -118,22 +120,20 @@ class Envelope:
 
 _NO_IDENTITY = Identity(ConnectionKey(bytes(KEY_OCTETS_IPV4)), SeqNum(0), SeqNum(0))
 
+# The same numbers as plain integers: to fetch a member of an enumeration costs more than what is done with it here.
+_HANDOFF, _ADOPTED, _RCV_NXT, _ACKNOWLEDGED = map(int, (Type.HANDOFF, Type.ADOPTED, Tlv.RCV_NXT, Tlv.ACKNOWLEDGED))
+_IPV6, _TIMESTAMPS, _SACK, _WINDOW_SCALE, _CONFIRM = map(
+    int, (Flag.IPV6, Flag.TIMESTAMPS, Flag.SACK, Flag.WINDOW_SCALE, Flag.CONFIRM)
+)
+
 
 @dataclass(slots=True)
 class _Body:
-    """What differs between messages, before it is laid out."""
+    """What differs between all messages but HANDOFF, before it is laid out."""
 
     type: int
     identity: Identity = _NO_IDENTITY
-    flags: int = 0
-    scales: int = 0
-    mss: int = 0
-    window: int = 0
-    period: int = 0
-    tsval_sent: int = 0
-    tsval_client: int = 0
     fields: tuple[tuple[int, bytes], ...] = ()
-    octets: bytes = b""
 
 
 class HandoffCodec:
@@ -149,25 +149,67 @@ class HandoffCodec:
     def encode(self, envelope: Envelope, message: Message) -> bytes:
         """Return the sealed datagram. Raises: ValueError for a value that does not fit its field."""
         try:
-            covered = self._lay_out(envelope, _body(message))
+            if isinstance(message, Handoff):
+                covered = self._lay_out_handoff(envelope, message)
+            elif isinstance(message, Adopted):
+                fields = _TLV_OF_U32.pack(_RCV_NXT, 4, message.rcv_nxt)
+                covered = self._lay_out(envelope, _ADOPTED, message.identity, fields)
+            else:
+                body = _body(message)
+                covered = self._lay_out(envelope, body.type, body.identity, b"".join(map(_encode_field, body.fields)))
         except (struct.error, OverflowError) as error:
             raise ValueError(str(error)) from None
         return self._tag(self._signing, covered) + covered
 
-    def _lay_out(self, envelope: Envelope, body: _Body) -> bytes:
+    def _lay_out_handoff(self, envelope: Envelope, message: Handoff) -> bytes:
+        agreement, acknowledged = message.agreement, message.acknowledged
+        client, promised = agreement.window_scale, message.promised_window_scale
+        flags = _SACK if agreement.sack else 0
+        scales = 0
+        if client is not None and promised is not None:
+            flags |= _WINDOW_SCALE
+            scales = _scale(client) << 4 | _scale(promised)
+        elif client is not promised:
+            raise ValueError("window scaling is agreed on by both or by none")
+        if message.tsval_sent is not None:
+            flags |= _TIMESTAMPS
+        if message.confirm:
+            flags |= _CONFIRM
+        return self._lay_out(
+            envelope, _HANDOFF, message.identity,
+            b"" if acknowledged is None else _TLV_OF_U32.pack(_ACKNOWLEDGED, 4, acknowledged),
+            flags, scales, agreement.mss, message.window, message.period & 0xFFFF, message.tsval_sent or 0,
+            message.tsval_client, message.octets,
+        )  # fmt: skip
+
+    def _lay_out(
+        self,
+        envelope: Envelope,
+        type_number: int,
+        identity: Identity,
+        fields: bytes,
+        flags: int = 0,
+        scales: int = 0,
+        mss: int = 0,
+        window: int = 0,
+        period: int = 0,
+        tsval_sent: int = 0,
+        tsval_client: int = 0,
+        octets: bytes = b"",
+    ) -> bytes:
         """Return everything that the tag covers."""
-        identity, key = body.identity, body.identity.key
-        flags = body.flags | (Flag.IPV6 if len(key) == KEY_OCTETS_IPV6 else 0)
-        fields = b"".join(map(_encode_field, body.fields)) if body.fields else b""
+        key = identity.key
+        _check_key(key)
+        if len(key) == KEY_OCTETS_IPV6:
+            flags |= _IPV6
         words = (FIXED_OCTETS + len(key) - 4 + len(fields)) >> 2
         if words > 0xFF:
             raise ValueError("message header over 1020 octets")
-        fixed = _FIXED.pack(
-            b"", MAGIC, VERSION, body.type, words, flags, body.scales, self._signing,
-            envelope.sender, body.mss, body.window, body.period, envelope.epoch, envelope.sequence,
-            identity.irs, identity.iss, body.tsval_sent, body.tsval_client, *_ports(key),
+        fixed = _FIXED_BEHIND_TAG.pack(
+            MAGIC, VERSION, type_number, words, flags, scales, self._signing, envelope.sender, mss, window, period,
+            envelope.epoch, envelope.sequence, identity.irs, identity.iss, tsval_sent, tsval_client, key[-4:],
         )  # fmt: skip
-        return b"".join((fixed[TAG_OCTETS:], key[:-4], fields, body.octets))
+        return b"".join((fixed, key[:-4], fields, octets))
 
     def decode(self, datagram: bytes) -> tuple[Envelope, Message]:
         """Open a datagram.
@@ -177,7 +219,7 @@ class HandoffCodec:
         if len(datagram) < HEADER_OCTETS_IPV4:
             raise TruncatedError("shorter than any message", len(datagram))
         (tag, magic, version, type_number, words, flags, scales, key_number, sender, mss, window, period, epoch,
-         sequence, irs, iss, tsval_sent, tsval_client) = _FIXED_WITHOUT_PORTS.unpack_from(datagram)  # fmt: skip
+         sequence, irs, iss, tsval_sent, tsval_client, ports) = _FIXED.unpack_from(datagram)  # fmt: skip
         if magic != MAGIC:
             raise HandoffFormatError("not a handoff message", 16)
         if version != VERSION:
@@ -186,20 +228,34 @@ class HandoffCodec:
             raise HandoffAuthError(f"key number {key_number} is not known", 23)
         if not hmac.compare_digest(tag, self._tag(key_number, datagram[TAG_OCTETS:])):
             raise HandoffAuthError("wrong tag", 0)
-        addresses_end = HEADER_OCTETS_IPV6 if flags & Flag.IPV6 else HEADER_OCTETS_IPV4
+        addresses_end = HEADER_OCTETS_IPV6 if flags & _IPV6 else HEADER_OCTETS_IPV4
         header_end = words * 4
         if not addresses_end <= header_end <= len(datagram):
             raise HandoffFormatError("header length does not fit", 20)
-        key = ConnectionKey(datagram[FIXED_OCTETS:addresses_end] + datagram[56:60])
+        key = ConnectionKey(datagram[FIXED_OCTETS:addresses_end] + ports)
+        identity = Identity(key, SeqNum(irs), SeqNum(iss))
+        envelope = Envelope(sender, epoch, sequence)
+        if type_number == _HANDOFF:
+            return envelope, Handoff(
+                identity,
+                *_decode_agreement(flags, scales, mss),
+                window,
+                period,
+                tsval_sent if flags & _TIMESTAMPS else None,
+                tsval_client,
+                bool(flags & _CONFIRM),
+                _decode_acknowledged(datagram, addresses_end, header_end) if addresses_end < header_end else None,
+                datagram[header_end:],
+            )
+        if type_number == _ADOPTED and header_end - addresses_end == _TLV_OF_U32.size:
+            field, length, rcv_nxt = _TLV_OF_U32.unpack_from(datagram, addresses_end)
+            if field == _RCV_NXT and length == _U32.size:
+                return envelope, Adopted(identity, SeqNum(rcv_nxt))
         if type_number not in _DECODERS:
             raise HandoffFormatError(f"message type {type_number}", 19)
-        fields = tuple(_decode_fields(datagram, addresses_end, header_end)) if addresses_end < header_end else ()
-        body = _Body(
-            type_number, Identity(key, SeqNum(irs), SeqNum(iss)), flags, scales, mss, window, period,
-            tsval_sent, tsval_client, fields, datagram[header_end:],
-        )  # fmt: skip
+        body = _Body(type_number, identity, tuple(_decode_fields(datagram, addresses_end, header_end)))
         try:
-            return Envelope(sender, epoch, sequence), _DECODERS[type_number](body)
+            return envelope, _DECODERS[type_number](body)
         except ValueError as error:  # a number that its enumeration does not know
             raise HandoffFormatError(str(error)) from None
 
@@ -227,18 +283,14 @@ def _decode_fields(datagram: bytes, offset: int, end: int) -> Iterator[tuple[int
 # --- values to bodies
 
 
-def _body(message: Message) -> _Body:
+def _body(message: Refused | Moved | Closed | FlowsQuery | Flows | Status) -> _Body:
     match message:
-        case Handoff():
-            return _handoff_body(message)
-        case Adopted(identity, rcv_nxt):
-            return _Body(Type.ADOPTED, identity, fields=((Tlv.RCV_NXT, _U32.pack(rcv_nxt)),))
         case Refused(identity, reason):
-            return _Body(Type.REFUSED, identity, fields=((Tlv.REASON, bytes((reason,))),))
+            return _Body(Type.REFUSED, identity, ((Tlv.REASON, bytes((reason,))),))
         case Moved(identity, owner):
-            return _Body(Type.MOVED, identity, fields=((Tlv.OWNER, owner.to_bytes(2, "big")),))
+            return _Body(Type.MOVED, identity, ((Tlv.OWNER, owner.to_bytes(2, "big")),))
         case Closed(identities):
-            return _Body(Type.CLOSED, fields=tuple((Tlv.FLOW, _encode_identity(each)) for each in identities))
+            return _Body(Type.CLOSED, fields=tuple([(Tlv.FLOW, _encode_identity(each)) for each in identities]))
         case FlowsQuery(keys):
             return _Body(Type.FLOWS_QUERY, fields=tuple((Tlv.FLOW, _encode_key(key)) for key in keys))
         case Flows(held, absent):
@@ -249,25 +301,6 @@ def _body(message: Message) -> _Body:
             return _status_body(message)
         case _:
             assert_never(message)
-
-
-def _handoff_body(message: Handoff) -> _Body:
-    agreement = message.agreement
-    client, promised = agreement.window_scale, message.promised_window_scale
-    if (client is None) != (promised is None):
-        raise ValueError("window scaling is agreed on by both or by none")
-    flags = (
-        (0 if message.tsval_sent is None else Flag.TIMESTAMPS)
-        | (Flag.SACK if agreement.sack else 0)
-        | (0 if client is None else Flag.WINDOW_SCALE)
-        | (Flag.CONFIRM if message.confirm else 0)
-    )
-    acknowledged = message.acknowledged
-    return _Body(
-        Type.HANDOFF, message.identity, flags, _scale(client) << 4 | _scale(promised), agreement.mss, message.window,
-        message.period & 0xFFFF, message.tsval_sent or 0, message.tsval_client,
-        () if acknowledged is None else ((Tlv.ACKNOWLEDGED, _U32.pack(acknowledged)),), message.octets,
-    )  # fmt: skip
 
 
 def _status_body(message: Status) -> _Body:
@@ -286,10 +319,10 @@ def _status_body(message: Status) -> _Body:
     return _Body(Type.STATUS, fields=tuple(fields))
 
 
-def _scale(shift_count: int | None) -> int:
-    if shift_count is not None and not 0 <= shift_count <= MAX_WINDOW_SCALE:
+def _scale(shift_count: int) -> int:
+    if not 0 <= shift_count <= MAX_WINDOW_SCALE:
         raise ValueError(f"window scale {shift_count}")
-    return shift_count or 0
+    return shift_count
 
 
 def _encode_key(key: ConnectionKey) -> bytes:
@@ -297,13 +330,14 @@ def _encode_key(key: ConnectionKey) -> bytes:
 
 
 def _encode_identity(identity: Identity) -> bytes:
-    return _IDENTITY.pack(identity.irs, identity.iss, *_ports(identity.key)) + identity.key[:-4]
+    key = identity.key
+    _check_key(key)
+    return _IDENTITY.pack(identity.irs, identity.iss, key[-4:]) + key[:-4]
 
 
-def _ports(key: ConnectionKey) -> tuple[int, int]:
+def _check_key(key: ConnectionKey) -> None:
     if len(key) not in (KEY_OCTETS_IPV4, KEY_OCTETS_IPV6):
         raise ValueError(f"a connection key of {len(key)} octets")
-    return key_ports(key)
 
 
 # --- bodies to values
@@ -312,8 +346,8 @@ def _ports(key: ConnectionKey) -> tuple[int, int]:
 def _decode_identity(value: bytes) -> Identity:
     if len(value) not in (_IDENTITY.size + 8, _IDENTITY.size + 32):
         raise HandoffFormatError(f"a flow of {len(value)} octets")
-    irs, iss, _, _ = _IDENTITY.unpack_from(value)
-    return Identity(ConnectionKey(value[_IDENTITY.size :] + value[8:12]), SeqNum(irs), SeqNum(iss))
+    irs, iss, ports = _IDENTITY.unpack_from(value)
+    return Identity(ConnectionKey(value[_IDENTITY.size :] + ports), SeqNum(irs), SeqNum(iss))
 
 
 def _flows(body: _Body, number: Tlv) -> tuple[Identity, ...]:
@@ -336,24 +370,21 @@ def _required(body: _Body, number: Tlv, octets: int) -> bytes:
     return value
 
 
-def _decode_handoff(body: _Body) -> Handoff:
-    flags = body.flags
-    scaled = bool(flags & Flag.WINDOW_SCALE)
-    if scaled and max(body.scales >> 4, body.scales & 15) > MAX_WINDOW_SCALE:
+def _decode_agreement(flags: int, scales: int, mss: int) -> tuple[Agreement, int | None]:
+    """Return what was agreed on, and the promised window scale."""
+    sack = bool(flags & _SACK)
+    if not flags & _WINDOW_SCALE:
+        return Agreement(mss, None, sack), None
+    client, promised = scales >> 4, scales & 15
+    if client > MAX_WINDOW_SCALE or promised > MAX_WINDOW_SCALE:
         raise HandoffFormatError("window scale 15", 22)
-    acknowledged = _optional(body, Tlv.ACKNOWLEDGED, 4) if body.fields else None
-    return Handoff(
-        body.identity,
-        Agreement(body.mss, body.scales >> 4 if scaled else None, bool(flags & Flag.SACK)),
-        body.scales & 15 if scaled else None,
-        body.window,
-        body.period,
-        body.tsval_sent if flags & Flag.TIMESTAMPS else None,
-        body.tsval_client,
-        bool(flags & Flag.CONFIRM),
-        None if acknowledged is None else SeqNum(_U32.unpack(acknowledged)[0]),
-        body.octets,
-    )
+    return Agreement(mss, client, sack), promised
+
+
+def _decode_acknowledged(datagram: bytes, offset: int, end: int) -> SeqNum | None:
+    body = _Body(_HANDOFF, fields=tuple(_decode_fields(datagram, offset, end)))
+    value = _optional(body, Tlv.ACKNOWLEDGED, 4)
+    return None if value is None else SeqNum(_U32.unpack(value)[0])
 
 
 def _decode_status(body: _Body) -> Status:
@@ -384,8 +415,7 @@ def _decode_server(value: bytes) -> Server:
     return Server(value[_SERVER.size :], port, ServerState(state))
 
 
-_DECODERS: dict[int, Callable[[_Body], Message]] = {
-    Type.HANDOFF: _decode_handoff,
+_DECODERS: dict[int, Callable[[_Body], Message]] = {  # of all but HANDOFF
     Type.ADOPTED: lambda body: Adopted(body.identity, SeqNum(_U32.unpack(_required(body, Tlv.RCV_NXT, 4))[0])),
     Type.REFUSED: lambda body: Refused(body.identity, Reason(_required(body, Tlv.REASON, 1)[0])),
     Type.MOVED: lambda body: Moved(body.identity, int.from_bytes(_required(body, Tlv.OWNER, 2), "big")),

@@ -28,7 +28,11 @@ IPV6_HEADER_OCTETS = 40
 KEY_OCTETS_IPV4 = 12
 KEY_OCTETS_IPV6 = 36
 HOP_LIMIT = 64
-_DONT_FRAGMENT = 0x4000
+DONT_FRAGMENT = 0x4000
+FIRST_WORD_IPV4 = 0x4500
+"""Version 4, five words of header, default service class."""
+FIRST_WORDS_IPV6 = 0x60000000
+"""Version 6, default service class, flow label 0."""
 
 _IPV4 = struct.Struct("!HHHHBBH8s")
 _IPV6 = struct.Struct("!IHBB32s")
@@ -73,20 +77,20 @@ def key_text(key: ConnectionKey) -> str:
 
 def encode_ip_header(key: ConnectionKey, payload_octets: int) -> bytes:
     """Return the IP header that carries `payload_octets` of TCP along `key` (20 or 40 octets, don't fragment)."""
-    return _encode_header(key[:-4], PROTOCOL_TCP, payload_octets, _DONT_FRAGMENT)
+    return _encode_header(key[:-4], PROTOCOL_TCP, payload_octets, DONT_FRAGMENT)
 
 
 def encode_header(
     source: bytes, destination: bytes, protocol: int, payload_octets: int, *, whole: bool = True
 ) -> bytes:
     """Return an IP header between packed addresses of one family; `whole`: routers must not fragment (IPv4)."""
-    return _encode_header(source + destination, protocol, payload_octets, _DONT_FRAGMENT if whole else 0)
+    return _encode_header(source + destination, protocol, payload_octets, DONT_FRAGMENT if whole else 0)
 
 
 def _encode_header(addresses: bytes, protocol: int, payload_octets: int, fragment: int) -> bytes:
     if len(addresses) == 8:
         length = IPV4_HEADER_OCTETS + payload_octets
-        words = 0x4500 + length + fragment + (HOP_LIMIT << 8 | protocol)
+        words = FIRST_WORD_IPV4 + length + fragment + (HOP_LIMIT << 8 | protocol)
         checksum = finish(words + int.from_bytes(addresses, "big"))
-        return _IPV4.pack(0x4500, length, 0, fragment, HOP_LIMIT, protocol, checksum, addresses)
-    return _IPV6.pack(0x60000000, payload_octets, protocol, HOP_LIMIT, addresses)
+        return _IPV4.pack(FIRST_WORD_IPV4, length, 0, fragment, HOP_LIMIT, protocol, checksum, addresses)
+    return _IPV6.pack(FIRST_WORDS_IPV6, payload_octets, protocol, HOP_LIMIT, addresses)

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
+
+from msgspec import Struct
 
 from tcpha.proto.cookie import Agreement
 from tcpha.proto.ip import ConnectionKey, key_text
@@ -59,8 +60,7 @@ AGREEMENT_BITS = 8
 """The lowest bits of an ISS hold what the handshake agreed on (see `cookie`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True, gc=False):
     """A connection for its whole life: the client's direction and the initial sequence numbers of its handshake."""
 
     key: ConnectionKey
@@ -82,8 +82,7 @@ class Identity:
         return self.irs == other.irs and (self.iss ^ other.iss) >> AGREEMENT_BITS == 0 and self.key == other.key
 
 
-@dataclass(frozen=True, slots=True)
-class Handoff:
+class Handoff(Struct, frozen=True, gc=False):
     """HANDOFF: adopt this connection."""
 
     identity: Identity
@@ -102,28 +101,25 @@ class Handoff:
     """An ADOPTED is wanted."""
     acknowledged: SeqNum | None = None
     """The client was told, by ACK or SACK, of octets before this number: they are resent until the server has them."""
-    octets: bytes = field(default=b"", repr=False)
+    octets: bytes = b""
     """Request octets from irs + 1, as many as fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
+class Adopted(Struct, frozen=True, gc=False):
     """ADOPTED: the connection is rebuilt; the server's TCP acknowledged everything before `rcv_nxt`."""
 
     identity: Identity
     rcv_nxt: SeqNum
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True, gc=False):
     """REFUSED: not adopted, nothing reached a server."""
 
     identity: Identity
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True, gc=False):
     """MOVED: the flow lives at another back end now."""
 
     identity: Identity
@@ -131,30 +127,26 @@ class Moved:
     """Sender id of the back end that has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True, gc=False):
     """CLOSED: these flows are over (from a back end), or are to be destroyed silently (from a front end)."""
 
     identities: tuple[Identity, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FlowsQuery:
+class FlowsQuery(Struct, frozen=True, gc=False):
     """FLOWS?: which of these four-tuples do you hold? None asked: all."""
 
     keys: tuple[ConnectionKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Flows:
+class Flows(Struct, frozen=True, gc=False):
     """FLOWS: the answer. `absent` repeats the asked four-tuples that are not held."""
 
     held: tuple[Identity, ...]
     absent: tuple[ConnectionKey, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True, gc=False):
     """What a back end's TCP stack does, learned by its own probe."""
 
     window_scale: int | None
@@ -163,8 +155,7 @@ class Capabilities:
     mss: int
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True, gc=False):
     """The state of the server at one virtual address and port."""
 
     address: bytes
@@ -173,8 +164,7 @@ class Server:
     state: ServerState
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True, gc=False):
     """STATUS: I live, this is what I am, and this is the epoch under which I accept your messages."""
 
     nonce: int

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from tcpha.errors import OptionError
 
@@ -26,10 +27,16 @@ _TIMESTAMPS = struct.Struct("!II")
 _ALIGNED = struct.Struct("!4sII")
 _MSS = struct.Struct("!BBH")
 _SACK_BLOCK = struct.Struct("!II")
+# How Linux lays out the options of a SYN or SYN-ACK with scaled windows and timestamps: MSS, SACK permitted or two NOP
+# before the timestamps, NOP and window scale. Four words of kinds and lengths, read and written in one piece.
+_LINUX = struct.Struct("!HHIIIHBB")
+_LINUX_OCTETS = _LINUX.size
+_MSS_KIND, _SCALE_KIND, _SCALE_OCTETS = MSS << 8 | 4, NOP << 8 | WINDOW_SCALE, 3
+_STAMPS_KIND = NOP << 24 | NOP << 16 | TIMESTAMPS << 8 | 10
+_SACK_AND_STAMPS_KIND = SACK_PERMITTED << 24 | 2 << 16 | TIMESTAMPS << 8 | 10
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True, gc=False):
     """The options of one segment that this package knows; None or False where absent."""
 
     mss: int | None = None
@@ -66,6 +73,19 @@ def find_options(octets: bytes | bytearray, start: int, end: int) -> list[tuple[
 
 def decode_options(octets: bytes | bytearray, start: int, end: int) -> Options:
     """Decode ``octets[start:end]``. Raises: OptionError."""
+    if end - start == _LINUX_OCTETS:
+        mss_kind, size, kind, tsval, tsecr, scale_kind, length, shift = _LINUX.unpack_from(octets, start)
+        if (
+            mss_kind == _MSS_KIND
+            and kind in (_SACK_AND_STAMPS_KIND, _STAMPS_KIND)
+            and scale_kind == _SCALE_KIND
+            and length == _SCALE_OCTETS
+        ):
+            return Options(size, min(shift, MAX_WINDOW_SCALE), kind == _SACK_AND_STAMPS_KIND, (tsval, tsecr))
+    return _decode_any_options(octets, start, end)
+
+
+def _decode_any_options(octets: bytes | bytearray, start: int, end: int) -> Options:
     mss, scale, sack, stamps = None, None, False, None
     for kind, offset, _ in find_options(octets, start, end):
         if kind == MSS:
@@ -103,6 +123,14 @@ def encode_sack(blocks: Sequence[tuple[int, int]], room_octets: int) -> bytes:
 
 def encode_options(options: Options) -> bytes:
     """Return `options` padded to a multiple of four octets, in the order in which Linux sends them."""
+    mss, scale, stamps = options.mss, options.window_scale, options.timestamps
+    if mss is not None and scale is not None and stamps is not None:
+        kind = _SACK_AND_STAMPS_KIND if options.sack_permitted else _STAMPS_KIND
+        return _LINUX.pack(_MSS_KIND, mss, kind, *stamps, _SCALE_KIND, _SCALE_OCTETS, scale)
+    return _encode_any_options(options)
+
+
+def _encode_any_options(options: Options) -> bytes:
     parts = []
     if options.mss is not None:
         parts.append(_MSS.pack(MSS, 4, options.mss))

@@ -11,11 +11,15 @@ import struct
 from tcpha.errors import ChecksumError, ExtraHeaderError, FragmentError, TruncatedError, WireError
 from tcpha.proto.checksum import finish, ones_sum
 from tcpha.proto.ip import (
+    DONT_FRAGMENT,
+    FIRST_WORD_IPV4,
+    FIRST_WORDS_IPV6,
+    HOP_LIMIT,
     IPV4_HEADER_OCTETS,
     IPV6_HEADER_OCTETS,
+    KEY_OCTETS_IPV4,
     PROTOCOL_TCP,
     ConnectionKey,
-    encode_ip_header,
 )
 from tcpha.proto.options import Options, decode_options, decode_timestamps
 from tcpha.proto.seqnum import SeqNum
@@ -31,7 +35,15 @@ _IPV4_TCP = struct.Struct("!BxHxxHxBxx12sIIBBH")
 _IPV6_TCP = struct.Struct("!BxxxHBx36sIIBBH")
 _IPV4_MINIMUM = IPV4_HEADER_OCTETS + TCP_HEADER_OCTETS
 _IPV6_MINIMUM = IPV6_HEADER_OCTETS + TCP_HEADER_OCTETS
-_HEADER = struct.Struct("!4sIIBBHHH")
+# Both headers as they are written; a key holds the addresses and the ports, side by side as in a packet.
+# first word, length, identification and fragment field, lifetime and protocol, checksum; key; seq, ack, data offset and
+# flags, window, checksum, urgent pointer
+_IPV4_PACKET = struct.Struct("!HHIHH12sIIHHHH")
+# first words, payload length, next header and hop limit; key; the rest as above
+_IPV6_PACKET = struct.Struct("!IHH36sIIHHHH")
+_LIFETIME_AND_PROTOCOL = HOP_LIMIT << 8 | PROTOCOL_TCP
+_PROTOCOL_AND_HOP_LIMIT = PROTOCOL_TCP << 8 | HOP_LIMIT
+_IPV4_SUM = FIRST_WORD_IPV4 + DONT_FRAGMENT + _LIFETIME_AND_PROTOCOL
 _MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
 _FRAGMENT_HEADER = 44
 _EXTENSION_HEADERS = frozenset({0, 43, 50, 51, 60, 135, 139, 140})
@@ -159,11 +171,25 @@ def encode_segment(
     payload: bytes = b"",
 ) -> bytes:
     """Return a whole IP packet with the segment; `options` must be padded to four octets, all checksums are written."""
-    octets = TCP_HEADER_OCTETS + len(options) + len(payload)
-    offset = (TCP_HEADER_OCTETS + len(options)) << 2
-    total = (
-        ones_sum(key) + PROTOCOL_TCP + octets + seg_seq + seg_ack + (offset << 8 | flags) + seg_wnd
-        + ones_sum(options) + ones_sum(payload)
-    )  # fmt: skip
-    header = _HEADER.pack(key[-4:], seg_seq, seg_ack, offset, flags, seg_wnd, finish(total), 0)
-    return b"".join((encode_ip_header(key, octets), header, options, payload))
+    header_octets = TCP_HEADER_OCTETS + len(options)
+    octets = header_octets + len(payload)
+    offset_and_flags = header_octets << 10 | flags
+    numbers = int.from_bytes(key, "big")  # a sum is a residue modulo 65535, so whole fields can be added (`checksum`)
+    total = numbers + PROTOCOL_TCP + octets + seg_seq + seg_ack + offset_and_flags + seg_wnd
+    if options:
+        total += int.from_bytes(options, "big")
+    if payload:
+        total += ones_sum(payload)
+    if len(key) == KEY_OCTETS_IPV4:
+        length = IPV4_HEADER_OCTETS + octets
+        header = _IPV4_PACKET.pack(
+            FIRST_WORD_IPV4, length, DONT_FRAGMENT, _LIFETIME_AND_PROTOCOL,
+            finish(_IPV4_SUM + length + (numbers >> 32)), key,
+            seg_seq, seg_ack, offset_and_flags, seg_wnd, finish(total), 0,
+        )  # fmt: skip
+    else:
+        header = _IPV6_PACKET.pack(
+            FIRST_WORDS_IPV6, octets, _PROTOCOL_AND_HOP_LIMIT, key,
+            seg_seq, seg_ack, offset_and_flags, seg_wnd, finish(total), 0,
+        )  # fmt: skip
+    return header + options + payload

@@ -41,6 +41,8 @@ _TARGETS = {
     "absolute without path": b"http://b.example",
     "absolute without path but query": b"http://b.example?a/b",
     "absolute with port": b"http://b.example:8080/a",
+    "absolute of the host": b"http://a.example/a",
+    "absolute of the host with its port and a dot": b"http://A.EXAMPLE.:80/a",
     "absolute with empty port": b"http://b.example:/a",
     "absolute with port 0": b"http://b.example:0/a",
     "absolute with port too large": b"http://b.example:65536/a",

@@ -152,11 +152,11 @@ def test_generated_requests_read_by_both_are_understood_alike(server: Server) ->
 # --- a reader that is wrong is found out
 
 
-def _reads_host_field_first(octets: bytes) -> Inspection:
-    """The Host field stands above the target."""
+def _reads_another_field(octets: bytes) -> Inspection:
+    """Another field stands above target and Host."""
     found = http1.inspect(octets)
     if isinstance(found, Request):
-        authority = found.header(b"host") or b""
+        authority = found.header(b"x-host") or found.authority
         return Request(
             found.protocol, found.method, found.target, authority, found.headers, found.head_octets, found.octets
         )
@@ -193,7 +193,7 @@ def _ends_later(by_octets: int) -> Inspect:
 @pytest.mark.parametrize(
     ("inspect", "octets", "found"),
     [
-        (_reads_host_field_first, head(b"GET http://b.example/ HTTP/1.1", HOST), "host: b'a.example'"),
+        (_reads_another_field, head(b"GET / HTTP/1.1", HOST, b"X-Host: b.example"), "host: b'b.example'"),
         (
             _knows_no_field(b"content-length"),
             head(POST, HOST, length(len(INNER))) + INNER,
@@ -205,9 +205,23 @@ def _ends_later(by_octets: int) -> Inspect:
         (_ends_later(4), head(POST, HOST) + b"junk", "request 2 is what nobody refuses, but nginx"),
         (_ends_later(-len(AFTER)), head(POST, HOST, length(len(AFTER))) + AFTER, "request 3 is not seen by nginx"),
     ],
-    ids=["target", "no length", "no coding", "later", "content is a request", "later than junk", "one more"],
+    ids=["host", "no length", "no coding", "later", "content is a request", "later than junk", "one more"],
 )
 def test_wrong_reader_is_found_out(server: Server, inspect: Inspect, octets: bytes, found: str) -> None:
     assert compare(server, [octets + AFTER]).contradictions == []
     ((_, contradicted),) = compare(server, [octets + AFTER], inspect).contradictions
     assert found in contradicted
+
+
+NORMALISED = [b"//admin", b"/./admin", b"/x/../admin", b"/%61dmin", b"/x/%2e%2e/admin", b"/x%2f..%2fadmin"]
+"""The table in docs/protocols.md."""
+
+
+def test_paths_that_servers_normalise_are_the_documented_ones(server: Server) -> None:
+    connections = [head(b"GET " + path + b" HTTP/1.1", HOST) for path in NORMALISED]
+    document = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
+    for path, octets, told in zip(NORMALISED, connections, server.read(connections), strict=True):
+        found = http1.inspect(octets)
+        assert isinstance(found, Request)
+        assert (found.path, told[0].understood.path) == (path, b"/admin")
+        assert f"| `{path.decode()}` | `{path.decode()}` | `/admin` |" in document

@@ -274,6 +274,25 @@ def test_up_with_one_of_the_two_files_says_what_the_others_have(lab_name: str, t
     done = command("up", "--name", lab_name, *words)
     assert done.returncode == 0, done.stderr
     assert "only --fe-conf was given: the back ends have the lab's own file" in done.stderr
+    assert "the front end's log warns of it" in done.stderr
+    assert "uses no back end" not in done.stderr
+
+
+def test_up_with_a_file_of_other_rules_the_front_end_warns_and_serves_by_them(lab_name: str, tmp_path: Path) -> None:
+    """As the hint says; and with `log = warning` nobody logs that it is ready."""
+    file = tmp_path / "tcphafe.conf"
+    file.write_text(
+        "raddr = 198.18.0.23\nvaddr = 198.18.0.36\nserver = 198.18.0.33 666\nserver = 198.18.0.38 666\n"
+        "rule = 198.18.0.38 .*\nlog = warning\n"
+    )
+    done = command("up", "--name", lab_name, "--fe-conf", str(file))
+    assert done.returncode == 0, done.stderr
+    lab = Lab.attach(lab_name)
+    asked = lab.client.run(["curl", "-s", "-D", "-", "-o", "/dev/null", "http://198.18.0.36/1k.html"])
+    assert "Server-Node: be2" in asked.stdout
+    log = lab.log("fe").read_text()
+    assert "are not those of this front end" in log
+    assert "INFO" not in log
 
 
 # down, whatever happened before

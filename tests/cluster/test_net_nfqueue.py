@@ -246,6 +246,37 @@ def test_read_burst_leaves_the_rest_for_the_next_read(hosts: tuple[Host, Host]) 
     assert counts == [4, 8, 10, 10]
 
 
+def test_drop_after_burst_drops_what_has_no_verdict_and_nothing_else(hosts: tuple[Host, Host]) -> None:
+    client, server = hosts
+    queue_arriving_udp(server)
+
+    def on_packet(packet: Packet) -> None:
+        if packet.get_payload()[28:] == b"good":
+            packet.accept()
+        else:
+            queue.drop_after_burst(packet)
+
+    with server.inside():
+        queue = PacketQueue(NUMBER, on_packet, length=100)
+    with (
+        closing(queue),
+        udp(client, socket.AF_INET, bound=False) as source,
+        udp(server, socket.AF_INET, bound=True) as sink,
+    ):
+        for octets in (b"bad", b"good", b"bad", b"bad", b"good", b"bad", b"bad"):
+            source.sendto(octets, (str(server.addr4), PORT))
+        until(lambda: waiting_in_kernel(server) == 7)
+        queue.read(burst=6)
+        assert waiting_in_kernel(server) == 1, "the last one is of the next burst"
+        queue.read()
+        assert waiting_in_kernel(server) == 0
+        until(lambda: bool(select.select([sink], (), (), 0)[0]), sink)
+        assert [sink.recv(100), sink.recv(100)] == [b"good", b"good"]
+        assert not select.select([sink], (), (), 0)[0]
+        queue.read()
+    assert (queue.packets, queue.callback_errors) == (7, 0)
+
+
 def test_receive_buffer_full_is_counted_and_reading_goes_on(hosts: tuple[Host, Host]) -> None:
     client, server = hosts
     queue_arriving_udp(server)

@@ -13,11 +13,12 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.compose.engine import Engine, EngineError, find, run
+from tests.compose.engine import Engine, EngineError, find
 
 NAME = "debian:bookworm-slim"
 _RELEASE = "bookworm"
 _PULL_LIMIT_S = 60.0
+_END_OCTETS = 1024
 _MAKE_LIMIT_S = 600.0
 _UNWANTED = (
     "usr/share/doc",
@@ -43,9 +44,15 @@ def cache_directory() -> Path:
     return directory
 
 
-def is_kept() -> bool:
-    """Whether there is a stand-in."""
-    return _stand_in().exists()
+def is_whole(archive: Path) -> bool:
+    """Whether there is an archive, and to its end: full records, the last of which ends in zeros (tar(5))."""
+    try:
+        octets = archive.stat().st_size
+        with archive.open("rb") as file:
+            file.seek(-_END_OCTETS, os.SEEK_END)
+            return octets % tarfile.RECORDSIZE == 0 and not any(file.read())
+    except OSError:
+        return False
 
 
 def _stand_in() -> Path:
@@ -55,12 +62,12 @@ def _stand_in() -> Path:
 def provide(engine: Engine, say: Callable[[str], None]) -> None:
     """Let the engine have the image. Raises: EngineError."""
     stand_in = _stand_in()
-    if not stand_in.exists():
+    if not is_whole(stand_in):
         try:
             engine.docker("pull", "--quiet", NAME, limit_s=_PULL_LIMIT_S)
         except EngineError:
             say(f"{NAME} cannot be pulled: made from Debian's packages, for this run and the next ones, as {stand_in}")
-            _make(engine.directory / "rootfs", stand_in)
+            make(engine, stand_in)
         else:
             return
     else:
@@ -68,12 +75,23 @@ def provide(engine: Engine, say: Callable[[str], None]) -> None:
     engine.docker("import", "--change", 'CMD ["bash"]', "-", NAME, stdin=stand_in)
 
 
-def _make(root: Path, target: Path) -> None:
+def make(engine: Engine, target: Path) -> None:
+    """Make a stand-in; what runs for that ends with the engine. Raises: EngineError."""
+    root = engine.directory / "rootfs"
     if find("debootstrap") is None:
         raise EngineError(f"{NAME} can neither be pulled nor made: debootstrap is not installed")
-    words = ["debootstrap", "--variant=minbase", "--include=ca-certificates", _RELEASE, str(root)]
-    run(words, {**os.environ, "DPKG_FORCE": "unsafe-io"}, limit_s=_MAKE_LIMIT_S)
+    words = [
+        "env",
+        "DPKG_FORCE=unsafe-io",
+        "debootstrap",
+        "--variant=minbase",
+        "--include=ca-certificates",
+        _RELEASE,
+        str(root),
+    ]
+    engine.inside(words, limit_s=_MAKE_LIMIT_S)
     _fit_to_machine(root)
+    engine.inside(["chroot", str(root), "update-ca-certificates"])
     for name in _UNWANTED:
         for path in (root / name).iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -97,7 +115,6 @@ def _fit_to_machine(root: Path) -> None:
         (root / "etc/apt/sources.list").write_text("")
     for file in _CERTIFICATES.glob("*.crt"):
         shutil.copy(file, root / file.relative_to("/"))
-    run(["chroot", str(root), "update-ca-certificates"], dict(os.environ), limit_s=60)
     (root / "etc/dpkg/dpkg.cfg.d/container").write_text(_DPKG)
     (root / "etc/pip.conf").write_text(_PIP)
     # Packages that are installed during a build start nothing.

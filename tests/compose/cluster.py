@@ -13,6 +13,7 @@ from tcpha.lab.waiting import wait_until
 from tests.compose.engine import Engine, EngineError
 
 ROOT = Path(__file__).parents[2]
+FILES = (ROOT / "docker-compose.yml", ROOT / "tests/compose/build.yml")
 VIP = "198.18.36.36"
 CLIENT = "198.18.36.10"
 NODES = ("fe", "be1", "be2")
@@ -34,19 +35,18 @@ class Answer:
 class Cluster:
     """One project of Compose, of either version."""
 
-    def __init__(
-        self, engine: Engine, compose: Sequence[str], documents: Path, file: Path = ROOT / "docker-compose.yml"
-    ) -> None:
+    def __init__(self, engine: Engine, compose: Sequence[str], documents: Path, file: Path = FILES[0]) -> None:
         """`documents`: what the back ends serve, read-only."""
         self.engine = engine
         self.words = tuple(compose)
         further = engine.directory / "documents.yml"
         mounted = json.dumps({"volumes": [f"{documents}:/srv/www:ro"]})
         further.write_text(f"services:\n  be1: {mounted}\n  be2: {mounted}\n")
-        self._compose = (*compose, "--project-directory", str(ROOT), "-f", str(file), "-f", str(further))
+        files = [word for each in (file, FILES[1], further) for word in ("-f", str(each))]
+        self._compose = (*compose, "--project-directory", str(ROOT), *files)
 
     def up(self, *options: str) -> None:
-        self.compose("up", "--detach", "--no-build", *options, limit_s=UP_LIMIT_S)
+        self.compose("up", "--detach", *options, limit_s=UP_LIMIT_S)
 
     def down(self) -> None:
         self.compose("down", "--volumes", "--timeout", "5", limit_s=UP_LIMIT_S)
@@ -100,9 +100,13 @@ class Cluster:
         found = (line.partition(" ") for line in lines)
         return [int(pid) for pid, _, words in found if command in words and script[:20] not in words]
 
+    def pids_outside(self, service: str) -> list[int]:
+        """All processes of a container, by their numbers where the engine runs."""
+        return [int(line) for line in self.engine.docker("top", self.container(service), "-eo", "pid").split()[1:]]
+
     def logs(self, service: str) -> str:
-        """What a container wrote to standard output; to standard error nothing ever is."""
-        return self.engine.docker("logs", self.container(service))
+        """What a container wrote, to standard output or, though nothing should be, to standard error."""
+        return self.engine.inside(["sh", "-c", 'exec docker logs "$1" 2>&1', "-", self.container(service)])
 
     def octets_sent(self, service: str) -> int:
         return int(self.execute(service, "cat", "/sys/class/net/eth0/statistics/tx_bytes"))

@@ -60,8 +60,8 @@ def _fetch(engine: Engine, target: Path) -> None:
     if not _KEYRING.exists() or find("apt-get") is None:
         raise EngineError("no Debian here")
     directory = engine.directory / "apt"
-    (directory / "lists/partial").mkdir(parents=True)
-    (directory / "cache/archives/partial").mkdir(parents=True)
+    (directory / "lists/partial").mkdir(parents=True, exist_ok=True)
+    (directory / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
     (directory / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {_mirror()} trixie main\n")
     apt = [
         "apt-get",

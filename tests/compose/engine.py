@@ -20,12 +20,17 @@ READY_LIMIT_S = 30.0
 STOP_LIMIT_S = 30.0
 _ROOT = Path(__file__).parents[2]
 _TO_BUILD = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
+_REFUSALS = ("operation not permitted", "permission denied", "read-only file system")
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 """The distribution's programs first: a client of another make elsewhere may not fit its engine."""
 
 
 class EngineError(Exception):
     """The engine or a command of its failed; the end of what it said."""
+
+
+class RefusedError(EngineError):
+    """The system does not let an engine run: one that is itself in a container, without the rights for it."""
 
 
 def find(name: str) -> str | None:
@@ -56,18 +61,18 @@ class Engine:
         self.name = keeper.name_of(self._keeper.pid)
         self.directory = keeper.directory_of(self.name)
         said = self._keeper.stdout.readline() if self._keeper.stdout is not None else ""
-        if not said:
-            raise EngineError(f"namespaces cannot be made here (exit status {self._keeper.wait()})")
+        if not said.strip().isdecimal():
+            self._keeper.wait()
+            raise RefusedError(f"namespaces cannot be made here: {said[1:].strip()}")
         self._first_process = int(said)
         self.log = self.directory / "dockerd.log"
+        unsaid = ("DOCKER_BUILDKIT", "COMPOSE_DOCKER_CLI_BUILD")
         self.environment = {
-            **os.environ,
-            "PATH": _PATH,
+            **{name: value for name, value in os.environ.items() if name not in unsaid},
+            "PATH": f"{keeper.view_of(self.name)}/bin:{_PATH}",
             "DOCKER_HOST": f"unix://{self.directory}/docker.sock",
             "DOCKER_CONFIG": str(self.directory / "client"),
             "COMPOSE_PROJECT_NAME": "tcpha",
-            "DOCKER_BUILDKIT": "0",
-            "COMPOSE_DOCKER_CLI_BUILD": "0",
         }
 
     @property
@@ -95,7 +100,7 @@ class Engine:
         if self._daemon is None:
             return
         pid = (self.directory / "dockerd.pid").read_text()
-        self._run([*self._entered(), "kill", pid])
+        self.inside(["kill", pid])
         self._daemon.wait(STOP_LIMIT_S)
         self._daemon = None
 
@@ -106,6 +111,10 @@ class Engine:
     def run(self, words: Sequence[str], *, limit_s: float, cwd: Path = _ROOT) -> str:
         """Run a client of the engine; what it wrote. Raises: EngineError."""
         return self._run(words, limit_s=limit_s, cwd=cwd)
+
+    def inside(self, words: Sequence[str], *, limit_s: float = 60.0) -> str:
+        """Run any program as the engine runs: it ends with it. What it wrote. Raises: EngineError."""
+        return self._run([*self._entered(), *words], limit_s=limit_s)
 
     def _entered(self) -> list[str]:
         return ["nsenter", f"--target={self._first_process}", "--mount", "--pid", "--"]
@@ -127,7 +136,9 @@ class Engine:
 
     def _answers(self) -> bool:
         if self._daemon is not None and self._daemon.poll() is not None:
-            raise EngineError(f"the engine ended: {_tail(self.log.read_text(errors='replace'))}")
+            said = _tail(self.log.read_text(errors="replace"))
+            refused = any(reason in said.lower() for reason in _REFUSALS)
+            raise (RefusedError if refused else EngineError)(f"the engine ended: {said}")
         try:
             self._run(["docker", "info"], limit_s=10)
         except EngineError:

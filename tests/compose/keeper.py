@@ -1,9 +1,10 @@
 """Keeps a container engine apart from the machine, and takes every trace away: ``python -m tests.compose.keeper``.
 
 The engine and all that it starts live in a process and a mount namespace whose first process is a child of this one:
-when it dies the kernel ends them all, and their mounts and network namespaces go with them. What is left then are
-control groups and files below one directory, which this process removes. It does so when its standard input ends, so
-also when the tests are killed. If it is killed itself, the engine ends too, and the next run removes what is left.
+when it dies the kernel ends them all, and their mounts and network namespaces go with them; no directory of the machine
+is a mount point of theirs that another could remove under them. What is left then are control groups and files below
+one directory, which this process removes. It does so when its standard input ends, so also when the tests are killed.
+If it is killed itself, the engine ends too, and the next run removes what is left.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from tcpha.lab.waiting import wait_until
@@ -35,6 +36,11 @@ def name_of(pid: int) -> str:
 
 def directory_of(name: str) -> Path:
     return ROOT / name
+
+
+def view_of(name: str) -> Path:
+    """What is seen only inside: own places, and `bin` with what stands in for the machine's programs."""
+    return directory_of(name) / "view"
 
 
 def remains() -> list[str]:
@@ -82,32 +88,45 @@ def _remove_group(group: Path) -> bool:
     return not group.exists()
 
 
-@contextmanager
-def _mount_points() -> Iterator[None]:
-    made = [path for path in map(Path, OWN_VIEW) if not path.exists()]
-    for path in made:
-        path.mkdir(parents=True)
-    try:
-        yield
-    finally:
-        for path in made:
-            with suppress(OSError):  # somebody uses it meanwhile
-                path.rmdir()
+OWN_TREES = ("/etc", "/opt", "/run", "/var/lib")
+"""Where they are: seen inside as they are outside, but what is written there stays inside."""
+_VIEW = r"""
+set -e
+mount -t tmpfs tcpha "$1"
+for tree in $2; do
+    [ -d "$tree" ] || continue
+    mkdir -p "$1/upper$tree" "$1/work$tree"
+    mount -t overlay -o "lowerdir=$tree,upperdir=$1/upper$tree,workdir=$1/work$tree" tcpha "$tree"
+done
+for path in $3; do
+    mkdir -p "$path"
+    mount -t tmpfs tcpha "$path"
+done
+# An engine asks for br_netfilter: that would be the whole machine's, and send all its bridged packets by its rules.
+mkdir "$1/bin" "$1/real"
+cat >"$1/bin/modprobe" <<END
+#!/bin/sh
+for word do shift; [ "\$word" = br_netfilter ] || set -- "\$@" "\$word"; done
+[ ! -e "$1/real/modprobe" ] || exec "$1/real/modprobe" "\$@"
+END
+chmod 755 "$1/bin/modprobe"
+if modprobe=$(command -v modprobe); then
+    modprobe=$(readlink -f "$modprobe")
+    : >"$1/real/modprobe"
+    mount --bind "$modprobe" "$1/real/modprobe"
+    mount --bind "$1/bin/modprobe" "$modprobe"
+fi
+echo mounted
+exec tini -- sleep infinity
+"""
+"""The script of the first process: a directory, trees, places."""
 
 
-def _first_process() -> subprocess.Popen[bytes]:
-    mounts = " && ".join(f"mount -t tmpfs tcpha {path}" for path in OWN_VIEW)
+def _first_process(directory: Path) -> subprocess.Popen[bytes]:
     apart = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    words = [
-        "setpriv",
-        "--pdeathsig",
-        "KILL",
-        *apart,
-        "sh",
-        "-c",
-        f"{mounts} && echo mounted && exec tini -- sleep infinity",
-    ]
-    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    arguments = [str(directory), " ".join(OWN_TREES), " ".join(OWN_VIEW)]
+    words = ["setpriv", "--pdeathsig", "KILL", *apart, "sh", "-c", _VIEW, "-", *arguments]
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def _child_of(pid: int) -> int:
@@ -119,17 +138,20 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     directory_of(name).mkdir(mode=0o700)
-    with _mount_points():
-        outer = _first_process()
-        try:
-            if outer.stdout is None or outer.stdout.readline() != b"mounted\n":
-                return 1
-            print(_child_of(outer.pid), flush=True)
-            sys.stdin.read()
-        finally:
-            outer.kill()
-            outer.wait()
-            _remove(name)
+    view = view_of(name)
+    view.mkdir()
+    outer = _first_process(view)
+    try:
+        if outer.stdout is None or outer.stdout.readline() != b"mounted\n":
+            said = outer.stderr.read().decode(errors="replace") if outer.stderr is not None else ""
+            print("-", " ".join(said.split()), flush=True)
+            return 1
+        print(_child_of(outer.pid), flush=True)
+        sys.stdin.read()
+    finally:
+        outer.kill()
+        outer.wait()
+        _remove(name)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What must be the same on a machine before and after an engine ran: its network, mounts, control groups, programs."""
+"""What must be the same on a machine before and after an engine ran: network, mounts, control groups, programs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ _PROGRAMS = ("dockerd", "containerd", "containerd-shim", "docker-proxy", "runc")
 def of_machine() -> dict[str, object]:
     return {
         "network": host_state.of_machine(),
+        "bridge filter": _bridge_filter(),
         "mounts": _mounts(),
         "control groups": sorted(str(path) for path in CGROUPS.glob("**/") if "docker" in path.name),
         "own places": {path: sorted(os.listdir(path)) if Path(path).is_dir() else None for path in OWN_VIEW},
         "programs": sorted(_running()),
     }
+
+
+def _bridge_filter() -> dict[str, str | None]:
+    """Whether br_netfilter is there, built in or loaded, and what it does."""
+    loaded = Path("/sys/module/br_netfilter")
+    settings = {str(path): path.read_text().strip() for path in Path("/proc/sys/net/bridge").glob("*")}
+    return {str(loaded): "there" if loaded.exists() else None, **settings}
 
 
 def _mounts() -> list[str]:

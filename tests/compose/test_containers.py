@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tcpha.lab.waiting import wait_until
-from tests.compose.cluster import NODES, Cluster
+from tests.compose.cluster import NODES, SERVICES, Cluster
 from tests.compose.engine import Engine, EngineError
 
 pytestmark = pytest.mark.compose
@@ -24,6 +24,7 @@ VARIABLES = {
 }
 NET_ADMIN, NET_BIND_SERVICE, NET_RAW = 1 << 12, 1 << 10, 1 << 13
 """capabilities(7)."""
+CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "KILL", "NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW", "SETGID", "SETUID"]
 
 
 def test_node_runs_agent_and_server_have_no_rights_but_what_the_agent_needs(cluster: Cluster) -> None:
@@ -32,7 +33,9 @@ def test_node_runs_agent_and_server_have_no_rights_but_what_the_agent_needs(clus
         ("be1", "-m tcpha.be", NET_ADMIN | NET_BIND_SERVICE | NET_RAW),
         ("be1", "nginx: ", 0),
     ):
-        for pid in cluster.pids(service, command):
+        pids = cluster.pids(service, command)
+        assert pids != []
+        for pid in pids:
             fields = cluster.execute(service, "cat", f"/proc/{pid}/status").splitlines()
             status = {name: value.split() for name, _, value in (line.partition(":") for line in fields)}
             assert "0" not in status["Uid"]
@@ -57,6 +60,12 @@ def test_secret_is_shared_and_stands_in_no_log_environment_or_command_line(clust
     for node in NODES:
         assert key not in json.dumps(cluster.inspect(node))
         assert key not in cluster.logs(node)
+        commands = [cluster.engine.inside(["cat", f"/proc/{pid}/cmdline"]) for pid in cluster.pids_outside(node)]
+        assert [True for words in commands if f"-m\0tcpha.{node[:2]}\0" in words]
+        assert bool([True for words in commands if "nginx" in words]) == (node != "fe")
+        variables = [cluster.engine.inside(["cat", f"/proc/{pid}/environ"]) for pid in cluster.pids_outside(node)]
+        assert len([True for each in variables if "TCPHA_VADDR=" in each]) >= 2  # process 1, the agent
+        assert not [text for text in (*commands, *variables) if key in text]
 
 
 def test_nothing_of_the_cluster_is_privileged(cluster: Cluster) -> None:
@@ -64,9 +73,13 @@ def test_nothing_of_the_cluster_is_privileged(cluster: Cluster) -> None:
         host = cluster.inspect(node)["HostConfig"]
         assert not host["Privileged"]
         assert host["ReadonlyRootfs"]
-        assert sorted(name.removeprefix("CAP_") for name in host["CapAdd"]) == ["NET_ADMIN", "NET_RAW"]
+        assert sorted(name.removeprefix("CAP_") for name in host["CapAdd"]) == CAPABILITIES
     client = cluster.inspect("client")
     assert client["HostConfig"]["CapAdd"] is None
+    for service in SERVICES:
+        host = cluster.inspect(service)["HostConfig"]
+        assert host["CapDrop"] == ["ALL"]
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert client["Config"]["User"] == "nobody"
 
 
@@ -194,5 +207,9 @@ def test_variable_is_at_fault_container_names_it_and_ends_with_status_2(
 def test_server_cannot_be_run_container_says_which_and_ends(engine: Engine) -> None:
     made = {"TCPHA_SECRET_FILE": "/tmp/secret", "TCPHA_MAKE_SECRET": "yes"}
     variables = VARIABLES | made | {"TCPHA_RADDR": "192.0.2.33", "TCPHA_FE": "192.0.2.23"}
-    with pytest.raises(EngineError, match="no-such-server"):
-        run(engine, "be", "no-such-server", variables=variables)
+    with pytest.raises(EngineError) as caught:
+        run(engine, "be", "no-such-server", variables=variables, options=["--cap-add=NET_ADMIN", "--cap-add=NET_RAW"])
+    command, _, said = str(caught.value).partition("\n")
+    assert command.endswith("exit status 127")
+    assert "no-such-server" in said
+    assert "container: the server ended with exit status 127: stopping" in said.splitlines()

@@ -190,7 +190,7 @@ class FrontEndModel:
             assembly = flow.pending.assembly
             assert len(flow.pending.tried) <= len(config.server)
             assert len(assembly._early) <= MAX_EARLY_PIECES
-            room = max(config.window, config.inspect_octets)
+            room = max(config.window, 2 * config.inspect_octets)
             assert len(assembly.octets) <= room
             assert sum(len(piece) for piece, _ in assembly._early.values()) <= room
 

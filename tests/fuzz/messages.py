@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from tcpha.errors import HandoffAuthError, WireError
 from tcpha.proto.cookie import Agreement

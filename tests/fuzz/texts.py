@@ -44,14 +44,14 @@ def rules(octets: bytes) -> None:
         return
     servers = [Endpoint(address, 666) for address in dict.fromkeys(each for rule in found for each in rule.servers)]
     rule_set = RuleSet(found, servers, MATCH_TIME_S)
-    decided = _decided(rule_set, seen, final=True)
+    decided = _decided(rule_set, seen)
     others = rule_set.choose(seen, CONNECTION, {server.addr for server in servers})
     assert others in (NoChoice.UNAVAILABLE, NoChoice.UNROUTED)
     cuts = range(1, len(spoken)) if seen.protocol == "octets" else ()
-    early = [_decided(rule_set, FirstOctets(spoken[:end]), final=False) for end in cuts]
+    begun = [FirstOctets(spoken[:end]) for end in cuts]
+    early = {_decided(rule_set, each) for each in begun if not rule_set.is_undecided(each, CONNECTION)}
     if not rule_set.timeouts:
-        assert {each for each in early if each is not NoChoice.WAIT} <= {decided}, "the cut decides"
-        assert decided is not NoChoice.WAIT
+        assert early <= {decided}, "the cut decides"
 
 
 def _rule(line: bytes) -> Rule | None:
@@ -66,9 +66,9 @@ def _rule(line: bytes) -> Rule | None:
     return rule
 
 
-def _decided(rule_set: RuleSet, seen: Inspected, *, final: bool) -> int | NoChoice:
+def _decided(rule_set: RuleSet, seen: Inspected) -> int | NoChoice:
     """Which rule decides (whose turn it is among its servers, changes), or why none does."""
-    choice = rule_set.choose(seen, CONNECTION, final=final)
+    choice = rule_set.choose(seen, CONNECTION)
     return choice.rule_index if isinstance(choice, Choice) else choice
 
 

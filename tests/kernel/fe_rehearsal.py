@@ -201,7 +201,7 @@ class Twins:
             assert unnumbered(outcome.packet) == self.tunnels[action.backend].wrap(decode_segment(packet).packet)
 
     def _remember(self, packet: bytes, outcome: Outcome) -> None:
-        """What the program recorded is what the core remembers. After what was passed up it is told how things stand."""
+        """The program recorded what the core remembers; after what was passed up it is told how things stand."""
         try:
             key = decode_segment(packet).key
         except WireError:

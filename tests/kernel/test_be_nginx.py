@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from socket import AF_PACKET, SHUT_WR, SOCK_DGRAM, htons, socket
 
 import pytest
+from msgspec.structs import replace
 
 from tcpha.lab import namespaces
 from tcpha.lab.waiting import wait_until

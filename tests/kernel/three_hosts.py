@@ -1,4 +1,4 @@
-"""Three network namespaces on one bridge: a client, a front end, a back end, and nothing of this package but the program.
+"""Three network namespaces on one bridge, a client, a front end and a back end; of this package only the program.
 
 The back end's server is a kernel socket that was put into the state behind a handshake (TCP_REPAIR): it takes the
 client's octets, and its answers are taken by the client, only if every number and checksum is right.
@@ -33,11 +33,14 @@ VIP = {4: "198.18.0.36", 6: "2001:db8::36"}
 PORT = 80
 PROMISE = Promise(1460, 7, True, True)
 WINDOW = 65535
+CARRIED_OCTETS = 1460
+"""What fits through every tunnel here."""
 _PREFIX = {4: 24, 6: 64}
-_REPAIR, _QUEUE, _QUEUE_SEQ, _OPTIONS, _TIMESTAMP = 19, 20, 21, 22, 24
+_REPAIR, _QUEUE, _QUEUE_SEQ, _OPTIONS, _TIMESTAMP, _WINDOW = 19, 20, 21, 22, 24, 29
 _RECEIVE, _SEND = 1, 2
 _OFF_WITHOUT_PROBE = -1
 _OPTION = struct.Struct("=II")
+_WINDOWS = struct.Struct("=IIIII")
 _TCP_INFO_OPTIONS = struct.Struct("=5xBB")  # options, window scales
 
 
@@ -90,7 +93,12 @@ class Hosts:
                 options.append((8, 0))
             server.setsockopt(socket.IPPROTO_TCP, _OPTIONS, b"".join(_OPTION.pack(*each) for each in options))
             if agreed & 1:
-                server.setsockopt(socket.IPPROTO_TCP, _TIMESTAMP, struct.pack("=I", tsval_of(identity)))
+                # An odd number would mean a clock of microseconds.
+                tsval = tsval_of(identity) + 2 & 0xFFFFFFFE
+                server.setsockopt(socket.IPPROTO_TCP, _TIMESTAMP, struct.pack("=I", tsval))
+            # Where the client's last window came, the windows of both, where ours was told.
+            windows = _WINDOWS.pack(identity.irs, WINDOW, WINDOW, WINDOW, identity.irs + 1 & 0xFFFFFFFF)
+            server.setsockopt(socket.IPPROTO_TCP, _WINDOW, windows)
             server.setsockopt(socket.IPPROTO_TCP, _REPAIR, _OFF_WITHOUT_PROBE)
             server.settimeout(5.0)
             yield identity, server
@@ -139,7 +147,18 @@ def _connect(hosts: Hosts) -> None:
     ):
         end = f"port{port}"
         hosts.run(
-            hosts.bridge, "ip", "link", "add", end, "type", "veth", "peer", "name", IFACE, "netns", f"/run/netns/{where}"
+            hosts.bridge,
+            "ip",
+            "link",
+            "add",
+            end,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            IFACE,
+            "netns",
+            f"/run/netns/{where}",
         )
         hosts.run(hosts.bridge, "ip", "link", "set", end, "master", "br0", "up")
         hosts.run(where, "ip", "link", "set", "lo", "up")
@@ -158,7 +177,7 @@ def _connect(hosts: Hosts) -> None:
 
 def forwarder_of(pins: Path | None = None) -> Forwarder:
     """The program for a front end, told of everything but its back ends and flows. To be called where it is to run."""
-    forwarder = Forwarder(IFACE, KEYRING, PROMISE.fitted(1480), WINDOW, pins=pins)
+    forwarder = Forwarder(IFACE, KEYRING, PROMISE.fitted(CARRIED_OCTETS), WINDOW, pins=pins)
     forwarder.set_targets([(ip_address(each).packed, PORT) for each in VIP.values()])
     forwarder.renew(clock.utc(), -1)
     return forwarder

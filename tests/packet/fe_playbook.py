@@ -26,7 +26,7 @@ from tcpha.proto.keyring import Key, Keyring
 from tcpha.proto.messages import Adopted, Capabilities, Handoff, Message, NodeState, Server, Status
 from tcpha.proto.seqnum import seq_add
 from tcpha.proto.tcp import decode_segment
-from tcpha.rules import Endpoint, Rule, RuleSet, target_rule
+from tcpha.rules import Endpoint, Rule, RuleSet, parse_rule
 from tests.packet.fe_client import CLIENT, GET, MASK, VIP, Client, dissect, tcp_options
 from tests.packet.fe_invariants import Watch
 
@@ -38,7 +38,7 @@ ROUNDING_S = 1e-9
 UTC = 1_600_000_000
 """Begins a cookie period."""
 PERIOD = UTC >> 5
-EITHER = (target_rule((BE1.addr, BE2.addr), ".*"),)
+EITHER = (parse_rule(f"{BE1.addr},{BE2.addr} .*"),)
 """A rule that allows a second back end."""
 STACK = Capabilities(window_scale=7, sack=True, timestamps=True, mss=1460)
 
@@ -214,6 +214,8 @@ class Playbook:
         self.actions: list[Action] = []
         self.at: list[float] = []
         """When each of `actions` came, in seconds since the stimulus began."""
+        self.refusals: list[str] = []
+        """Lines about clients that were refused: they come seconds later, so a script need not expect them."""
         self._checked = True
         self._watch = Watch(self.dispatcher, self.config)
         self._clients: dict[tuple[int, int], Client] = {}
@@ -303,8 +305,10 @@ class Playbook:
         self.dispatcher.on_utc(self.utc, self.now)
 
     def _take(self, actions: Sequence[Action], stimulus: Stimulus | None, at: float) -> None:
-        self.actions += actions
-        self.at += [at] * len(actions)
+        told = [each for each in actions if isinstance(each, Note) and each.text.startswith("refusals and limits: ")]
+        self.refusals += [each.text for each in told]
+        self.actions += [each for each in actions if each not in told]
+        self.at += [at] * (len(actions) - len(told))
         for action in actions:
             if isinstance(action, Reply) and (client := self._listener(action.packet)) is not None:
                 client.hears(action.packet)

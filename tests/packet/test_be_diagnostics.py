@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from ipaddress import IPv4Address
 from typing import Any, cast
 
 import pytest
 
-from tcpha.be.actions import Action, ClearTuple, Examine, Send
+from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Send
 from tcpha.be.flows import FlowState
 from tcpha.be.service import BackEnd
 from tcpha.errors import EdgeError
 from tcpha.net.sockdiag import SocketDiagnostics
-from tcpha.proto.messages import Refused
+from tcpha.peers import OwnStatus
+from tcpha.proto.messages import NodeState, Refused, Server, ServerState, Status
+from tcpha.rules import Endpoint
 from tests.packet.be_playbook import Playbook, both_families, clear
 
 
@@ -77,3 +80,44 @@ def test_adopted_diagnostics_fail_flow_stays(family: int) -> None:
     process._examine(Examine(book.key()), book.now)
     assert book.agent.table.by_key[book.key()].state is FlowState.ADOPTED
     assert performed == []
+
+
+# --- how an operator is told
+
+
+FE = Endpoint(IPv4Address("198.18.0.23"), 666)
+FE_STATUS = Status(1, 1, NodeState.UP, 0, bytes(16))
+
+
+def test_front_end_is_lost_and_heard_again_is_a_warning_then_not(caplog: pytest.LogCaptureFixture) -> None:
+    made = BackEnd.__new__(BackEnd)
+    made._heard = set()
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            made.on_status(FE, FE_STATUS, False, 1.0)
+        made.on_lost(FE, 2.0)
+        made.on_status(FE, FE_STATUS, False, 3.0)
+    assert [(record.levelno, record.message) for record in caplog.records] == [
+        (logging.INFO, "fe 198.18.0.23 is up"),
+        (logging.WARNING, "fe 198.18.0.23 is silent"),
+        (logging.INFO, "fe 198.18.0.23 is up"),
+    ]
+
+
+def test_server_is_not_probed_yet_nothing_is_said_of_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = BackEnd.__new__(BackEnd)
+    made._server_states = {}
+    states = [ServerState.UNKNOWN, ServerState.NO_LISTENER, ServerState.NO_LISTENER, ServerState.ANSWERS]
+    vip = IPv4Address("198.18.0.36").packed
+    with caplog.at_level(logging.INFO):
+        for state in states:
+            own = OwnStatus(NodeState.UP, 0, bytes(16), None, (Server(vip, 80, state),))
+            monkeypatch.setattr(made, "own_status", lambda own=own: own)
+            monkeypatch.setattr(made, "announce", lambda: None)
+            made._announce(Announce(), 1.0)
+    assert [(record.levelno, record.message) for record in caplog.records] == [
+        (logging.WARNING, "server at 198.18.0.36 port 80: no listener"),
+        (logging.INFO, "server at 198.18.0.36 port 80: answers"),
+    ]

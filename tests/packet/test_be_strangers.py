@@ -68,6 +68,36 @@ def test_any_state_first_segment_again_reaches_the_server_without_the_octets_it_
 
 
 @both_families
+@pytest.mark.parametrize("behind", [1, 2, 3])
+@pytest.mark.parametrize("begin", ["until_ack_sent", "until_adopted", "until_finished"])
+def test_any_state_segment_that_begins_up_to_three_octets_behind_reaches_the_server_four_behind_or_before(
+    family: int, begin: str, behind: int
+) -> None:
+    """A host's SYN cookie of another size of segments would be valid for it, too."""
+    book: Playbook = getattr(Playbook(family), begin)()
+    seq = 1 + behind
+    late = REQUEST[behind:]
+    assert book.arrives("PA", seq=seq, payload=late) == [inject(flags="PA", seq=5, payload=REQUEST[4:], stamps=(5, 3))]
+    probe = inject(flags="A", seq=-3, payload=b"", stamps=(5, 3))
+    for payload in (b"", late[:1], late[: 4 - behind]):
+        assert book.arrives("A", seq=seq, payload=payload) == [probe]
+    assert book.arrives("R", seq=seq) == [to_server(flags="R", seq=seq)]
+    assert book.arrives("PA", seq=5, payload=REQUEST[4:]) == [to_server(flags="PA", seq=5, payload=REQUEST[4:])]
+
+
+@both_families
+@pytest.mark.parametrize("acknowledged", [1, 2, 3])
+def test_adopted_first_octets_were_so_few_what_follows_them_is_whole(family: int, acknowledged: int) -> None:
+    book = Playbook(family)
+    book.until_ack_sent(book.handoff(octets=REQUEST[:acknowledged]))
+    book.leaves(ack=1 + acknowledged)
+    at, rest = 1 + acknowledged, REQUEST[acknowledged:]
+    assert book.arrives("PA", seq=at, payload=rest) == [to_server(flags="PA", seq=at, payload=rest)]
+    book.leaves(ack=NEXT)
+    assert book.arrives("PA", seq=at, payload=rest) == [inject(flags="PA", seq=5, payload=REQUEST[4:], stamps=(5, 3))]
+
+
+@both_families
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_syn_sent_first_segment_held_is_played_without_the_octets_that_the_handoff_has(
     family: int, payload: bytes

@@ -202,6 +202,7 @@ RARE = {
     "timed_out",
     "resets",
     "older_generations",
+    *(f"answered_{kind}" for kind in ("408", "414", "431", "505", "alert", "goaway")),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tcpha.fe.actions import PassOn, Reply, Send
+from tcpha.fe.dispatcher import SWEEP_INTERVAL_S
 from tcpha.fe.flows import FlowState
 from tcpha.proto.messages import Closed, Flows, FlowsQuery, Identity, NodeState, Server, ServerState
 from tcpha.proto.seqnum import SeqNum, seq_add
@@ -202,7 +203,7 @@ def test_none_back_end_whose_server_is_gone_gets_nothing(family: int) -> None:
     other = book.connected(10 - family)
     half = (len(other.key) - 4) // 2
     sound = Server(other.key[half : 2 * half], 80, ServerState.ANSWERS)
-    book >> lives(BE1, servers=(server, sound)) << Told("no listener")
+    book >> lives(BE1, servers=(server, sound)) << nothing >> After(2 * SWEEP_INTERVAL_S) << Told("no listener")
     client = book.connected(family)
     book >> client.sends(GET) << anything
     assert client.octets.startswith(b"HTTP/1.1 503 ")

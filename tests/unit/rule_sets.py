@@ -18,6 +18,7 @@ NAMES: dict[str, Address] = {"a": A, "b": B, "c": C}
 EXPONENTIAL = r"(a|aa)+$"
 ENDLESS = b"/" + b"a" * 100 + b"c"
 HERE = connection()
+UNDECIDED = "undecided"
 
 
 def rule_set(*lines: str, match_time_s: float = 0.05, servers: Collection[Endpoint] = SERVERS) -> RuleSet:
@@ -36,8 +37,13 @@ def chosen(
     excluding: Collection[Address] = (),
     final: bool = True,
 ) -> object:
-    """The letter of the server and the number of the rule, or why there is none."""
-    choice = rules.choose(seen, where, excluding, final=final)
+    """The letter of the server and the number of the rule, or why there is none.
+
+    `final` is false while more octets may come.
+    """
+    if not final and rules.is_undecided(seen, where):
+        return UNDECIDED
+    choice = rules.choose(seen, where, excluding)
     if isinstance(choice, NoChoice):
         return choice
     letter = next(letter for letter, addr in NAMES.items() if addr == choice.server.addr)

@@ -48,12 +48,15 @@ _LAYER_OF = {
     "tcpha.route": "command",
     "tcpha.route_text": "command",
     "tcpha.container.settings": "container core",
+    "tcpha.container.signals": "container core",
     "tcpha.container.supervision": "container core",
     "tcpha.balance": "rules",
     "tcpha.conditions": "rules",
+    "tcpha.everything": "rules",
     "tcpha.fields": "rules",
     "tcpha.patterns": "rules",
     "tcpha.rule_text": "rules",
+    "tcpha.rule_mistakes": "config",
     "tcpha.rule_warnings": "config",
     "tcpha.config_checks": "config",
     "tcpha.config_file": "config",
@@ -80,7 +83,8 @@ _LAYER_OF = {
 
 PURE_LIBRARY = {
     "__future__", "array", "bisect", "collections", "collections.abc", "dataclasses", "enum", "functools", "hashlib",
-    "heapq", "hmac", "hpack", "ipaddress", "itertools", "math", "operator", "re", "regex", "struct", "typing",
+    "heapq", "hmac", "hpack", "ipaddress", "itertools", "math", "msgspec", "msgspec.structs", "operator", "re", "regex",
+    "struct", "typing",
 }  # fmt: skip
 """What a pure module may import of other people's: nothing that reaches outside."""
 EFFECTS = {
@@ -89,10 +93,12 @@ EFFECTS = {
 }  # fmt: skip
 EFFECTS_OF_PROCESS = {
     "tcpha.eventloop": {"logging", "os", "selectors", "signal"},
-    "tcpha.container.__main__": {"os"},
+    "tcpha.container.__main__": {"signal"},
+    "tcpha.container.command": {"os"},
     "tcpha.container.health": {"time"},
     "tcpha.container.preparation": {"os", "secrets"},
     "tcpha.container.process": {"os", "signal", "time"},
+    "tcpha.container.signals": {"signal"},
     "tcpha.container.supervision": {"signal"},
     "tcpha.node": {"logging", "secrets", "signal"},
     "tcpha.program": {"logging"},

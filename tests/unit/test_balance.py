@@ -42,6 +42,7 @@ def test_weight_is_part_of_the_text_but_not_of_the_identity() -> None:
     assert str(Endpoint(A, 666, 3)) == "192.0.2.1 666 weight=3"
     assert Endpoint(A, 666, 3) == Endpoint(A, 666)
     assert len({Endpoint(A, 666, 3), Endpoint(A, 666)}) == 1
+    assert len({Endpoint(A, 666), Endpoint(A, 667)}) == 2
 
 
 @pytest.mark.parametrize("kind", [RoundRobin, Least, Rendezvous])

@@ -167,7 +167,7 @@ def test_rule_with_several_servers_and_fields_loads_on_both_roles(files: Files) 
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("192.168.1.33,192.168.1.40 x", "rule: 192.168.1.40 is in no server line"),
+        ("192.168.1.33,192.168.1.40 x", "rule: 192.168.1.40 is in no server line (column 14)"),
         ("192.168.1.33,192.168.1.33 x", "rule: 192.168.1.33 is given twice in one rule (column 21)"),
         ("192.168.1.33, 192.168.1.38 x", "rule: an address is missing beside a comma"),
         ("192.168.1.33 host=a b", "rule: 'b' is no FIELD=REGEX: every word after the first field is one"),

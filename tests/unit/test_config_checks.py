@@ -28,7 +28,7 @@ def files(tmp_path: Path) -> Files:
             "192.168.1.33 and raddr 10.1.1.33 have the same default id 289",
         ),
         ("raddr = 192.168.1.23", "raddr = 10.1.0.0", 2, "the low 16 bits of 10.1.0.0 are 0"),
-        ("rule = 192.168.1.38", "rule = 192.168.1.39", 6, "rule: 192.168.1.39 is in no server line"),
+        ("rule = 192.168.1.38", "rule = 192.168.1.39", 6, "rule: 192.168.1.39 is in no server line (column 1)"),
         ("", "server = 192.168.1.38 667", 8, "server: 192.168.1.38 is given twice"),
         ("", "server = 10.1.1.38 666", 8, "10.1.1.38 and server 192.168.1.38 have the same default id 294"),
         ("", "vaddr = 192.168.1.36", 8, "vaddr: 192.168.1.36 is given twice"),

@@ -105,6 +105,7 @@ def test_value_is_read(files: Files, line: str, value: object) -> None:
         ("vaddr = 127.0.0.1", "127.0.0.1 is a loopback address"),
         ("server = 192.168.1.40 666 weight=0", "weight '0' is not in 1..256"),
         ("server = 192.168.1.40 666 weight=257", "weight '257' is not in 1..256"),
+        ("server = 192.168.1.40 666 weight = 3", "'192.168.1.40 666 weight = 3': no blanks around the `=` of weight=N"),
         ("server = 192.168.1.40 666 weight=", "'' is no whole number"),
         ("server = 192.168.1.40 666 weight=-1", "'-1' is no whole number"),
         ("server = 192.168.1.40 666 wieght=2", "'wieght=2' is not weight=N, the one option of a server"),

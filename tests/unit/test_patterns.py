@@ -15,6 +15,7 @@ from tcpha.patterns import (
     CompiledPattern,
     Networks,
     RuleError,
+    TimeLimit,
     compile_pattern,
     looks_ahead,
     search_within,
@@ -95,7 +96,7 @@ def test_any_case_folds_letters_of_ascii_only() -> None:
 
 @pytest.mark.parametrize("pattern", CATASTROPHES)
 def test_catastrophic_pattern_is_cut_off_soon_after_its_time(pattern: str) -> None:
-    search = search_within(compile_pattern(pattern), pattern, 0.01)
+    search = search_within(compile_pattern(pattern), pattern, TimeLimit(0.01))
     begun = time.process_time()
     with pytest.raises(TimeoutError):
         search(CATASTROPHES[pattern])
@@ -114,7 +115,7 @@ QUICK = ["[a-z]a[a-z]a[a-z]a[a-z]a[a-z]ab", "aaaab|aaaab|aaaab|aaaab|aaaab|ab", 
 
 @pytest.mark.parametrize("pattern", QUICK)
 def test_search_that_asks_no_clock_is_quick_on_the_worst_it_may_get(pattern: str) -> None:
-    search = search_within(compile_pattern(pattern), pattern, 1e-9)
+    search = search_within(compile_pattern(pattern), pattern, TimeLimit(1e-9))
     octets = b"a" * 4096
     begun = time.process_time()
     for _ in range(10):
@@ -127,7 +128,7 @@ def test_search_that_asks_no_clock_is_quick_on_the_worst_it_may_get(pattern: str
 )
 def test_search_of_many_octets_or_for_a_long_pattern_asks_the_clock(pattern: str, octets: bytes) -> None:
     with pytest.raises(TimeoutError):
-        search_within(compile_pattern(pattern), pattern, 1e-9)(octets)
+        search_within(compile_pattern(pattern), pattern, TimeLimit(1e-9))(octets)
 
 
 @settings(deadline=None)
@@ -135,7 +136,7 @@ def test_search_of_many_octets_or_for_a_long_pattern_asks_the_clock(pattern: str
 def test_search_finds_the_same_with_and_without_the_clock(octets: bytes) -> None:
     for pattern in ("jpg$", "^/a", "a|g", r"\.", "[^a]", "(?:jpg)$"):
         compiled = compile_pattern(pattern)
-        found = search_within(compiled, pattern, TIME_S)(octets)
+        found = search_within(compiled, pattern, TimeLimit(TIME_S))(octets)
         assert (found is None) == (compiled.search(octets) is None)
 
 

@@ -146,7 +146,7 @@ def test_no_file_named_the_default_is_read(capsys: pytest.CaptureFixture[str], t
         ("vaddr = 192.0.2.36", None, 6, "vaddr: 192.0.2.36 is given twice"),
         ("vaddr = 192.0.2.33", "vaddr", 5, "vaddr: 192.0.2.33 is also server"),
         ("server = 192.0.2.33", "server", 5, "server: no port after 192.0.2.33: write 192.0.2.33 666"),
-        ("rule = 192.0.2.99 .*", None, 6, "rule: 192.0.2.99 is in no server line"),
+        ("rule = 192.0.2.99 .*", None, 6, "rule: 192.0.2.99 is in no server line (column 1)"),
         ("rule = 192.0.2.33 (jpg", None, 6, "rule: "),
         ("rule =", None, 6, "rule: no value"),
         ("log = loud", None, 6, "log: "),

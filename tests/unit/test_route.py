@@ -182,7 +182,7 @@ def test_pattern_and_target_are_told_without_pythons_quoting(route: Route) -> No
     assert r"rule '\.png$' (line 7) can never win" in route.error
 
 
-@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/2", "HTTP/3"])
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/2"])
 def test_request_is_pasted_from_a_log_its_version_is_taken(route: Route, version: str) -> None:
     for line in (f"GET /a.jpg {version}", f"/a.jpg {version}"):
         status, lines = route(line)
@@ -340,6 +340,28 @@ def test_options_that_do_not_exist_exit_with_status_2(route: Route, arguments: l
     assert raised.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "quoted"), [(["GET", "/"], "'GET /'"), (["GET", "/", "HTTP/1.1"], "'GET / HTTP/1.1'")]
+)
+def test_request_without_quotes_is_told_to_be_quoted_with_the_usage_of_route(
+    route: Route, capsys: pytest.CaptureFixture[str], words: list[str], quoted: str
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        route(*words)
+    assert raised.value.code == 2
+    said = capsys.readouterr().err
+    assert "tcpha route [-h]" in said
+    assert said.endswith(f"unrecognized arguments: {' '.join(words[1:])}; quote it: {quoted}\n")
+
+
+def test_option_that_does_not_exist_is_told_without_a_word_of_quoting(
+    route: Route, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        route("GET /", "--nothing")
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --nothing\n")
+
+
 def test_fault_in_the_file_is_told_with_its_line_and_status_2(route: Route) -> None:
     route.file.write_text(ORIGINAL_FE + "rule = 192.168.1.33 host=(\n")
     assert route("/") == (2, [])
@@ -387,7 +409,7 @@ def test_port_whose_rules_look_at_octets_only_what_looks_like_http_is_octets(tmp
     file = tmp_path / "tcphafe.conf"
     file.write_text(
         MANY.partition("rule")[0]
-        + f"vport = 6379\nrule = {B} port=6379 octets=^GET\nrule = {A} port=6379\nrule = {A} .*\n"
+        + f"vport = 6379\nrule = {B} port=6379 octets=^GET\nrule = {A} port=6379 octets=^\nrule = {A} .*\n"
     )
     sent = tmp_path / "sent"
     sent.write_bytes(b"GET key\r\n")
@@ -396,3 +418,53 @@ def test_port_whose_rules_look_at_octets_only_what_looks_like_http_is_octets(tmp
     sent.write_bytes(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
     assert main(["route", "-c", str(file), "--file", str(sent), "--port", "6379"]) == 0
     assert main(["route", "-c", str(file), "--file", str(sent), "--port", "80"]) == 1
+
+
+def test_request_with_http2s_version_is_read_as_http2_and_a_note_tells_of_tls(
+    route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", told)
+    status, lines = route("PUT /a.jpg HTTP/2.0", "--host", "www.example.com", "--header", "Cookie: a=1")
+    assert status == 0
+    assert lines[0] == ("http/2 from 192.0.2.1 to port 80: method 'PUT', target '/a.jpg', host 'www.example.com'")
+    assert "if this was TLS, use --sni" in told.getvalue()
+
+
+def test_request_with_http3s_version_is_refused_with_a_hint(route: Route) -> None:
+    assert route("GET /a.jpg HTTP/3") == (2, [])
+
+
+OVER = "octets=^SSH-"
+MIXED = f"rule = {B} {OVER}\nrule = {A} .*\nrule = {B} octets=^\\x16\\x03\\x03\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "expected"),
+    [
+        (b"SSH-2.0-OpenSSH", 0, "the only server of its rule"),
+        (b"SS", 1, "nothing chosen"),
+        (b"\x16\x03\x03", 0, "the only server of its rule"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 1, "400 Bad Request"),
+        (b"GET /" + b"a" * 20000, 1, "414 URI Too Long"),
+    ],
+)
+def test_octets_that_begin_like_a_known_protocol_are_told_as_a_front_end_decides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sent: bytes, status: int, expected: str
+) -> None:
+    file = tmp_path / "tcphafe.conf"
+    file.write_text(MANY.partition("rule")[0] + MIXED)
+    (tmp_path / "sent").write_bytes(sent)
+    assert main(["route", "-c", str(file), "--file", str(tmp_path / "sent")]) == status
+    assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("octets", "waits"), [(255, True), (256, False)])
+def test_octets_at_the_limit_nothing_is_said_to_wait(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], octets: int, waits: bool
+) -> None:
+    file = tmp_path / "tcphafe.conf"
+    file.write_text(MANY.partition("rule")[0] + f"inspect_octets = 256\nrule = {B} octets=late\nrule = {A} octets=^\n")
+    (tmp_path / "sent").write_bytes(bytes(octets))
+    assert main(["route", "-c", str(file), "--file", str(tmp_path / "sent")]) == 0
+    assert ("Undecided" in capsys.readouterr().out) == waits

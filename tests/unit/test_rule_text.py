@@ -13,7 +13,7 @@ from tcpha.balance import Address
 from tcpha.conditions import Condition
 from tcpha.fields import Field, Kind
 from tcpha.patterns import RuleError
-from tcpha.rule_text import Balance, Method, Rule, parse_rule, target_rule
+from tcpha.rule_text import Balance, Method, Rule, parse_rule
 
 A = IPv4Address("192.168.1.33")
 B = IPv4Address("192.168.1.38")
@@ -57,7 +57,7 @@ def test_rest_of_a_rule_that_begins_with_no_field_is_a_pattern_for_the_target(
 
 
 def test_bare_pattern_and_one_for_the_target_are_the_same_rule() -> None:
-    assert parse_rule("192.168.1.38 jpg$") == parse_rule("192.168.1.38 target=jpg$") == target_rule([B], "jpg$")
+    assert parse_rule("192.168.1.38 jpg$") == parse_rule("192.168.1.38 target=jpg$")
 
 
 @pytest.mark.parametrize(
@@ -271,3 +271,21 @@ def test_any_rule_is_written_and_read_as_the_same(
         assume(False)
     assert parse_rule(str(rule)) == rule
     assert parse_rule(f" {rule}\t", 3).line == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("192.168.1.38:80 x", "'192.168.1.38:80' is no IPv4 or IPv6 address: write 192.168.1.38 alone"),
+        ("192.168.1.38/32 x", "'192.168.1.38/32' is no IPv4 or IPv6 address: write 192.168.1.38 alone"),
+        ("[2001:db8::7] x", "'[2001:db8::7]' is no IPv4 or IPv6 address: write 2001:db8::7 alone"),
+        ("[2001:db8::7]:80 x", "'[2001:db8::7]:80' is no IPv4 or IPv6 address: write 2001:db8::7 alone"),
+        ("2001:db8::7/128 x", "'2001:db8::7/128' is no IPv4 or IPv6 address: write 2001:db8::7 alone"),
+        ("192.168.1.38 client=", "no pattern after `client=`: write client=0.0.0.0/0,::/0 for any, or leave it out"),
+        ("192.168.1.38 host=", "no pattern after `host=`: write host=.* for any"),
+    ],
+)
+def test_rule_that_is_nearly_right_the_remedy_is_told(text: str, reason: str) -> None:
+    with pytest.raises(RuleError) as raised:
+        parse_rule(text)
+    assert raised.value.reason == reason

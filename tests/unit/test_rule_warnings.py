@@ -8,7 +8,7 @@ import pytest
 
 from tcpha.balance import Endpoint
 from tcpha.rule_text import parse_rule
-from tcpha.rule_warnings import Served, rule_warnings
+from tcpha.rule_warnings import Served, _is_port, rule_warnings
 
 A, B = "192.168.1.33", "192.168.1.38"
 SERVERS = [Endpoint(ip_address(A), 666), Endpoint(ip_address(B), 666)]
@@ -38,7 +38,7 @@ def warnings_of(*lines: str, served: Served = USUAL) -> tuple[str, ...]:
         ["client=0.0.0.0/0,::/0"],
         ["octets=^SSH-", "octets=.*"],
         ["octets=^SSH-", "octets=^\\x16\\x03", "jpg$", "port=80"],
-        ["port=80|443 host=a", "post=1", "sort=a", ".*"],
+        ["port=80|443 host=a", "post[=]1", "sort[=]a", ".*"],
         ["method=.*"],
     ],
 )
@@ -49,7 +49,6 @@ def test_sensible_rules_draw_no_warning(lines: list[str]) -> None:
 @pytest.mark.parametrize(
     "lines",
     [
-        ["jpg$", ".*"],
         ["sni=a", "port=443", ".*"],
         ["sni=a", "port=443", "port=80 target=jpg$", "port=80 target=.*"],
         ["port=80 host=a", "port=443 sni=a", "port=443", ".*"],
@@ -96,7 +95,6 @@ def test_only_one_family_is_served_a_network_of_all_its_clients_is_a_catch_all()
 @pytest.mark.parametrize(
     ("lines", "warning"),
     [
-        (["jpg$", "port=80 target=.*"], "no rule matches every request to port 443"),
         (["jpg$", "port=443"], "no rule matches every request to port 80"),
         (["port=443 sni=a", ".*"], "no rule matches every TLS connection to port 443"),
     ],
@@ -200,13 +198,28 @@ def test_rule_that_an_earlier_one_leaves_something_is_not_named(lines: list[str]
         ("balanced=rr x", "`balanced=` is part of the pattern: did you mean balance=?"),
         ("/a host=a", "`host=` is part of the pattern: fields count from the first word on only"),
         ("/a header.=a", "`header.=` is part of the pattern: fields count from the first word on only"),
+        ("post=1", "`post=` is part of the pattern, no field: if that is meant, write post[=]"),
+        ("host!=a", "`host!=` is part of the pattern: there is no negation"),
+        ("!host=a", "`!host=` is part of the pattern: there is no negation"),
+        ("host = a", "`host =` is part of the pattern: did you mean host=? (no blank before `=`); it can never win"),
+        ("/a host=a", "`host=` is part of the pattern: fields count from the first word on only; it can never win"),
+        ("/a foo=b", "it can never win: a target has no blanks"),
+        (r"/a\ b", "it can never win: a target has no blanks"),
+        ("jpg$ # pictures", "it can never win: a target has no blanks (no comment can follow a rule)"),
+        ("jpg$ balance=rr", "it can never win: a target has no blanks (balance=... stands before the pattern)"),
+        ("jpg$ hash:client", "it can never win: a target has no blanks (balance=... stands before the pattern)"),
+        (r"host=^a\.de:80$", "it can never win: host is without its port; for the port there is port="),
+        (r"host=^a\.de\.$", "it can never win: host is without a dot at its end"),
+        (r"sni=^a\.de\.$", "it can never win: sni is without a dot at its end"),
+        (r"path=^/a\?b", "it can never win: path ends before the `?`"),
+        (r"query=^\?b", "it can never win: query begins behind the `?`"),
         ("octets=^SSH-$", "its pattern for octets looks at what follows ($, \\b, (?=, (?!, ...)"),
         ("octets=SSH-", "its pattern for octets may match however late"),
     ],
 )
 def test_rule_that_is_hardly_what_was_meant_is_named(line: str, reason: str) -> None:
     (found,) = warnings_of(line, "port=.*")
-    assert found.startswith(f"rule {line!r} (line 1): {reason}")
+    assert found.startswith(f"rule '{line}' (line 1): {reason}")
 
 
 def test_hash_of_a_field_that_its_rule_never_sees_is_warned_of() -> None:
@@ -215,7 +228,21 @@ def test_hash_of_a_field_that_its_rule_never_sees_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["post=1", "id=7", "/a foo=b", "a host:b", "=x", "octets=^SSH-", "octets=^(?:SSH|RFB)"]
+    "line",
+    [
+        *(
+            "=x",
+            "octets=^SSH-",
+            "octets=^(?:SSH|RFB)",
+            "/a[ ]b|x",
+            "a ?b",
+            "(a b)?c",
+            "/id=7",
+            "host=^a$",
+            r"path=\?*x",
+        ),
+        *("query=^a", r"host=\.de$", r"path=[?]x|y", "host=a:?", r"sni=a\.|b\.$"),
+    ],
 )
 def test_rule_that_may_well_be_meant_is_not_named(line: str) -> None:
     assert warnings_of(line, "port=.*") == ()
@@ -227,3 +254,30 @@ def test_rule_that_may_well_be_meant_is_not_named(line: str) -> None:
 def test_server_that_no_rule_names_is_warned_of() -> None:
     (found,) = rule_warnings([parse_rule(f"{B} .*")], SERVERS)
     assert found == f"server {A} is named by no rule: it gets nothing"
+
+
+# --- TLS
+
+
+@pytest.mark.parametrize("lines", [["jpg$", ".*"], ["port=80", "port=443 host=a", ".*"]])
+def test_port_of_tls_no_rule_takes_is_told(lines: list[str]) -> None:
+    found = [each for each in warnings_of(*lines, served=BOTH) if each.startswith("TLS on port 443 is refused")]
+    assert len(found) == 1
+    assert not [each for each in warnings_of(*lines, served=Served((80, 8080))) if "TLS" in each]
+
+
+@pytest.mark.parametrize("line", ["sni=a", "alpn=h2", "port=443", "client=::/0", "octets=^\\x16"])
+def test_port_of_tls_a_rule_takes_some_nothing_is_said_of_refusal(line: str) -> None:
+    assert not [each for each in warnings_of(line, ".*", served=BOTH) if "is refused" in each]
+
+
+def test_pattern_of_a_port_that_takes_too_long_is_none_of_that_port() -> None:
+    class Slow:
+        def search(self, octets: bytes, /, *, timeout: float | None = None, partial: bool = False) -> None:
+            raise TimeoutError
+
+        def fullmatch(self, octets: bytes, /, *, timeout: float | None = None) -> None:
+            assert timeout is not None
+            raise TimeoutError
+
+    assert not _is_port(Slow(), 80)

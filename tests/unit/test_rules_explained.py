@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,14 +31,6 @@ def test_explanation_of_a_match_over_its_time_says_so_and_counts_nothing() -> No
     assert rules.timeouts == 0
 
 
-@pytest.mark.parametrize(
-    ("octets", "verdict"), [(b"SS", Verdict.UNDECIDED), (b"SSH-2", Verdict.MET), (b"X", Verdict.NOT_MET)]
-)
-def test_explanation_while_more_octets_may_come_tells_what_is_undecided(octets: bytes, verdict: Verdict) -> None:
-    (tested,) = rule_set("b octets=^SSH-").explain(0, first(octets), final=False)
-    assert tested.verdict is verdict
-
-
 CONDITIONS = [
     *("jpg$", "target=.*", "path=^/a", "query=.", "host=^a", "host=B", "header.x=1", "cookie.id=.*", "method=GET"),
     *("sni=a", "alpn=h2", "octets=^GET", "octets=b$", "octets=.*", "port=80", "port=44", "client=198.51.100.0/24"),
@@ -65,10 +56,9 @@ SEEN = st.one_of(
     seen=SEEN,
     where=st.sampled_from([None, HERE, connection("2001:db8::1", 443)]),
     excluding=st.sets(st.sampled_from([A, B, C])),
-    final=st.booleans(),
 )
 def test_any_choice_is_that_of_the_first_rule_whose_explanation_is_all_met(
-    rules: list[list[str]], seen: Seen, where: Connection | None, excluding: set[Address], final: bool
+    rules: list[list[str]], seen: Seen, where: Connection | None, excluding: set[Address]
 ) -> None:
     lines = []
     for number, conditions in enumerate(rules):
@@ -77,12 +67,9 @@ def test_any_choice_is_that_of_the_first_rule_whose_explanation_is_all_met(
     chooser = rule_set(*lines, match_time_s=1)
     expected: object = NoChoice.UNROUTED
     for index in range(len(lines)):
-        verdicts = {each.verdict for each in chooser.explain(index, seen, where, final=final)}
+        verdicts = {each.verdict for each in chooser.explain(index, seen, where)}
         if verdicts == {Verdict.MET}:
             server = SERVERS[index % 3]
             expected = NoChoice.UNAVAILABLE if server.addr in excluding else Choice(server, index)
             break
-        if verdicts <= {Verdict.MET, Verdict.UNDECIDED}:
-            expected = NoChoice.WAIT
-            break
-    assert chooser.choose(seen, where, excluding, final=final) == expected
+    assert chooser.choose(seen, where, excluding) == expected

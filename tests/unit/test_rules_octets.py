@@ -10,37 +10,35 @@ from hypothesis import strategies as st
 
 from tcpha.fields import Seen
 from tcpha.rules import Choice, NoChoice, RuleSet
-from tests.unit.rule_sets import HERE, SERVERS, chosen, rule_set
+from tests.unit.rule_sets import HERE, SERVERS, UNDECIDED, chosen, rule_set
 from tests.unit.seen import first, hello, request
 
 
 def decided(rules: RuleSet, octets: bytes, cuts: Collection[int]) -> Choice | NoChoice:
     """What is chosen at last, if the octets arrive cut here and there."""
     for end in sorted(cuts):
-        choice = rules.choose(first(octets[:end]), HERE, final=False)
-        assert rules.is_undecided(first(octets[:end]), HERE) == (choice is NoChoice.WAIT)
-        if choice is not NoChoice.WAIT:
-            return choice
+        if not rules.is_undecided(first(octets[:end]), HERE):
+            return rules.choose(first(octets[:end]), HERE)
     return rules.choose(first(octets), HERE)
 
 
 @pytest.mark.parametrize(
     ("lines", "octets", "expected"),
     [
-        (["b octets=^SSH-", "a octets=.*"], b"SS", NoChoice.WAIT),
+        (["b octets=^SSH-", "a octets=.*"], b"SS", UNDECIDED),
         (["b octets=^SSH-", "a octets=.*"], b"SSH-", "b1"),
         (["b octets=^SSH-", "a octets=.*"], b"SX", "a2"),
         (["b octets=^SSH-", "a octets=^S"], b"SX", "a2"),
         (["b octets=^SSH-"], b"SX", NoChoice.UNROUTED),
-        (["b octets=late", "a octets=.*"], b"X", NoChoice.WAIT),
-        (["b octets=end$", "a octets=.*"], b"the end", NoChoice.WAIT),
-        (["b octets=^(?!X)", "a octets=.*"], b"Y", NoChoice.WAIT),
+        (["b octets=late", "a octets=.*"], b"X", UNDECIDED),
+        (["b octets=end$", "a octets=.*"], b"the end", UNDECIDED),
+        (["b octets=^(?!X)", "a octets=.*"], b"Y", UNDECIDED),
         (["b octets=.*", "a octets=^SSH-"], b"S", "b1"),
         (["a octets=^S", "b octets=^SSH-"], b"S", "a1"),
         (["b octets=^SSH- port=22", "a octets=.*"], b"SS", "a2"),
-        (["b octets=^SSH- port=80", "a octets=.*"], b"SS", NoChoice.WAIT),
+        (["b octets=^SSH- port=80", "a octets=.*"], b"SS", UNDECIDED),
         (["b octets=^SSH- host=x", "a octets=.*"], b"SS", "a2"),
-        (["b .*", "a octets=^SSH-"], b"S", NoChoice.WAIT),
+        (["b .*", "a octets=^SSH-"], b"S", UNDECIDED),
         (["b port=80", "a octets=^SSH-"], b"S", "b1"),
     ],
 )
@@ -53,7 +51,7 @@ def test_more_octets_may_come_choice_waits_only_for_a_rule_that_may_still_match(
 @pytest.mark.parametrize("seen", [request(b"/x"), hello(b"x")])
 def test_head_of_a_known_protocol_is_complete_nothing_waits(seen: Seen) -> None:
     rules = rule_set("b octets=late$", "a octets=.*")
-    assert rules.choose(seen, HERE, final=False) == Choice(SERVERS[0], 1)
+    assert rules.choose(seen, HERE) == Choice(SERVERS[0], 1)
     assert not rules.is_undecided(seen, HERE)
 
 
@@ -85,5 +83,5 @@ def test_any_cut_of_the_octets_gives_the_same_choice(patterns: list[str], octets
 def test_match_of_octets_over_its_time_while_more_may_come_is_no_match() -> None:
     rules = rule_set(r"b octets=^(?:a|aa)+c.\d{3}", "a octets=^a", match_time_s=0.005)
     seen = first(b"a" * 100 + b"d")
-    assert rules.choose(seen, final=False) == Choice(SERVERS[0], 1)
+    assert not rules.is_undecided(seen)
     assert rules.timeouts == 1

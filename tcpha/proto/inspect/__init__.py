@@ -132,11 +132,14 @@ class Inspected:
         return None
 
     def header(self, name: bytes) -> bytes | None:
-        """Return the value of a field, lines of one name joined by ``, `` (RFC 9110, 5.3); `name` is in lower case."""
+        """Return the value of a field, lines of one name joined by ``, `` (RFC 9110, 5.3); `name` is in lower case.
+
+        Those of ``cookie`` over HTTP/2 by ``; `` (RFC 9113, 8.2.3).
+        """
         return None
 
     def cookie(self, name: bytes) -> bytes | None:
-        """Return the value of the first cookie of that name (RFC 6265, 4.2)."""
+        """Return the value of the first cookie of that name, quotes included (RFC 6265, 4.2)."""
         return None
 
 
@@ -230,7 +233,9 @@ class Request(Inspected):
     def header(self, name: bytes) -> bytes | None:
         """As `Inspected.header`."""
         values = [value for each, value in self.headers if each == name]
-        return b", ".join(values) if values else None
+        # Over HTTP/2 a client may cut its cookies into several fields; a server sees them as one (RFC 9113, 8.2.3).
+        is_in_crumbs = name == b"cookie" and self.protocol is Protocol.HTTP2
+        return (b"; " if is_in_crumbs else b", ").join(values) if values else None
 
     def cookie(self, name: bytes) -> bytes | None:
         """As `Inspected.cookie`; over HTTP/2 the cookies may stand in several fields (RFC 9113, 8.2.3)."""

@@ -48,6 +48,16 @@ def inspect(octets: bytes, limit_octets: int, *, raw: bool, plain: bool = False)
     return found
 
 
+def is_cut_off(found: Refusal | NeedMore) -> bool:
+    """Is an inspector left without its verdict because no more octets are looked at? They may be another protocol's.
+
+    A frame or a message of TLS or HTTP/2 says how long it is before it has come: that is a verdict.
+    """
+    if isinstance(found, Refusal):
+        return found.protocol is Protocol.HTTP1 and found.cause in (Cause.TARGET_TOO_LONG, Cause.HEAD_TOO_LONG)
+    return False
+
+
 def suspected(octets: bytes, limit_octets: int) -> Protocol:
     """Return the protocol of octets that tell it not yet: in whose words a client is told that it took too long."""
     if octets[0] in _TLS_FIRST:

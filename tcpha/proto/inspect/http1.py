@@ -47,13 +47,14 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # RFC 9110, 5.6.2
 _HTTP_BEGINS: Final = re.compile(rb"%b (?:/|[A-Za-z][A-Za-z0-9+.\-]*+://|\* HTTP/)" % _TOKEN)
 _REQUEST_LINE: Final = re.compile(rb"(%b) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
 _FIELD_LINES: Final = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+" % _TOKEN)
-_ABSOLUTE_FORM: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+://([^/?]*+)(?:[/?].*+)?")
+_ABSOLUTE_FORM: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*+)://([^/?]*+)(?:[/?].*+)?")
 # the fields that decide where the request goes and where it ends; the CRLF is the one before the field line
 _DECISIVE_FIELDS: Final = re.compile(rb"\r\n(?i:(host|content-length|transfer-encoding)):([^\r]*+)")
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}+")
 _CHUNKED_LAST: Final = re.compile(
     rb"(?:(?:gzip|x-gzip|compress|x-compress|deflate)[ \t]*+,[ \t]*+)*+chunked", re.IGNORECASE
 )
+_DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}  # RFC 9110, 4.2
 _LARGEST_LENGTH_OCTETS: Final = 2**63 - 1  # servers hold it in a signed 64-bit integer
 
 NO_HTTP: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "no HTTP, nor anything else that is served")
@@ -68,6 +69,7 @@ _FIELD_LINE_FAULT: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "malformed f
 _HOST_MISSING: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "HTTP/1.1 without Host")
 _HOST_REPEATED: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "several Host fields")
 _HOST_INVALID: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "invalid Host")
+_HOST_OTHER: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "Host differs from the request-target's")
 _BOTH_FRAMINGS: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "both Content-Length and Transfer-Encoding")
 _LENGTH_REPEATED: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "several Content-Length fields")
 _LENGTH_INVALID: Final = Refusal(Protocol.HTTP1, Cause.MALFORMED, "invalid Content-Length")
@@ -131,6 +133,8 @@ def inspect(octets: bytes, limit_octets: int = 16384) -> Request | NeedMore | No
     host = _host(_DECISIVE_FIELDS.findall(octets, line_end, fields_end), minor)
     if isinstance(host, Refusal):
         return host
+    if authority is not None and host and method != b"CONNECT" and not _is_same_host(target, authority, host):
+        return _HOST_OTHER
     field_lines = octets[fields_start:fields_end]
     # RFC 9112, 3.3: the target's authority, if it has one, stands above Host
     return Request(Protocol.HTTP1, method, target, authority or host, field_lines, fields_end + 2, octets)
@@ -212,7 +216,7 @@ def _target_authority(method: bytes, target: bytes) -> bytes | Refusal | None:
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute is None:
         return _TARGET_FORM
-    authority: bytes = absolute[1]
+    authority: bytes = absolute[2]
     return authority if is_authority(authority) else _TARGET_AUTHORITY
 
 
@@ -229,6 +233,23 @@ def _host(decisive: list[tuple[bytes, bytes]], minor: bytes) -> bytes | Refusal:
     if len(decisive) > len(hosts):
         return _framing_fault(decisive, minor) or host
     return host
+
+
+def _is_same_host(target: bytes, authority: bytes, host: bytes) -> bool:
+    """Do an absolute-form and Host name the same, as RFC 9112, 3.2 wants? Not every server looks at both.
+
+    Case, the scheme's own port and one dot at the end make no difference, as they make none to rules and servers.
+    """
+    port = _DEFAULT_PORTS.get(target.partition(b":")[0].lower(), b"")
+    return _plain_host(authority, port) == _plain_host(host, port)
+
+
+def _plain_host(authority: bytes, default_port: bytes) -> tuple[bytes, bytes]:
+    name, colon, port = authority.lower().rpartition(b":")
+    if not colon or (name.startswith(b"[") and not name.endswith(b"]")):
+        name, port = authority.lower(), b""
+    number = port.lstrip(b"0")
+    return name.removesuffix(b"."), b"" if number == default_port else number
 
 
 def _framing_fault(decisive: list[tuple[bytes, bytes]], minor: bytes) -> Refusal | None:

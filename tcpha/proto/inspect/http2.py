@@ -43,7 +43,7 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_OCTETS: Final = 9
 LARGEST_FRAME_OCTETS: Final = 1 << 14
 """SETTINGS_MAX_FRAME_SIZE before anybody has set it (RFC 9113, 6.5.2)."""
-MOST_FRAMES: Final = 64
+MOST_FRAMES: Final = 16
 """Frames before the request, and pieces of the request, at most: each costs time whenever an octet arrives."""
 
 _HEADERS, _SETTINGS, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 1, 4, 7, 8, 9
@@ -61,6 +61,7 @@ _VALUE: Final = re.compile(rb"(?![ \t])[\t\x20-\x7e\x80-\xff]*+(?<![ \t])")
 _PATH_FORM: Final = re.compile(rb"/[!\"$-~]*+")
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}+")
+_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+")
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
 _OF_A_CONNECTION: Final = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
@@ -74,6 +75,7 @@ def _fault(reason: str, code: int = _PROTOCOL_ERROR) -> Refusal:
 _NO_SETTINGS: Final = _fault("no SETTINGS behind the preface")
 _FRAME_TOO_LONG: Final = _fault("frame of more than 2^14 octets", _FRAME_SIZE_ERROR)
 _FRAME_LENGTH: Final = _fault("frame of a wrong length", _FRAME_SIZE_ERROR)
+_PRIORITY_CUT: Final = _fault("HEADERS too short for their priority", _FRAME_SIZE_ERROR)
 _STREAM: Final = _fault("frame on a stream that it may not be on")
 _UNEXPECTED: Final = _fault("frame that may not come before the first request")
 _SETTING_VALUE: Final = _fault("setting out of range")
@@ -88,6 +90,7 @@ _CONNECTION_FIELD: Final = _fault("field of a connection")
 _INCOMPLETE: Final = _fault("pseudo-header field missing")
 _CONNECT: Final = _fault("CONNECT with more than an authority")
 _PATH: Final = _fault("malformed :path")
+_SCHEME_FAULT: Final = _fault("malformed :scheme")
 _AUTHORITY_FAULT: Final = _fault("malformed, doubled or contradictory host")
 _CONTENT_LENGTH: Final = _fault("invalid Content-Length")
 _TOO_MANY: Final = Refusal(Protocol.HTTP2, Cause.HEAD_TOO_LONG, "too many frames", _ENHANCE_YOUR_CALM)
@@ -155,6 +158,11 @@ def answer(cause: Cause, asked: Inspected | None = None, code: int | None = None
     return _EMPTY_SETTINGS + _goaway(0, code)
 
 
+def opening(field_block: bytes) -> bytes:
+    """Return how a client begins that knows its server: the preface, SETTINGS, and a request without content."""
+    return PREFACE + _EMPTY_SETTINGS + _frame(_HEADERS, _END_HEADERS | _END_STREAM, 1, field_block)
+
+
 # --- frames
 
 
@@ -215,17 +223,19 @@ def _payload_fault(octets: bytes, frame: _Frame) -> Refusal | None:
     return None
 
 
-def _fragment(octets: bytes, frame: _Frame) -> bytes | None:
-    """Return what HEADERS hold of the field block (RFC 9113, 6.2); None if it is shorter than its padding."""
+def _fragment(octets: bytes, frame: _Frame) -> bytes | Refusal:
+    """Return what HEADERS hold of the field block (RFC 9113, 6.2)."""
     start, end = frame.start, frame.end
     if frame.flags & _PADDED:
         if start == end:
-            return None
+            return _FRAME_LENGTH
         end -= octets[start]
         start += 1
     if frame.flags & _HAS_PRIORITY:
         start += 5
-    return octets[start:end] if start <= end else None
+        if start > frame.end:  # too small for what must stand in it, padding or not (RFC 9113, 4.2)
+            return _PRIORITY_CUT
+    return octets[start:end] if start <= end else _PADDING
 
 
 # --- the request
@@ -234,8 +244,8 @@ def _fragment(octets: bytes, frame: _Frame) -> bytes | None:
 def _first_request(octets: bytes, frame: _Frame, limit_octets: int) -> Inspection:
     """Put the field block together and read it."""
     first = _fragment(octets, frame)
-    if first is None:
-        return _PADDING
+    if isinstance(first, Refusal):
+        return first
     stream, block = frame.stream, [first]
     while not frame.flags & _END_HEADERS:
         following = _next_frame(octets, frame.end, limit_octets)
@@ -269,9 +279,7 @@ def _read(headers: Headers, stream: int, head_octets: int, octets: bytes) -> Req
         count += 1
         if name not in _PSEUDO or name in pseudo:
             return _PSEUDO_FIELD
-        if _VALUE.fullmatch(value) is None:
-            return _FIELD
-        pseudo[name] = value
+        pseudo[name] = value  # what each may hold is looked at below
     regular = headers[count:]
     fault = _field_fault(regular)
     if fault is not None:
@@ -325,6 +333,8 @@ def _target(method: bytes, pseudo: dict[bytes, bytes], authority: bytes) -> byte
         return authority
     if not pseudo.get(b":scheme") or b":path" not in pseudo:
         return _INCOMPLETE
+    if _SCHEME.fullmatch(pseudo[b":scheme"]) is None:  # RFC 3986, 3.1
+        return _SCHEME_FAULT
     path = pseudo[b":path"]
     if path == b"*" and method == b"OPTIONS":
         return path

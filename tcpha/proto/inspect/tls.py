@@ -53,7 +53,7 @@ _ALPN: Final = 16  # RFC 7301, 3.1
 _HOST_NAME: Final = 0  # RFC 6066, 3
 _FATAL: Final = 2  # RFC 8446, 6
 
-MOST_RECORDS: Final = 256
+MOST_RECORDS: Final = 64
 """Records that a ClientHello may be cut into."""
 
 _RECORD_HEADER_OCTETS: Final = 5

@@ -12,6 +12,7 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 
 from tcpha.be.translator import (
     Translation,
+    _translate_any_leaving,
     shift_window,
     translate_arriving,
     translate_icmp_error,
@@ -299,6 +300,21 @@ def test_any_translated_packet_has_a_right_checksum(
     octets = packet(family, payload, seq=seq, ack=ack, window=window, options=stamps(tsval, tsecr))
     decode_segment(arriving(octets, translation)).check_checksum()
     decode_segment(leaving(octets, translation)).check_checksum()
+
+
+@no_deadline
+@given(translations, st.sampled_from([4, 6]), u32, u32, u32, st.binary(min_size=8, max_size=8), st.binary(max_size=60))
+@example(Translation(1, 2, 0, 0, 10), 4, 3, 4, 5, bytes(8), bytes(60))
+@example(Translation(1, 2, 0, 0, 1460), 6, 3, 4, 5, bytes(8), b"")
+def test_any_leaving_packet_with_timestamps_alone_is_translated_as_any_other(
+    translation: Translation, family: int, seq: int, ack: int, tsval: int, rest: bytes, payload: bytes
+) -> None:
+    """Whatever else its header holds: reserved bits, flags, window, checksum, urgent pointer."""
+    octets = bytearray(packet(family, payload, seq=seq, ack=ack, options=stamps(tsval, ~tsval)))
+    tcp = 20 if family == 4 else 40
+    octets[tcp + 12 : tcp + 20] = bytes((0x80 | rest[0] & 15,)) + rest[1:]
+    segment = decode_segment(bytes(octets))
+    assert translate_leaving(translation, segment) == _translate_any_leaving(translation, segment)
 
 
 @no_deadline

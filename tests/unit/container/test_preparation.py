@@ -103,6 +103,20 @@ def test_secret_is_none_the_file_is_named_and_nothing_of_it_is_shown(
     assert not (tmp_path / "run/secret").exists()
 
 
+def test_secret_is_a_named_pipe_it_is_refused_at_once(tmp_path: Path, environment: dict[str, str]) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    environment["TCPHA_SECRET_FILE"] = str(path)
+    # Whoever reads it all the same finds something and does not wait for ever.
+    writer = os.open(path, os.O_RDWR)
+    try:
+        os.write(writer, b"x" * 5000)
+        with pytest.raises(ConfigError, match=rf"^{path}: not a regular file"):
+            prepare("fe", environment, tmp_path / "etc", tmp_path / "run")
+    finally:
+        os.close(writer)
+
+
 def test_secret_is_missing_it_is_made_only_if_that_is_allowed(tmp_path: Path, environment: dict[str, str]) -> None:
     path = tmp_path / "shared/secret"
     path.parent.mkdir()

@@ -120,6 +120,35 @@ def test_signals_come_they_are_passed_on_and_the_status_is_the_agents(apart: boo
     assert status == 7
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_asked_to_stop_before_anything_runs_nothing_is_started(number: signal.Signals) -> None:
+    blocked = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+    asked = f"signal.raise_signal({int(number)})\n"
+    with process_1({"agent": python("print('agent runs')")}, program=blocked + asked + PROGRAM) as process:
+        assert rest_of(process) == (0, [f"container: {number.name}: not started"])
+
+
+ENTRY = """
+import builtins, runpy, signal, sys
+load, sent = builtins.__import__, []
+def load_slowly(name, *rest, **named):
+    if name == "tcpha.container.command":
+        sent.append(signal.raise_signal(signal.SIGTERM))
+    return load(name, *rest, **named)
+builtins.__import__ = load_slowly
+sys.argv = ["container", "--version"]
+try:
+    runpy.run_module("tcpha.container", run_name="__main__")
+finally:
+    print(len(sent), signal.SIGTERM in signal.sigpending())
+"""
+
+
+def test_asked_to_stop_while_the_entry_point_is_being_imported_the_signal_waits() -> None:
+    done = subprocess.run(python(ENTRY), cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.stdout.splitlines()[-1:] == ["1 True"]
+
+
 def test_server_dies_container_says_so_and_ends_with_its_status() -> None:
     with process_1({"server": python("raise SystemExit(3)"), "agent": agent()}) as process:
         status, said = rest_of(process)
@@ -131,7 +160,7 @@ def test_child_writes_to_standard_error_it_comes_out_at_standard_output() -> Non
     with process_1({"agent": python("import sys; print('woe', file=sys.stderr)")}) as process:
         status, said = rest_of(process)
     assert said == ["woe", "container: the agent ended with exit status 0: stopping"]
-    assert status == 0
+    assert status == 1
 
 
 def test_child_closes_its_end_of_a_pipe_it_dies_of_that_as_any_process() -> None:
@@ -183,8 +212,8 @@ orphan = int(subprocess.run(["sh", "-c", "sleep 0.01 >/dev/null & echo $!"], cap
 ends_at = time.monotonic() + 20
 while os.path.exists(f"/proc/{orphan}") and time.monotonic() < ends_at:
     time.sleep(0.01)
-sys.exit(os.path.exists(f"/proc/{orphan}"))
+sys.exit(4 if os.path.exists(f"/proc/{orphan}") else 3)
 """
     with process_1({"agent": python(code)}, apart=True) as process:
         status, _ = rest_of(process)
-    assert status == 0
+    assert status == 3

@@ -55,6 +55,18 @@ def test_stopping_agent_fails_its_status_is_the_containers(both: Supervision) ->
     assert both.result == 1
 
 
+def test_stopping_agent_dies_of_the_signal_it_was_stopped_with_that_is_as_asked(both: Supervision) -> None:
+    both.on_signal(signal.SIGINT, NOW)
+    assert both.on_end("agent", Ended(0, signal.SIGTERM), NOW) == [TERM_SERVER]
+    both.on_end("server", Ended(0, signal.SIGTERM), NOW)
+    assert both.result == 0
+
+
+def test_nobody_asked_agent_dies_of_that_signal_all_the_same_container_fails(alone: Supervision) -> None:
+    alone.on_end("agent", Ended(0, signal.SIGTERM), NOW)
+    assert alone.result == 143
+
+
 def test_stopping_server_ends_first_agent_is_still_waited_for(both: Supervision) -> None:
     both.on_signal(signal.SIGTERM, NOW)
     both.on_end("server", Ended(3), NOW)
@@ -67,11 +79,11 @@ def test_stopping_server_ends_first_agent_is_still_waited_for(both: Supervision)
     ("how", "text", "status"),
     [
         (Ended(2), "the agent ended with exit status 2: stopping", 2),
-        (Ended(0), "the agent ended with exit status 0: stopping", 0),
+        (Ended(0), "the agent ended with exit status 0: stopping", 1),
         (Ended(0, 9), "the agent ended by signal 9: stopping", 137),
     ],
 )
-def test_agent_ends_by_itself_server_is_stopped_and_status_is_the_agents(
+def test_agent_ends_by_itself_server_is_stopped_and_the_status_tells(
     both: Supervision, how: Ended, text: str, status: int
 ) -> None:
     assert both.on_end("agent", how, NOW) == [Say(text), TERM_SERVER]

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 
 import pytest
+from msgspec.structs import replace
 
 from tcpha.fe.actions import Note
-from tcpha.fe.backends import DIGEST_NOTE_INTERVAL_S, Backends
+from tcpha.fe.backends import DIGEST_NOTE_INTERVAL_S, SETTLE_S, Backends
 from tcpha.proto.handoff import SERVERS_A_MESSAGE
 from tcpha.proto.ip import connection_key
 from tcpha.proto.messages import Capabilities, NodeState, Server, ServerState, Status
@@ -33,6 +33,11 @@ def heard(each: Backends, status: Status, now: float = NOW) -> list[str]:
     return [note.text for note in each.on_status(FIRST, status, now)]
 
 
+def settled(each: Backends, now: float = NOW) -> list[str]:
+    """What an operator is told when what was heard until `now` has settled."""
+    return [note.text for note in each.on_timer(now + SETTLE_S)]
+
+
 def test_unheard_back_ends_are_excluded() -> None:
     each = backends()
     assert each.excluded(KEY) == {FIRST.addr, SECOND.addr}
@@ -51,7 +56,7 @@ def test_lost_back_end_is_excluded_until_it_speaks() -> None:
     each = backends()
     heard(each, STATUS)
     assert each.excluded(KEY) == {SECOND.addr}
-    assert each.on_lost(FIRST) == [Note("be 198.18.0.33 is not used: silent")]
+    assert each.on_lost(FIRST) == [Note("be 198.18.0.33 is not used: silent", needs_care=True)]
     assert each.excluded(KEY) == {FIRST.addr, SECOND.addr}
     assert each.up() == []
     assert heard(each, STATUS) == ["be 198.18.0.33 is up"]
@@ -128,8 +133,10 @@ def test_status_without_capabilities_excludes() -> None:
 def test_server_state_counts_for_its_own_target_only(state: ServerState, excluded: bool) -> None:
     each = backends()
     others = (Server(VIP.packed, 81, ServerState.ANSWERS), Server(OTHER_VIP.packed, 80, ServerState.ANSWERS))
-    (note,) = heard(each, replace(STATUS, servers=(Server(VIP.packed, 80, state), *others)))
-    assert (state.text in note) == (state is not ServerState.ANSWERS)
+    notes = heard(each, replace(STATUS, servers=(Server(VIP.packed, 80, state), *others)))
+    (note,) = notes or settled(each)
+    said = "not probed" if state is ServerState.UNKNOWN else state.text
+    assert (said in note) == (state is not ServerState.ANSWERS)
     assert (FIRST.addr in each.excluded(KEY)) == excluded
     assert FIRST.addr not in each.excluded(connection_key(CLIENT, 1024, VIP, 81))
     assert FIRST.addr not in each.excluded(connection_key(CLIENT, 1024, OTHER_VIP, 80))
@@ -151,11 +158,84 @@ def test_back_end_with_more_targets_than_a_status_can_name_is_used_for_the_rest(
 
 def test_back_end_whose_server_never_answered_is_told_apart_from_one_that_cannot_probe() -> None:
     each = backends()
-    (note,) = heard(each, replace(STATUS, capabilities=None))
+    heard(each, replace(STATUS, capabilities=None))
+    (note,) = settled(each)
     assert "uaddr" in note
     nobody = (Server(VIP.packed, 80, ServerState.NO_LISTENER),)
-    (note,) = heard(each, replace(STATUS, capabilities=None, servers=nobody))
+    heard(each, replace(STATUS, capabilities=None, servers=nobody), NOW + 1)
+    (note,) = settled(each, NOW + 1)
     assert note == f"be 198.18.0.33 is not used: {VIP} port 80: no listener"
+
+
+def servers(*states: ServerState) -> tuple[Server, ...]:
+    """What a probe found at ports 80, 81..."""
+    return tuple(Server(VIP.packed, port, state) for port, state in enumerate(states, 80))
+
+
+GONE, THERE, UNSEEN = ServerState.NO_LISTENER, ServerState.ANSWERS, ServerState.UNKNOWN
+
+
+def test_listeners_go_one_after_another_one_warning_tells_of_all() -> None:
+    each = backends()
+    heard(each, replace(STATUS, servers=servers(THERE, THERE, THERE)))
+    for step, states in enumerate([(GONE, THERE, THERE), (GONE, GONE, THERE), (GONE, GONE, GONE)]):
+        assert heard(each, replace(STATUS, servers=servers(*states)), NOW + step / 1000) == []
+        assert FIRST.addr in each.excluded(KEY), "what is told later is not used from now on"
+    assert each.on_timer(NOW + SETTLE_S - 0.01) == []
+    (note,) = each.on_timer(NOW + SETTLE_S)
+    assert note.needs_care
+    assert note.text == "be 198.18.0.33 is up, but " + "; ".join(
+        f"{VIP} port {port}: no listener" for port in (80, 81, 82)
+    )
+    assert each.on_timer(NOW + 60) == []
+
+
+def test_listeners_come_back_one_after_another_one_line_tells_that_all_are_there() -> None:
+    each = backends()
+    heard(each, replace(STATUS, servers=servers(GONE, GONE)))
+    settled(each)
+    assert heard(each, replace(STATUS, servers=servers(THERE, GONE)), NOW + 1) == []
+    (note,) = each.on_status(FIRST, replace(STATUS, servers=servers(THERE, THERE)), NOW + 1.01)
+    assert note == Note("be 198.18.0.33 is up")
+    assert each.on_timer(NOW + 60) == []
+
+
+def test_listener_goes_and_is_back_before_that_settled_nothing_is_told() -> None:
+    each = backends()
+    heard(each, replace(STATUS, servers=servers(THERE)))
+    assert heard(each, replace(STATUS, servers=servers(GONE)), NOW + 1) == []
+    assert heard(each, replace(STATUS, servers=servers(THERE)), NOW + 1.1) == []
+    assert each.on_timer(NOW + 60) == []
+
+
+def test_back_end_starts_nothing_is_told_before_its_first_probe() -> None:
+    each = backends()
+    assert heard(each, replace(STATUS, capabilities=None, servers=servers(UNSEEN, UNSEEN))) == []
+    assert heard(each, replace(STATUS, servers=servers(THERE, UNSEEN)), NOW + 0.2) == []
+    assert heard(each, replace(STATUS, servers=servers(THERE, THERE)), NOW + 0.2) == ["be 198.18.0.33 is up"]
+    assert each.on_timer(NOW + 60) == []
+
+
+def test_port_that_is_never_probed_is_named_without_alarm() -> None:
+    each = backends()
+    assert heard(each, replace(STATUS, servers=servers(THERE, UNSEEN))) == []
+    assert each.on_timer(NOW + SETTLE_S) == [Note(f"be 198.18.0.33 is up, but {VIP} port 81: not probed")]
+
+
+@pytest.mark.parametrize(
+    ("status", "needs_care"),
+    [
+        (STATUS, False),
+        (replace(STATUS, state=NodeState.STARTING), False),
+        (replace(STATUS, state=NodeState.DRAINING), True),
+        (replace(STATUS, state=NodeState.FULL), True),
+        (replace(STATUS, capabilities=replace(STACK, sack=False)), True),
+        (replace(STATUS, capabilities=replace(STACK, window_scale=2)), False),
+    ],
+)
+def test_status_that_takes_a_back_end_out_of_use_needs_care(status: Status, needs_care: bool) -> None:
+    (note,) = backends().on_status(FIRST, status, NOW)
+    assert note.needs_care == needs_care
 
 
 def test_server_that_recovers_is_used_again() -> None:
@@ -223,7 +303,8 @@ def test_back_end_about_its_limit_changes_otherwise_that_is_told() -> None:
     each = backends()
     heard(each, full(1000))
     silent = (Server(VIP.packed, 80, ServerState.SILENT),)
-    (note,) = heard(each, replace(up(999), servers=silent))
+    heard(each, replace(up(999), servers=silent))
+    (note,) = settled(each)
     assert "port 80: silent" in note
     each.on_lost(FIRST)
     assert heard(each, full(1000)) == ["be 198.18.0.33 is not used: full"]

@@ -18,7 +18,7 @@ from tcpha.lab.waiting import wait_until
 
 
 class MakeDaemon(Protocol):
-    def __call__(self, script: str, *, name: str = "program") -> Daemon: ...
+    def __call__(self, script: str, *, name: str = "program", notifies: bool = False) -> Daemon: ...
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def make_daemon(tmp_path: Path) -> Iterator[MakeDaemon]:
     """Daemons that run a shell script outside any namespace, killed after the test."""
     with ExitStack() as running:
 
-        def make(script: str, *, name: str = "program") -> Daemon:
-            program = Program(name, ["sh", "-c", script], tmp_path, dict(os.environ))
+        def make(script: str, *, name: str = "program", notifies: bool = False) -> Daemon:
+            program = Program(name, ["sh", "-c", script], tmp_path, dict(os.environ), notifies=notifies)
             daemon = Daemon(program, nullcontext)
             running.callback(daemon.kill)
             return daemon
@@ -40,6 +40,36 @@ def test_daemon_started_logs_and_serves(make_daemon: MakeDaemon) -> None:
     daemon.start(5.0)
     assert daemon.is_running
     assert daemon.log.read_text() == "out\nready: yes\n"
+
+
+NOTIFY = f"{sys.executable} -c 'from tcpha.net.notify import notify_ready; notify_ready()'"
+
+
+def test_daemon_that_notifies_serves_without_a_word_in_its_log(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(f"{NOTIFY}; exec sleep 60", notifies=True)
+    daemon.start(10.0)
+    assert daemon.serves()
+    assert daemon.log.read_text() == ""
+    daemon.restart(10.0)
+    assert daemon.serves()
+
+
+def test_daemon_that_would_notify_but_only_logs_is_not_ready(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("echo ready; exec sleep 60", notifies=True)
+    with pytest.raises(DaemonError, match=r"was not ready within 0\.2 s"):
+        daemon.start(0.2)
+
+
+@pytest.mark.parametrize("octets", [b"STATUS=reading\n", b"READY=0\n", b"NOT_READY=1\n"])
+def test_daemon_that_notifies_of_something_else_is_not_ready(make_daemon: MakeDaemon, octets: bytes) -> None:
+    script = f"import os, socket; socket.socket(1, 2).sendto({octets!r}, chr(0) + os.environ['NOTIFY_SOCKET'][1:])"
+    daemon = make_daemon(
+        f'{sys.executable} -c "{script}"; echo sent; exec sleep 60'.replace("\\n", "\\\\n"), notifies=True
+    )
+    daemon.launch()
+    assert wait_until(lambda: "sent" in daemon.log.read_text(), 10.0)
+    assert daemon.log.read_text() == "sent\n"
+    assert not daemon.serves()
 
 
 @pytest.mark.parametrize("line", ["already", "readying", "unready"])

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tcpha.errors import (
     HandoffAuthError,
@@ -72,7 +72,7 @@ def test_any_message_encoded_and_decoded_is_the_same(envelope: Envelope, message
 
 
 def test_period_encoded_keeps_its_low_16_bits() -> None:
-    _, decoded = CODEC.decode(CODEC.encode(ENVELOPE, dataclasses.replace(HANDOFF, period=53_125_000)))
+    _, decoded = CODEC.decode(CODEC.encode(ENVELOPE, replace(HANDOFF, period=53_125_000)))
     assert isinstance(decoded, Handoff)
     assert decoded.period == 53_125_000 & 0xFFFF
 
@@ -94,10 +94,10 @@ def test_one_flow_more_does_not_fit_with_ipv6() -> None:
 
 def test_as_many_servers_as_a_status_carries_fit_and_one_more_does_not() -> None:
     servers = (Server(VIP_IPV6.packed, 80, ServerState.ANSWERS),) * SERVERS_A_MESSAGE
-    message = dataclasses.replace(STATUS, servers=servers)
+    message = replace(STATUS, servers=servers)
     assert CODEC.decode(CODEC.encode(ENVELOPE, message)) == (ENVELOPE, message)
     with pytest.raises(ValueError, match="1020"):
-        CODEC.encode(ENVELOPE, dataclasses.replace(STATUS, servers=(*servers, servers[0])))
+        CODEC.encode(ENVELOPE, replace(STATUS, servers=(*servers, servers[0])))
 
 
 # --- what does not fit its field
@@ -116,24 +116,24 @@ def test_as_many_servers_as_a_status_carries_fit_and_one_more_does_not() -> None
         Closed((identity(iss=2**32),)),
         Closed((identity(key=ConnectionKey(bytes(16))),)),
         FlowsQuery((ConnectionKey(bytes(35)),)),
-        dataclasses.replace(HANDOFF, window=65536),
-        dataclasses.replace(HANDOFF, tsval_client=2**32),
-        dataclasses.replace(HANDOFF, acknowledged=SeqNum(2**32)),
-        dataclasses.replace(HANDOFF, promised_window_scale=16),
-        dataclasses.replace(HANDOFF, promised_window_scale=15),
-        dataclasses.replace(HANDOFF, promised_window_scale=-1),
-        dataclasses.replace(HANDOFF, promised_window_scale=None),
-        dataclasses.replace(HANDOFF, agreement=Agreement(1460, None, sack=True)),
-        dataclasses.replace(HANDOFF, agreement=Agreement(1460, 15, sack=True)),
-        dataclasses.replace(HANDOFF, agreement=Agreement(65536, 7, sack=True)),
-        dataclasses.replace(STATUS, nonce=2**64),
-        dataclasses.replace(STATUS, epoch=2**32),
-        dataclasses.replace(STATUS, flows=-1),
-        dataclasses.replace(STATUS, digest=bytes(15)),
-        dataclasses.replace(STATUS, capabilities=Capabilities(15, sack=True, timestamps=True, mss=1460)),
-        dataclasses.replace(STATUS, capabilities=Capabilities(7, sack=True, timestamps=True, mss=65536)),
-        dataclasses.replace(STATUS, servers=(Server(bytes(5), 80, ServerState.ANSWERS),)),
-        dataclasses.replace(STATUS, servers=(Server(bytes(4), 65536, ServerState.ANSWERS),)),
+        replace(HANDOFF, window=65536),
+        replace(HANDOFF, tsval_client=2**32),
+        replace(HANDOFF, acknowledged=SeqNum(2**32)),
+        replace(HANDOFF, promised_window_scale=16),
+        replace(HANDOFF, promised_window_scale=15),
+        replace(HANDOFF, promised_window_scale=-1),
+        replace(HANDOFF, promised_window_scale=None),
+        replace(HANDOFF, agreement=Agreement(1460, None, sack=True)),
+        replace(HANDOFF, agreement=Agreement(1460, 15, sack=True)),
+        replace(HANDOFF, agreement=Agreement(65536, 7, sack=True)),
+        replace(STATUS, nonce=2**64),
+        replace(STATUS, epoch=2**32),
+        replace(STATUS, flows=-1),
+        replace(STATUS, digest=bytes(15)),
+        replace(STATUS, capabilities=Capabilities(15, sack=True, timestamps=True, mss=1460)),
+        replace(STATUS, capabilities=Capabilities(7, sack=True, timestamps=True, mss=65536)),
+        replace(STATUS, servers=(Server(bytes(5), 80, ServerState.ANSWERS),)),
+        replace(STATUS, servers=(Server(bytes(4), 65536, ServerState.ANSWERS),)),
     ],
     ids=str,
 )
@@ -249,6 +249,12 @@ def test_malformed_fields_are_refused(name: str, fields: Sequence[tuple[int, byt
         CODEC.decode(with_fields(name, *fields))
 
 
+@pytest.mark.parametrize("number", [2, 14])
+def test_field_of_the_wanted_length_but_another_number_does_not_take_its_place(number: int) -> None:
+    with pytest.raises(HandoffFormatError, match="ADOPTED without RCV_NXT"):
+        CODEC.decode(with_fields("ADOPTED", (number, bytes(4))))
+
+
 @pytest.mark.parametrize("foreign", [(0, b""), (3, bytes(9)), (12, bytes(8)), (14, b"x"), (65535, bytes(40))])
 def test_field_that_the_message_does_not_use_is_passed_over(foreign: tuple[int, bytes]) -> None:
     message = Adopted(IPV4, SeqNum(0x01020304))
@@ -265,12 +271,12 @@ def test_field_that_stands_twice_the_first_is_read() -> None:
 
 def test_capabilities_without_window_scaling_are_kept_apart_from_scale_zero() -> None:
     for scale in (None, 0):
-        message = dataclasses.replace(STATUS, capabilities=Capabilities(scale, sack=False, timestamps=False, mss=88))
+        message = replace(STATUS, capabilities=Capabilities(scale, sack=False, timestamps=False, mss=88))
         assert CODEC.decode(CODEC.encode(ENVELOPE, message)) == (ENVELOPE, message)
 
 
 def test_timestamps_agreed_on_with_a_tsval_of_zero_stay_agreed_on() -> None:
-    message = dataclasses.replace(HANDOFF, tsval_sent=0)
+    message = replace(HANDOFF, tsval_sent=0)
     assert CODEC.decode(CODEC.encode(ENVELOPE, message)) == (ENVELOPE, message)
 
 

@@ -15,6 +15,8 @@ from tcpha.proto.options import (
     TIMESTAMPS,
     WINDOW_SCALE,
     Options,
+    _decode_any_options,
+    _encode_any_options,
     decode_options,
     decode_timestamps,
     encode_options,
@@ -61,6 +63,27 @@ def test_any_options_written_and_read_are_the_same(value: Options) -> None:
     assert len(octets) <= 40
     assert decoded(octets) == value
     assert decode_timestamps(octets, 0, len(octets)) == value.timestamps
+
+
+@given(options)
+def test_any_options_written_in_one_piece_are_those_written_one_by_one(value: Options) -> None:
+    assert encode_options(value) == _encode_any_options(value)
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 255)), max_size=3), st.binary(max_size=4))
+def test_options_that_resemble_those_of_linux_are_read_as_any_others(
+    changes: list[tuple[int, int]], behind: bytes
+) -> None:
+    octets = bytearray(LINUX_SYN) + behind
+    for offset, octet in changes:
+        octets[offset] = octet
+    try:
+        expected = _decode_any_options(octets, 0, len(LINUX_SYN))
+    except OptionError:
+        with pytest.raises(OptionError):
+            decode_options(octets, 0, len(LINUX_SYN))
+    else:
+        assert decode_options(octets, 0, len(LINUX_SYN)) == expected
 
 
 @given(options)

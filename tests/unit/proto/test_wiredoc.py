@@ -6,12 +6,12 @@ import hashlib
 import itertools
 import struct
 from collections.abc import Sequence
-from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tcpha.config import BackEndConfig, FrontEndConfig
 from tcpha.errors import WireError

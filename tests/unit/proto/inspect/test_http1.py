@@ -94,8 +94,13 @@ def test_browser_head_whole_is_read() -> None:
         ),
         (head(b"OPTIONS * HTTP/1.1"), b"OPTIONS", b"*", b"www.example.com"),
         (head(b"OPTIONS /a HTTP/1.1"), b"OPTIONS", b"/a", b"www.example.com"),
-        (head(b"GET http://a.example:81/b?c HTTP/1.1"), b"GET", b"http://a.example:81/b?c", b"a.example:81"),
-        (head(b"GET HTTPS://a.example HTTP/1.1"), b"GET", b"HTTPS://a.example", b"a.example"),
+        (
+            head(b"GET http://a.example:81/b?c HTTP/1.1", b"Host: A.example.:081"),
+            b"GET",
+            b"http://a.example:81/b?c",
+            b"a.example:81",
+        ),
+        (head(b"GET HTTPS://a.example HTTP/1.1", b"Host: a.example:443"), b"GET", b"HTTPS://a.example", b"a.example"),
         (head(b"GET http://a.example?b/c HTTP/1.0", b"A: b"), b"GET", b"http://a.example?b/c", b"a.example"),
         (head(b"CONNECT a.example:443 HTTP/1.1"), b"CONNECT", b"a.example:443", b"a.example:443"),
         (head(b"CONNECT [2001:db8::1]:443 HTTP/1.1"), b"CONNECT", b"[2001:db8::1]:443", b"[2001:db8::1]:443"),
@@ -324,6 +329,23 @@ def test_absolute_form_with_faulty_host_field_is_refused(host: tuple[bytes, ...]
     assert refused(head(b"GET http://a.example/ HTTP/1.1", *host)) == 400
 
 
+SAME = [("a.example", "A.EXAMPLE"), ("a.example:80", "a.example."), ("a.example:", "a.example"), ("[::1]", "[::1]:80")]
+OTHER = [
+    *(("a.example", "b.example"), ("a.example:8080", "a.example"), ("a.example", "a.example:443"), ("a", "a..")),
+    *(("[::1]", "[::2]"), ("a.example:80", "a.example:8")),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), [*SAME, *OTHER])
+def test_absolute_form_and_host_are_read_only_if_they_name_the_same(one: str, other: str) -> None:
+    for target, host in ((one, other), (other, one)):
+        octets = head(f"GET http://{target}/ HTTP/1.1".encode(), f"Host: {host}".encode())
+        if (one, other) in SAME:
+            assert isinstance(read_three_ways(octets), Request)
+        else:
+            assert refused(octets) == 400
+
+
 @pytest.mark.parametrize("octets", [BROWSER, head(), b"\r\n" + head(), b"GET / HTTP/1.0\r\n\r\n"])
 def test_head_at_limit_is_read_and_one_octet_more_is_431(octets: bytes) -> None:
     assert isinstance(read_three_ways(octets, len(octets)), Request)
@@ -384,7 +406,8 @@ def test_request_with_unread_headers_equals_and_hashes_like_one_with_headers() -
     ],
 )
 def test_parts_of_a_target(line: bytes, path: bytes | None, query: bytes | None, host: bytes) -> None:
-    request = accepted(head(line, b"Host: WWW.example.COM:80"))
+    named = b"WWW.example.COM:80" if b"://" not in line else line.partition(b"://")[2].partition(b" ")[0]
+    request = accepted(head(line, b"Host: " + named.partition(b"/")[0].partition(b"?")[0]))
     assert (request.path, request.query, request.host) == (path, query, host)
     assert (request.sni, request.alpn) == (None, None)
 
@@ -403,7 +426,7 @@ def test_parts_of_a_target(line: bytes, path: bytes | None, query: bytes | None,
 def test_host_with_a_dot_at_its_end_is_the_host_without(authority: bytes, host: bytes | None) -> None:
     request = accepted(head(b"GET / HTTP/1.1", b"Host: " + authority))
     assert (request.host, request.authority, request.header(b"host")) == (host, authority, authority)
-    assert accepted(head(b"GET http://" + authority + b"/ HTTP/1.1")).host == host
+    assert accepted(head(b"GET http://" + authority + b"/ HTTP/1.1", b"Host: " + authority)).host == host
 
 
 def test_request_of_http_1_0_without_host_has_none() -> None:

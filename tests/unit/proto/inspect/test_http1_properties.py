@@ -16,7 +16,7 @@ from tcpha.proto.inspect.http1 import inspect
 LEGAL = (
     b"GET /a?b HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n",
     b"\r\nPOST /a HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 12\r\n\r\nhello, world",
-    b"PUT http://a.example/b HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: gzip, chunked\r\nX:\t\xe9 y\t\r\n\r\n5\r\nhello",
+    b"PUT http://a.de/b HTTP/1.1\r\nHost: a.de\r\nTransfer-Encoding: gzip, chunked\r\nX:\t\xe9 y\t\r\n\r\n5\r\nhello",
     b"HEAD / HTTP/1.0\r\n\r\nGET / HTTP/1.0\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nhost: a\r\nX-A: b\r\nX-A: c\r\n\r\n",
     b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",

@@ -188,9 +188,10 @@ FRAMES: dict[str, tuple[list[Frame | raw], int]] = {
     "WINDOW_UPDATE too long": ([SETTINGS, raw(8, 0, bytes(5))], FRAME_SIZE_ERROR),
     "HEADERS on an even stream": ([SETTINGS, headers(block(USUAL), 2)], PROTOCOL_ERROR),
     "HEADERS on no stream": ([SETTINGS, raw(1, 0, b"", 5)], PROTOCOL_ERROR),
+    "priority longer than the frame": ([SETTINGS, raw(1, 1, b"ab", 0x25)], FRAME_SIZE_ERROR),
+    "padding and priority longer than the frame": ([SETTINGS, raw(1, 1, b"\x09ab", 0x2D)], FRAME_SIZE_ERROR),
     "padding longer than the frame": ([SETTINGS, raw(1, 1, b"\x05abc", 0x0D)], PROTOCOL_ERROR),
-    "padded without a length": ([SETTINGS, raw(1, 1, b"", 0x0D)], PROTOCOL_ERROR),
-    "priority longer than the frame": ([SETTINGS, raw(1, 1, b"abc", 0x25)], PROTOCOL_ERROR),
+    "padded without a length": ([SETTINGS, raw(1, 1, b"", 0x0D)], FRAME_SIZE_ERROR),
     "block interrupted": ([SETTINGS, headers(b"", flags=()), PingFrame(0, bytes(8))], PROTOCOL_ERROR),
     "block continued on another stream": (
         [SETTINGS, headers(b"", flags=()), ContinuationFrame(3, b"")],
@@ -215,6 +216,15 @@ def test_frame_larger_than_allowed_is_refused_by_its_header() -> None:
 BAD_FIELDS: dict[str, Fields] = {
     "no method": USUAL[1:],
     "no scheme": [USUAL[0], *USUAL[2:]],
+    "scheme that begins with a digit": [USUAL[0], (":scheme", "1http"), *USUAL[2:]],
+    "scheme with a colon": [USUAL[0], (":scheme", "http:"), *USUAL[2:]],
+    "control character in a pseudo-header": [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "a"),
+        (":path", "/\t\x01"),
+    ],
+    "blank behind a pseudo-header": [*USUAL[:3], (":path", "/ ")],
     "no path": USUAL[:3],
     "empty path": [*USUAL[:3], (":path", "")],
     "path without slash": [*USUAL[:3], (":path", "a")],
@@ -347,3 +357,17 @@ def test_answer_without_a_request_is_goodbye_with_the_reason(cause: Cause, code:
     (event,) = heard(answer(cause, None, code), with_request=False)
     assert isinstance(event, ConnectionTerminated)
     assert (event.error_code, event.last_stream_id) == (told, 0)
+
+
+def test_reserved_bit_of_a_stream_is_ignored() -> None:
+    data = block(USUAL)
+    frame = raw(1, 1 | 1 << 31, data, 0x05)
+    assert read(opening(SETTINGS, frame)).stream == 1
+    assert isinstance(read(opening(raw(4, 1 << 31, b""), frame)), Request)
+
+
+def test_cookie_in_several_fields_is_one_to_rules() -> None:
+    request = accepted(usual(fields=[*USUAL, ("cookie", "a=1"), ("x", "1"), ("cookie", "b=2"), ("x", "2")]))
+    assert request.header(b"cookie") == b"a=1; b=2"
+    assert request.header(b"x") == b"1, 2"
+    assert (request.cookie(b"a"), request.cookie(b"b")) == (b"1", b"2")

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from tcpha.proto.inspect import NEED_MORE, NOT_MINE, Cause, NeedMore, NotMine
 
-MOST_RECORDS = 256
+MOST_RECORDS = 64
 HOST_CHARACTERS = string.ascii_letters + string.digits + "-_"
 
 

@@ -1,34 +1,47 @@
-"""docker-compose.yml as a text: what must and must not stand in it. Needs no engine."""
+"""docker-compose.yml as a text: what must and must not stand in it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import pytest
-
 from tcpha.config import FrontEndConfig, load_back_end, load_front_end
 from tcpha.container.settings import configuration_of
 from tcpha.rule_text import parse_rule
 from tests.compose.cluster import CLIENT, VIP
 
-pytestmark = pytest.mark.compose
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 LINES = [line for line in TEXT.splitlines() if not line.lstrip().startswith("#")]
 
 
-def test_file_asks_for_no_more_rights_than_two_capabilities() -> None:
+def test_file_asks_for_no_more_rights_than_documented() -> None:
     given = [line.strip() for line in LINES if "cap_add" in line]
-    assert given == ["cap_add: [NET_ADMIN, NET_RAW]"]
-    assert not [line for line in LINES if re.search(r"privileged|network_mode|pid:|internal|enable_icc", line)]
+    documented = re.search(r"(?m)^    (cap_add: .+)$", (ROOT / "docs/containers.md").read_text())
+    assert documented is not None
+    assert given == [documented[1]]
+    assert len([line for line in LINES if line.strip() == "cap_drop: [ALL]"]) == 2
+    assert not [line for line in LINES if re.search(r"privileged:|network_mode|pid:|internal|enable_icc", line)]
 
 
 def test_file_has_only_what_both_versions_of_compose_take() -> None:
     top = [line.partition(":")[0] for line in LINES if re.match(r"[a-z]", line)]
     assert [name for name in top if not name.startswith("x-")] == ["services", "networks", "volumes"]
     assert not [line for line in LINES if "start_interval" in line]
+
+
+def test_one_service_builds_the_image_others_come_after_it_and_nobody_fetches_one() -> None:
+    services = re.split(r"(?m)^  (\w+):$", TEXT.partition("\nservices:\n")[2].partition("\nnetworks:\n")[0])
+    built = [name for name, text in zip(services[1::2], services[2::2], strict=True) if "build: ." in text]
+    assert built == ["fe"]
+    assert "build:" not in TEXT.partition("\nservices:\n")[0]
+    assert (
+        TEXT.count("image: tcpha\n")
+        == len(re.findall(r"image: tcpha\n(?:  +#.+\n)?  +pull_policy: never\n", TEXT))
+        == 2
+    )
+    assert "  depends_on: [fe]\n" in TEXT.partition("x-backend: ")[2].partition("\nservices:\n")[0]
+    assert "fe: {condition: service_healthy}" in services[-1]
 
 
 def test_every_address_is_fixed_in_the_subnet_and_belongs_to_one_node() -> None:
@@ -66,12 +79,21 @@ def test_nodes_agree_and_nothing_is_warned_of(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
+def node_that_answers(target: str) -> str:
+    rules = [parse_rule(line.strip()) for line in variables("198.18.36.23")["TCPHA_RULES"].splitlines()]
+    first = next(rule for rule in rules if rule.pattern is not None and re.search(rule.pattern, target))
+    return {"198.18.36.33": "be1", "198.18.36.38": "be2"}[str(first.servers[0])]
+
+
+def test_clients_health_check_asks_every_back_end() -> None:
+    [check] = re.findall(r'test: \["CMD", "curl", (.+)\]', TEXT)
+    targets = re.findall(r"http://198\.18\.36\.36(/[^\"]+)", check)
+    assert [node_that_answers(target) for target in targets] == ["be1", "be2"]
+
+
 def test_files_comment_tells_requests_that_the_rules_send_where_it_says() -> None:
 
     told = re.findall(r"curl -i http://198\.18\.36\.36(/\S+) +answered by (be\d)", TEXT)
-    node_of = {"198.18.36.33": "be1", "198.18.36.38": "be2"}
     assert len(told) == 2
     for target, node in told:
-        rules = [parse_rule(line.strip()) for line in variables("198.18.36.23")["TCPHA_RULES"].splitlines()]
-        first = next(rule for rule in rules if rule.pattern is not None and re.search(rule.pattern, target))
-        assert node_of[str(first.servers[0])] == node
+        assert node_that_answers(target) == node

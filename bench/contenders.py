@@ -82,7 +82,7 @@ def settings(*lines: str, rules: Rules = RULES, backends: int = BACK_ENDS) -> Se
 
 
 def spread_over(backends: int) -> Contender:
-    """tcpha before so many back ends: a path that ends in `/N` goes to beN, any other one to be1."""
+    """Return tcpha before so many back ends: a path that ends in `/N` goes to beN, any other one to be1."""
     named = tuple((f"/{number}$", f"be{number}") for number in range(2, backends + 1))
     rules = (*named, (".*", "be1"))
     own = settings(rules=rules, backends=backends)

@@ -27,12 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepared = prepare(role, os.environ, ETC, RUN)
         for warning in prepared.warnings:
             process.say(f"warning: {warning}")
-        if options.check:
-            process.say("configuration ok")
-            return 0
         commands: dict[Child, Sequence[str]] = {}
         if options.server:
             commands["server"] = server_command(options.server, os.environ)
+        if options.check:
+            process.say("configuration ok")
+            return 0
         commands["agent"] = agent_command(role, sys.executable, prepared.file)
         return process.run(commands)
     except (ConfigError, StartError) as error:

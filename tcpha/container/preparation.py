@@ -12,6 +12,7 @@ import json
 import os
 import pwd
 import secrets
+import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -65,7 +66,8 @@ def prepare(role: Role, environment: Mapping[str, str], etc: Path, run: Path) ->
         source = Path(named) if named else etc / f"tcpha{role}.conf"
         file = run / f"tcpha{role}.conf"
         if named or source.exists():
-            refuse_both(environment, str(source))
+            if source.exists():  # else its absence is what to tell
+                refuse_both(environment, str(source))
             config = _LOADERS[role](source)
             text = source.read_text(encoding="utf-8-sig")
         else:
@@ -94,8 +96,10 @@ def agent_command(role: Role, python: str, file: Path) -> list[str]:
 def server_command(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """Return the words that run the server: as a user without any rights if this process is root.
 
-    Raises: ConfigError if there is no such user.
+    Raises: ConfigError if there is no such program or no such user.
     """
+    if shutil.which(words[0]) is None:
+        raise ConfigError(words[0], None, "no such program in this image")
     if os.geteuid() != 0:
         return list(words)
     user = environment.get(SERVER_USER, "").strip() or DEFAULT_SERVER_USER
@@ -159,6 +163,8 @@ def _make_secret(path: Path) -> None:
     """Make the secret unless it is there. Of several containers that do so at once, one wins, for all."""
     if path.exists():
         return
+    if not path.parent.is_dir():
+        raise ConfigError(path, None, f"no such directory: mount a volume there, or set {SECRET_FILE}")
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     _write(draft, f"0 {secrets.token_hex(_SECRET_BITS // 8)}\n", os.geteuid())
     try:

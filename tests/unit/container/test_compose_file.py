@@ -86,7 +86,8 @@ def node_that_answers(target: str) -> str:
 
 
 def test_clients_health_check_asks_every_back_end() -> None:
-    [check] = re.findall(r'test: \["CMD", "curl", (.+)\]', TEXT)
+    [check] = re.findall(r'test: \["CMD", "curl", ([^]]+)\]', TEXT)
+    assert '"--fail-early"' in check, "else only the last answer counts"
     targets = re.findall(r"http://198\.18\.36\.36(/[^\"]+)", check)
     assert [node_that_answers(target) for target in targets] == ["be1", "be2"]
 

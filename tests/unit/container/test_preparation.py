@@ -84,6 +84,20 @@ def test_configuration_is_named_but_missing_that_is_a_fault(tmp_path: Path, envi
         prepare("fe", named, tmp_path, tmp_path / "run")
 
 
+def test_configuration_is_named_but_missing_variables_beside_it_are_not_blamed(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    with pytest.raises(ConfigError, match=r"^/nonexistent/x.conf: cannot be read"):
+        prepare("fe", environment | {"TCPHA_CONFIG": "/nonexistent/x.conf"}, tmp_path, tmp_path / "run")
+
+
+def test_secret_is_to_be_made_where_no_directory_is_that_is_said(tmp_path: Path, environment: dict[str, str]) -> None:
+    path = tmp_path / "absent/secret"
+    made = {"TCPHA_SECRET_FILE": str(path), "TCPHA_MAKE_SECRET": "yes"}
+    with pytest.raises(ConfigError, match=rf"^{path}: no such directory: mount a volume there, or set TCPHA_SECRET"):
+        prepare("fe", environment | made, tmp_path / "etc", tmp_path / "run")
+
+
 def test_secret_can_be_read_by_others_a_warning_says_so(tmp_path: Path, environment: dict[str, str]) -> None:
     Path(environment["TCPHA_SECRET_FILE"]).chmod(0o644)
     [warning] = prepare("fe", environment, tmp_path / "etc", tmp_path / "run").warnings
@@ -179,15 +193,20 @@ def test_process_is_root_agent_gets_three_capabilities_and_server_none(monkeypat
     agent = agent_command("be", "/python", Path("/c"))
     assert agent[agent.index("--") + 1 :] == ["/python", "-P", "-m", "tcpha.be", "-c", "/c"]
     assert "--ambient-caps=-all,+net_admin,+net_raw,+net_bind_service" in agent
-    server = server_command(["nginx", "-q"], {})
-    assert server[server.index("--") + 1 :] == ["nginx", "-q"]
+    server = server_command(["sh", "-q"], {})
+    assert server[server.index("--") + 1 :] == ["sh", "-q"]
     assert {"--reuid=www-data", "--ambient-caps=-all", "--inh-caps=-all", "--no-new-privs"} <= set(server)
-    assert server_command(["x"], {"TCPHA_SERVER_USER": "root"}) == ["x"]
+    assert server_command(["sh"], {"TCPHA_SERVER_USER": "root"}) == ["sh"]
     with pytest.raises(ConfigError, match=r"^TCPHA_SERVER_USER: there is no user 'nouser' in this image$"):
-        server_command(["x"], {"TCPHA_SERVER_USER": "nouser"})
+        server_command(["sh"], {"TCPHA_SERVER_USER": "nouser"})
 
 
 def test_process_is_not_root_children_are_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert agent_command("fe", "/python", Path("/c"))[0] == "/python"
-    assert server_command(["nginx"], {"TCPHA_SERVER_USER": "nouser"}) == ["nginx"]
+    assert server_command(["sh"], {"TCPHA_SERVER_USER": "nouser"}) == ["sh"]
+
+
+def test_server_is_no_program_of_the_image_that_is_said_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match=r"^no-such-server: no such program in this image"):
+        server_command(["no-such-server"], {})

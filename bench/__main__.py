@@ -109,9 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="3 rounds of what the floors of rates and CPU need; under 4 minutes"
     )
-    parser.add_argument("--rounds", type=_positive, help=f"how many (default {ROUNDS}; {QUICK_ROUNDS} with --quick)")
+    parser.add_argument("--rounds", type=positive, help=f"how many (default {ROUNDS}; {QUICK_ROUNDS} with --quick)")
     parser.add_argument(
-        "--seconds", type=_positive, help=f"of each window (default {WINDOW_S}; {QUICK_WINDOW_S} with --quick)"
+        "--seconds", type=positive, help=f"of each window (default {WINDOW_S}; {QUICK_WINDOW_S} with --quick)"
     )
     parser.add_argument(
         "--contenders", nargs="+", metavar="KEY", choices=[each.key for each in CONTENDERS], help="only these"
@@ -122,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1 on, as an option's value."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return number

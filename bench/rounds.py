@@ -72,7 +72,7 @@ def run(arena: Arena, programme: Programme, say: Say) -> Outcome:
     """
     outcome = Outcome([], [])
     for number in range(1, programme.rounds + 1):
-        outcome.observations.append(_observe(number, say))
+        outcome.observations.append(observe(number, say))
         for workload in programme.workloads:
             step = partial(measuring.work, workload=workload, seconds=programme.window_s, warm_up_s=programme.warm_up_s)
             named = Named(key=workload.key, title=workload.title)
@@ -130,7 +130,8 @@ def _turn(
         )
 
 
-def _observe(number: int, say: Say) -> Observation:
+def observe(number: int, say: Say) -> Observation:
+    """Watch the machine for a while without load."""
     before = cpu.of_machine()
     time.sleep(_QUIET_S)
     between = cpu.of_machine().since(before)

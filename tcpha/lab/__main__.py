@@ -1,4 +1,4 @@
-"""The command `python -m tcpha.lab`: up, exec, impair, down, status.
+"""The command `python -m tcpha.lab`: up, exec, impair, down, status, sim.
 
 Must not build anything itself. Exit status: 0 done; 1 a program of the lab ended or was not ready; 2 a fault of usage
 or at start; 128 + n where signal n interrupted `up`. That of `exec` is the command's own: 128 + n if signal n ended it,
@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from tcpha.errors import TcphaError
 from tcpha.invocation import command
-from tcpha.lab import cluster, impair_command, keeper
+from tcpha.lab import cluster, impair_command, keeper, sim_command
 from tcpha.lab.addressing import DEFAULT_NAME, MTU_OCTETS
 from tcpha.lab.aftermath import told
 from tcpha.lab.blueprint import NGINX, Blueprint
@@ -52,6 +52,9 @@ def main(arguments: Sequence[str]) -> int:
         if options.action == "impair":
             asked = impair_command.wish(options)
             print(impair_command.run(Lab.attach(options.name), asked))
+            return 0
+        if options.action == "sim":
+            print(sim_command.run(options))
             return 0
         if options.action == "down":
             return _down(options.name)
@@ -94,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     name = _Parser(add_help=False)
     name.add_argument("--name", default=DEFAULT_NAME, help="which lab (default: %(default)s)")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="up|exec|impair|down|status")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="up|exec|impair|down|status|sim")
     up = actions.add_parser("up", parents=[name], help="bring a lab up and leave it running", epilog=_DOCUMENTS)
     up.add_argument("--backends", type=int, default=2, metavar="N", help="be1 to beN (default: %(default)s)")
     up.add_argument(
@@ -142,6 +145,8 @@ def _parser() -> argparse.ArgumentParser:
         "status", aliases=["ls"], help="the labs that stand, what runs in them, what has ended and how"
     )
     status.add_argument("--name", help="this lab only")
+    sim = actions.add_parser("sim", help=sim_command.HELP, epilog=sim_command.EPILOG)
+    sim_command.add_arguments(sim)
     return parser
 
 

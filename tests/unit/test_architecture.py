@@ -31,15 +31,16 @@ LAYERS: dict[str, set[str]] = {
     "process": {"tcpha", "errors", "proto", "rules", "config", "peers", "net", "process"},
     "fe process": {"errors", "proto", "rules", "config", "tables", "peers", "net", "fe", "process", "fe process"},
     "be process": {"errors", "proto", "rules", "config", "peers", "net", "be", "process", "be process"},
-    "lab": {"tcpha", "errors", "proto", "lab", "lab line", "lab packets"},
+    "lab": {"tcpha", "errors", "proto", "lab", "lab line", "lab model", "lab packets"},
     "lab line": {"errors", "lab line"},
+    "lab model": {"lab model"},
     "lab packets": {"tcpha", "errors", "net", "process", "lab", "lab line", "lab packets"},
     "command": {"tcpha", "errors", "proto", "rules", "config", "command"},
     "container": {"tcpha", "errors", "proto", "config", "process", "container", "container core"},
     "container core": {"errors", "config", "container core"},
     "tcpha": set(),
 }
-PURE = {"errors", "proto", "kernel", "rules", "tables", "peers", "fe", "be", "lab line"}
+PURE = {"errors", "proto", "kernel", "rules", "tables", "peers", "fe", "be", "lab line", "lab model"}
 """No clock, socket, file, random source, process, log."""
 TOOLS = {"tcpha.proto.dissect", "tcpha.proto.wiredoc"}
 """Beside the codec, for captures, tests and documents; no process imports them."""
@@ -75,10 +76,13 @@ _LAYER_OF = {
     "tcpha.fe.__main__": "fe process",
     "tcpha.be.service": "be process",
     "tcpha.be.__main__": "be process",
+    "tcpha.lab.capacity": "lab model",
+    "tcpha.lab.capacity_text": "lab model",
     "tcpha.lab.impaired_line": "lab line",
     "tcpha.lab.impairment": "lab line",
     "tcpha.lab.impairer": "lab packets",
     "tcpha.lab.impairments": "lab packets",
+    "tcpha.lab.traffic": "lab model",
 }
 
 PURE_LIBRARY = {
@@ -96,7 +100,7 @@ EFFECTS_OF_PROCESS = {
     "tcpha.container.__main__": {"signal"},
     "tcpha.container.command": {"os"},
     "tcpha.container.health": {"time"},
-    "tcpha.container.preparation": {"os", "secrets"},
+    "tcpha.container.preparation": {"os", "secrets", "shutil"},
     "tcpha.container.process": {"os", "signal", "time"},
     "tcpha.container.signals": {"signal"},
     "tcpha.container.supervision": {"signal"},

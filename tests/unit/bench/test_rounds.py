@@ -36,7 +36,7 @@ def test_rounds_take_everybody_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         return Measured({"seconds": float(seconds + warm_up_s)}, wrong=("lies",) if stand is CONTENDERS[1] else ())  # type: ignore[comparison-overlap]
 
     monkeypatch.setattr(measuring, "work", work)
-    monkeypatch.setattr(rounds, "_observe", lambda number, _say: Observation(number, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(rounds, "observe", lambda number, _say: Observation(number, 0.0, 0.0, 0.0))
     programme = Programme(CONTENDERS[:3], WORKLOADS[:2], rounds=2, window_s=3, warm_up_s=1)
     outcome = rounds.run(cast(Arena, Listed()), programme, lambda _text: None)
     expected = [

@@ -16,7 +16,7 @@ NO_COMMAND = "exec needs `--` and a command behind it: exec NODE -- CMD..."
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ([], "up|exec|impair|down|status"),
+        ([], "up|exec|impair|down|status|sim"),
         (["sideways"], "'sideways'"),
         (["exec"], NO_COMMAND),
         (["exec", "client"], NO_COMMAND),

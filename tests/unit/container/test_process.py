@@ -36,7 +36,7 @@ while number != signal.SIGTERM:
     print("agent got", number.name, flush=True)
 sys.exit({status})
 """
-SERVER = "print('server runs', flush=True); import signal; signal.pause()"
+SERVER = "import signal; signal.pause()"
 STUBBORN = """
 import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

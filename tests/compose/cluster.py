@@ -104,6 +104,12 @@ class Cluster:
         """All processes of a container, by their numbers where the engine runs."""
         return [int(line) for line in self.engine.docker("top", self.container(service), "-eo", "pid").split()[1:]]
 
+    def read_outside(self, service: str, name: str) -> list[str]:
+        """One file in /proc of each process of a container; health checks come and go, and have none any more."""
+        script = 'for pid; do cat "/proc/$pid/{}" 2>/dev/null; printf "\\1"; done'.format(name)
+        pids = [str(pid) for pid in self.pids_outside(service)]
+        return self.engine.inside(["sh", "-c", script, "-", *pids]).split("\1")
+
     def logs(self, service: str) -> str:
         """What a container wrote, to standard output or, though nothing should be, to standard error."""
         return self.engine.inside(["sh", "-c", 'exec docker logs "$1" 2>&1', "-", self.container(service)])

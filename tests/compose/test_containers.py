@@ -60,10 +60,10 @@ def test_secret_is_shared_and_stands_in_no_log_environment_or_command_line(clust
     for node in NODES:
         assert key not in json.dumps(cluster.inspect(node))
         assert key not in cluster.logs(node)
-        commands = [cluster.engine.inside(["cat", f"/proc/{pid}/cmdline"]) for pid in cluster.pids_outside(node)]
+        commands = cluster.read_outside(node, "cmdline")
         assert [True for words in commands if f"-m\0tcpha.{node[:2]}\0" in words]
         assert bool([True for words in commands if "nginx" in words]) == (node != "fe")
-        variables = [cluster.engine.inside(["cat", f"/proc/{pid}/environ"]) for pid in cluster.pids_outside(node)]
+        variables = cluster.read_outside(node, "environ")
         assert len([True for each in variables if "TCPHA_VADDR=" in each]) >= 2  # process 1, the agent
         assert not [text for text in (*commands, *variables) if key in text]
 

@@ -106,7 +106,7 @@ class Cluster:
 
     def read_outside(self, service: str, name: str) -> list[str]:
         """One file in /proc of each process of a container; health checks come and go, and have none any more."""
-        script = 'for pid; do cat "/proc/$pid/{}" 2>/dev/null; printf "\\1"; done'.format(name)
+        script = f'for pid; do cat "/proc/$pid/{name}" 2>/dev/null; printf "\\1"; done'
         pids = [str(pid) for pid in self.pids_outside(service)]
         return self.engine.inside(["sh", "-c", script, "-", *pids]).split("\1")
 

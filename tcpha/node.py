@@ -175,9 +175,13 @@ class Node(ABC):
 
     def report_fault(self, fault: Exception | None, now: float) -> None:
         """Log, seldom, a defect in what was due for one connection."""
-        if fault is not None and now >= self._fault_log_at:
+        if fault is not None:
+            self._log_fault(fault, now, "what was due for a connection failed")
+
+    def _log_fault(self, fault: Exception, now: float, text: str) -> None:
+        if now >= self._fault_log_at:
             self._fault_log_at = now + LOG_INTERVAL_S
-            log.error("what was due for a connection failed", exc_info=fault)
+            log.error("%s", text, exc_info=fault)
 
     def announce(self) -> None:
         """Our status changed: tell all peers now."""
@@ -202,11 +206,9 @@ class Node(ABC):
                 continue
             try:
                 self._on_received(received, age_s, now)
-            except Exception:  # as for packets: a defect costs one message, not the process
+            except Exception as fault:  # as for packets: a defect costs one message, not the process
                 self._faults += 1
-                if now >= self._fault_log_at:
-                    self._fault_log_at = now + LOG_INTERVAL_S
-                    log.exception("dropped a message that failed (%d so far)", self._faults)
+                self._log_fault(fault, now, f"dropped a message that failed ({self._faults} so far)")
         self._flush()
 
     def _on_received(self, received: Received, age_s: float, now: float) -> None:
@@ -219,12 +221,10 @@ class Node(ABC):
     def _on_timer(self) -> float:
         try:
             return self._do_what_is_due()
-        except Exception:  # as for messages: a defect costs what was due, not the process
+        except Exception as fault:  # as for messages: a defect costs what was due, not the process
             now = clock.now()
             self._faults += 1
-            if now >= self._fault_log_at:
-                self._fault_log_at = now + LOG_INTERVAL_S
-                log.exception("a timer failed (%d faults so far)", self._faults)
+            self._log_fault(fault, now, f"a timer failed ({self._faults} faults so far)")
             return now + _FAULT_PAUSE_S
 
     def _do_what_is_due(self) -> float:

@@ -17,9 +17,12 @@ ROOM_AGAIN = 0.95
 """A back end that was full is said to have room again when it has less than this share of its connections then."""
 SETTLE_S = 0.5
 """What a back end's probe finds differently is told after this: it finds one virtual address and port after another."""
+HEAR_S = 2.0
+"""A request waits so long for a back end that has not been heard of since this process began, or only starts itself."""
 DIGEST_NOTE_INTERVAL_S = 10.0
 """Other lists of a back end are told no more often."""
 
+_UNHEARD = "not heard of yet"
 Target = tuple[bytes, int]
 """A virtual address (packed) and port."""
 _Shown = tuple[object, ...]
@@ -32,7 +35,7 @@ class Backend:
     endpoint: Endpoint
     status: Status | None = None
     up: bool = False
-    complaint: str = "not heard of yet"
+    complaint: str = _UNHEARD
     """Why it is not used; empty if it is."""
     given: int = 0
     """Connections handed to it since its last STATUS, less those that ended: that STATUS knows nothing of either."""
@@ -56,6 +59,7 @@ class Backends:
         self._promise = promise
         self._digest = digest
         self._excluded: dict[bytes, frozenset[Address]] = {}
+        self._hear_until = inf
 
     def excluded(self, key: ConnectionKey) -> frozenset[Address]:
         """Return the addresses of the back ends that cannot take a connection along `key`."""
@@ -84,6 +88,13 @@ class Backends:
     def up(self) -> list[Endpoint]:
         """Return the back ends that are heard."""
         return [endpoint for endpoint, each in self.all.items() if each.up]
+
+    def may_soon_serve(self, now: float) -> bool:
+        """May a back end that cannot be used be one whose first words are still under way?
+
+        A front end that begins gets packets at once, of connections that the one before it opened.
+        """
+        return now < self._hear_until and any(_is_awaited(each) for each in self.all.values())
 
     def on_status(self, endpoint: Endpoint, status: Status, now: float) -> list[Note]:
         """Take in a STATUS; return what an operator should know."""
@@ -118,6 +129,7 @@ class Backends:
 
     def on_timer(self, now: float) -> list[Note]:
         """Return what has settled; to be called about once a second."""
+        self._hear_until = min(self._hear_until, now + HEAR_S)
         return [self._tell(each) for each in self.all.values() if now >= each.unsettled_since + SETTLE_S]
 
     def _tell(self, backend: Backend) -> Note:
@@ -162,6 +174,10 @@ def _serves(backend: Backend, target: Target) -> bool:
     if not states:  # it has another vaddr or vport; or it has too many to name them all
         return not 0 < len(servers) < SERVERS_A_MESSAGE
     return states[0] in (ServerState.ANSWERS, ServerState.UNKNOWN)
+
+
+def _is_awaited(backend: Backend) -> bool:
+    return backend.complaint in (_UNHEARD, NodeState.STARTING.name.lower())
 
 
 def _is_settled(status: Status) -> bool:

@@ -26,7 +26,7 @@ class FlowState(Enum):
     READING = "reading"
     """The request head is not complete."""
     HANDING = "handing"
-    """Handed to a back end that has not confirmed."""
+    """Handed to a back end that has not confirmed; or to be handed to the first that is heard of."""
     FORWARDED = "forwarded"
     """A back end has it; its packets are passed on."""
     ANSWERED = "answered"

@@ -36,6 +36,8 @@ from tcpha.rules import Choice, Connection, Endpoint, NoChoice, Patience, RuleSe
 UDP_HEADER_OCTETS = 8
 MAX_REPEATS_PROVEN = 8
 """Repeats for a back end that has adopted, while its server has not acknowledged all that the client was told."""
+LOOK_AGAIN_S = 0.05
+"""A request for which no back end is heard of yet is tried again after this."""
 SLOW_NOTE_INTERVAL_S = 10.0
 """Patterns that take too long are told no more often."""
 PROOF_OCTETS = 1 << 20
@@ -72,6 +74,8 @@ class Handover:
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
         """The back end already gets everything; it holds what comes too early. Raises: ChecksumError."""
+        if flow.backend is None:  # the client repeats it
+            return _NOTHING
         pending = flow.pending
         if pending is not None:
             if segment.end > segment.payload_offset:
@@ -118,11 +122,18 @@ class Handover:
         pending.tried.add(backend)
         return self.begin(flow, pending, now)
 
+    def on_held(self, flow: Flow, backend: Endpoint, now: float) -> None:
+        """A request that waits for any back end turns out to be one that a front end before handed to this one."""
+        flow.assign(backend)
+        self._settle(flow, now)
+
     def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
-        """No confirmation yet: repeat, or turn to the next."""
+        """No confirmation yet: repeat, or turn to the next. No back end yet: look again."""
         pending = flow.pending
-        if pending is None or flow.backend is None:
+        if pending is None:
             return _NOTHING
+        if flow.backend is None:
+            return self.begin(flow, pending, now)
         if pending.repeats < (MAX_REPEATS_PROVEN if flow.proven else self._config.handoff_repeats):
             pending.repeats += 1
             self._counters.repeats += 1
@@ -163,6 +174,10 @@ class Handover:
             patience=self._patience(pending),
         )
         if not isinstance(choice, Choice):
+            if choice is NoChoice.UNAVAILABLE and flow.backend is None and self._backends.may_soon_serve(now):
+                flow.state = HANDING
+                self._table.deadlines.set(flow, now + LOOK_AGAIN_S)
+                return _NOTHING
             self._counters.no_choice += 1
             cause = Cause.UNAVAILABLE if choice is NoChoice.UNAVAILABLE else Cause.UNROUTED
             return self._answerer.refuse(flow, cause, now)

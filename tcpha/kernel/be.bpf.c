@@ -11,7 +11,7 @@
  * not decide alike. What they must know of it lies in maps; docs/kernel.md describes them.
  */
 #include "blake2s.h"
-#include "bpf.h"
+#include "packet.h"
 
 #define MAGIC 0x5448
 #define VERSION 1
@@ -86,20 +86,6 @@ struct sock {
 
 extern int bpf_sk_assign_tcp_reqsk(struct __sk_buff *skb, struct sock *listener, struct bpf_tcp_req_attrs *attrs,
 				   int octets) __ksym;
-
-/* Addresses in network order, IPv4 ones in their IPv6 form; so one key serves both families. */
-struct endpoint {
-	__u32 address[4];
-	__be16 port;
-	__u16 zero;
-};
-
-struct tuple {
-	__u32 client[4];
-	__u32 virtual[4];
-	__be16 client_port;
-	__be16 vip_port;
-};
 
 struct config {
 	struct endpoint own; /* the agent's socket */
@@ -316,33 +302,8 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
-static __always_inline int counted(__u32 what, int verdict)
-{
-	__u64 *count = bpf_map_lookup_elem(&counts, &what);
-
-	if (count)
-		++*count;
-	return verdict;
-}
-
+#define counted(what, verdict) counted_in(&counts, what, verdict)
 #define UP(what) return counted(what, TC_ACT_OK)
-
-static __always_inline __u16 folded(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
-}
-
-static __always_inline void set_mapped(__u32 *to, __be32 address)
-{
-	to[0] = 0;
-	to[1] = 0;
-	to[2] = htonl(0xffff);
-	to[3] = address;
-}
 
 /*
  * Reads Ethernet and IP; 0 for a packet that is left alone: another protocol, IP options or extension headers, a
@@ -537,7 +498,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct scratch *s, str
 	sum += (__u32)bpf_csum_diff(0, 0, &s->name.tuple, 32, 0);
 	sum += (__u32)bpf_csum_diff(0, 0, tcp, sizeof(*tcp), 0);
 	sum += htons(header + request_octets) + htons(IPPROTO_TCP);
-	tcp->check = folded(sum);
+	tcp->check = ~folded(sum);
 
 	if (bpf_skb_adjust_room(skb, -(__s32)(before - header), BPF_ADJ_ROOM_NET, 0))
 		return -1;
@@ -558,7 +519,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct scratch *s, str
 		s->ip4.saddr = s->name.tuple.client[3];
 		s->ip4.daddr = s->name.tuple.virtual[3];
 		s->ip4.check = 0;
-		s->ip4.check = folded((__u32)bpf_csum_diff(0, 0, &s->ip4, sizeof(s->ip4), 0));
+		s->ip4.check = ~folded((__u32)bpf_csum_diff(0, 0, &s->ip4, sizeof(s->ip4), 0));
 		if (bpf_skb_store_bytes(skb, ETH_HLEN, &s->ip4, sizeof(s->ip4), BPF_F_RECOMPUTE_CSUM))
 			return -1;
 	}

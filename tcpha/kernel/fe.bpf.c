@@ -10,7 +10,7 @@
  * the dispatcher does not decide alike. It enters no flow and removes none: the dispatcher's table is the authority.
  */
 #include "blake2s.h"
-#include "bpf.h"
+#include "packet.h"
 
 #define __noinline __attribute__((noinline))
 
@@ -62,20 +62,6 @@ enum count {
 	UP_TOO_BIG,
 	UP_KERNEL,
 	COUNTS,
-};
-
-/* Addresses in network order, IPv4 ones in their IPv6 form; so one key serves both families. */
-struct endpoint {
-	__u32 address[4];
-	__be16 port;
-	__u16 zero;
-};
-
-struct tuple {
-	__u32 client[4];
-	__u32 virtual[4];
-	__be16 client_port;
-	__be16 vip_port;
 };
 
 enum { PROMISE_SACK = 1, PROMISE_TIMESTAMPS = 2 };
@@ -243,40 +229,14 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
-static __always_inline int counted(__u32 what, int verdict)
-{
-	__u64 *count = bpf_map_lookup_elem(&counts, &what);
-
-	if (count)
-		++*count;
-	return verdict;
-}
-
+#define counted(what, verdict) counted_in(&counts, what, verdict)
 #define UP(what) return counted(what, PASS)
-
-/* The 16 bits that a one's complement sum of words comes to. */
-static __always_inline __u16 folded(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
-}
 
 /* An IPv4 address in its IPv6 form has the same sum: the prefix counts 0xffff, which is nothing. */
 static __always_inline __u64 pseudo_sum(const struct tuple *t, __u32 octets)
 {
 	return (__u64)t->client[0] + t->client[1] + t->client[2] + t->client[3] + t->virtual[0] + t->virtual[1] +
 	       t->virtual[2] + t->virtual[3] + htons(octets) + htons(IPPROTO_TCP);
-}
-
-static __always_inline void set_mapped(__u32 *to, __be32 address)
-{
-	to[0] = 0;
-	to[1] = 0;
-	to[2] = htonl(0xffff);
-	to[3] = address;
 }
 
 /*

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import socket
-import socketserver
 import sys
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
 from io import BufferedIOBase
-from pathlib import Path
 
-from tcpha.invocation import command
+from tcpha.lab.unix_server import UnixServer, serve
 
 _PIECE_OCTETS = 1 << 18
 _LINE_OCTETS = 4096
@@ -28,24 +25,14 @@ class BrokenBodyError(Exception):
     """The body ended early or is not framed as its head says."""
 
 
-class Sink(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """The server; one thread a connection."""
-
-    daemon_threads = True
-    request_queue_size = 1024
+class Sink(UnixServer):
+    """The server."""
 
     def __init__(self, path: str) -> None:
-        # A sink that was killed leaves its socket behind.
-        Path(path).unlink(missing_ok=True)
         super().__init__(path, SinkHandler)
         self._lock = threading.Lock()
         self.served = 0
         """POSTs whose body was complete."""
-
-    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
-        """Silence where the other side went away; anything else is a fault of this program and is shown."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
 
     def count_post(self) -> None:
         """One more."""
@@ -141,13 +128,7 @@ def _number(text: str, base: int) -> int:
 
 def main(arguments: list[str]) -> int:
     """Serve until a signal ends the process."""
-    if len(arguments) != 1:
-        print(f"usage: {command('tcpha.lab.sink')} SOCKET", file=sys.stderr)
-        return 2
-    with Sink(arguments[0]) as sink:
-        print(f"ready: sink on {arguments[0]}", file=sys.stderr, flush=True)
-        sink.serve_forever()
-    return 0
+    return serve("sink", Sink, arguments)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.server
-import socket
-import socketserver
 import struct
 import sys
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import BufferedIOBase
-from pathlib import Path
 
-from tcpha.invocation import command
+from tcpha.lab.unix_server import UnixServer, serve
 
 LARGEST_FRAME_OCTETS = 1 << 24
 CLOSE, PING, PONG = 8, 9, 10
@@ -84,21 +81,11 @@ def encode_frame(frame: Frame) -> bytes:
     return head + frame.payload
 
 
-class Echo(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """The server; one thread a connection."""
-
-    daemon_threads = True
-    request_queue_size = 1024
+class Echo(UnixServer):
+    """The server."""
 
     def __init__(self, path: str) -> None:
-        # A server that was killed leaves its socket behind.
-        Path(path).unlink(missing_ok=True)
         super().__init__(path, EchoHandler)
-
-    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
-        """Silence where the other side went away; anything else is a fault of this program and is shown."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
 
 
 class EchoHandler(http.server.BaseHTTPRequestHandler):
@@ -146,13 +133,7 @@ def _exactly(file: BufferedIOBase, size_octets: int) -> bytes:
 
 def main(arguments: list[str]) -> int:
     """Serve until a signal ends the process."""
-    if len(arguments) != 1:
-        print(f"usage: {command('tcpha.lab.websocket')} SOCKET", file=sys.stderr)
-        return 2
-    with Echo(arguments[0]) as echo:
-        print(f"ready: websocket on {arguments[0]}", file=sys.stderr, flush=True)
-        echo.serve_forever()
-    return 0
+    return serve("websocket", Echo, arguments)
 
 
 if __name__ == "__main__":

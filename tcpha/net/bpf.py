@@ -1,4 +1,4 @@
-"""The system call bpf(2): maps, programs and what is pinned, as objects that own their descriptors.
+"""Maps, programs and what is pinned, as objects that own their descriptors.
 
 Knows nothing of the programs of this package. Layouts are those of union bpf_attr (linux/bpf.h); every field that is
 not named stays zero. Needs CAP_BPF, for programs that see packets CAP_NET_ADMIN, for large ones CAP_PERFMON: what is
@@ -11,7 +11,7 @@ import ctypes
 import errno
 import os
 import struct
-import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -20,16 +20,11 @@ from types import TracebackType
 from typing import Self
 
 from tcpha.errors import EdgeError
+from tcpha.net.bpf_syscall import ATTR_OCTETS, CAP_PERFMON, Command, call, holds
 
-_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361}
-_ATTR_OCTETS = 152
 _NAME_OCTETS = 15
-_ATTEMPTS = 5
 _LOG_OCTETS = 1 << 20
 _LOG_LINES = 6
-_CAPABILITIES = {12: "CAP_NET_ADMIN", 39: "CAP_BPF"}
-_CAP_SYS_ADMIN, _CAP_PERFMON = 21, 38
-_LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _POSSIBLE = Path("/sys/devices/system/cpu/possible")
 
 _MAP_CREATE_ATTR = struct.Struct("=IIIIIII16s")  # type, key, value, entries, flags, inner map, NUMA node, name
@@ -42,30 +37,6 @@ _MAP_INFO = struct.Struct("=IIIIII16s")  # type, id, key, value, entries, flags,
 _PROGRAM_INFO_OCTETS = 232
 _VERIFIED_AT = 216
 _U32 = struct.Struct("=I")
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Command(IntEnum):
-    """enum bpf_cmd, as far as it is used."""
-
-    MAP_CREATE = 0
-    MAP_LOOKUP_ELEM = 1
-    MAP_UPDATE_ELEM = 2
-    MAP_DELETE_ELEM = 3
-    MAP_GET_NEXT_KEY = 4
-    PROG_LOAD = 5
-    OBJ_PIN = 6
-    OBJ_GET = 7
-    PROG_TEST_RUN = 10
-    OBJ_GET_INFO_BY_FD = 15
-    PROG_QUERY = 16
-    MAP_FREEZE = 22
-    MAP_LOOKUP_BATCH = 24
-    MAP_UPDATE_BATCH = 26
-    MAP_DELETE_BATCH = 27
-    LINK_CREATE = 28
-    LINK_UPDATE = 29
 
 
 class MapType(IntEnum):
@@ -116,7 +87,23 @@ class TestRun:
     duration_ns: int
 
 
-class Owned:
+class Closable(ABC):
+    """What is closed at the end of a `with` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Owned(Closable):
     """A descriptor that is closed once."""
 
     def __init__(self, fd: int, name: str) -> None:
@@ -136,14 +123,6 @@ class Owned:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class BpfMap(Owned):
@@ -307,7 +286,7 @@ class BpfProgram(Owned):
             if (
                 isinstance(error.__cause__, OSError)
                 and error.__cause__.errno == errno.EACCES
-                and not _holds(_CAP_PERFMON)
+                and not holds(CAP_PERFMON)
             ):
                 reason += ", CAP_PERFMON missing"  # the verifier forbids more without it
             raise EdgeError(_with_log(reason, log.value)) from error.__cause__
@@ -323,7 +302,7 @@ class BpfProgram(Owned):
         ctx = ctypes.create_string_buffer(context, len(context)) if context else None
         # A program that is called like a system call changes its context in place.
         ctx_out = ctypes.create_string_buffer(len(context)) if context and octets else None
-        attr = bytearray(_ATTR_OCTETS)
+        attr = bytearray(ATTR_OCTETS)
         _RUN_ATTR.pack_into(
             attr, 0, self.fd, 0, len(octets), 0 if data_out is None else len(data_out), _address(data),
             _address(data_out), repeat, 0, len(context), 0 if ctx_out is None else len(ctx_out), _address(ctx),
@@ -339,51 +318,6 @@ class BpfProgram(Owned):
         """Return how many instructions the verifier walked through: a million is the limit. 0 before Linux 5.16."""
         info = _info(self.fd, _PROGRAM_INFO_OCTETS, self.name)
         return int(_U32.unpack_from(info, _VERIFIED_AT)[0])
-
-
-class PreparedCall:
-    """The system call with attributes that stay where they are: for what is done very often."""
-
-    def __init__(self, command: Command, attr: ctypes.Array[ctypes.c_char], what: str) -> None:
-        """Raises: EdgeError on a machine for which there are no programs."""
-        self._attr = attr  # kept: the kernel reads it at each call
-        self._what = f"bpf {command.name.lower()}, {what}"
-        self._arguments = (
-            ctypes.c_long(_syscall_number()), ctypes.c_long(command), ctypes.c_void_p(ctypes.addressof(attr)),
-            ctypes.c_long(ctypes.sizeof(attr)),
-        )  # fmt: skip
-
-    def __call__(self, excused: int) -> bool:
-        """Did it succeed? False: no, for this error number. Raises: EdgeError for any other."""
-        if _libc.syscall(*self._arguments) >= 0:
-            return True
-        code = ctypes.get_errno()
-        if code == excused:
-            return False
-        error = OSError(code, os.strerror(code))
-        raise EdgeError(f"{self._what}: {_reason(error)}") from error
-
-
-def call(command: Command, attr: bytes | ctypes.Array[ctypes.c_char], what: str) -> int:
-    """Make the system call. Raises: EdgeError, chained to the OSError, that says what of `what` failed and why."""
-    number = _syscall_number()
-    buffer = attr if isinstance(attr, ctypes.Array) else ctypes.create_string_buffer(attr, _ATTR_OCTETS)
-    for _ in range(_ATTEMPTS):
-        result = int(_libc.syscall(number, int(command), buffer, ctypes.sizeof(buffer)))
-        if result >= 0:
-            return result
-        code = ctypes.get_errno()
-        if code not in (errno.EAGAIN, errno.EINTR):
-            break
-    error = OSError(code, os.strerror(code))
-    raise EdgeError(f"bpf {command.name.lower()}, {what}: {_reason(error)}") from error
-
-
-def _syscall_number() -> int:
-    number = _SYSCALL.get(os.uname().machine)
-    if number is None or sys.byteorder != "little":
-        raise EdgeError(f"no programs for the kernel of this machine ({os.uname().machine})")
-    return number
 
 
 def bpffs_of(path: Path) -> Path | None:
@@ -411,34 +345,6 @@ def _info(fd: int, octets: int, what: str) -> bytes:
 
 def _address(buffer: ctypes.Array[ctypes.c_char] | None) -> int:
     return 0 if buffer is None else ctypes.addressof(buffer)
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOSYS:
-        return "this kernel is built without bpf(2)"
-    if error.errno == errno.E2BIG:
-        return "no room (E2BIG)"
-    if error.errno != errno.EPERM:
-        return f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"
-    if missing := _missing_capabilities():
-        return f"not permitted: {' and '.join(missing)} missing"
-    try:
-        if "[confidentiality]" in _LOCKDOWN.read_text():
-            return "not permitted: the kernel is locked down (confidentiality)"
-    except OSError:
-        pass
-    return "not permitted (EPERM): a security module or a container forbids bpf(2)"
-
-
-def _missing_capabilities() -> list[str]:
-    return [name for bit, name in _CAPABILITIES.items() if not _holds(bit)]
-
-
-def _holds(capability: int) -> bool:
-    """Has the calling thread this capability, or the one that holds it?"""
-    status = Path("/proc/thread-self/status").read_text()
-    held = int(status.partition("CapEff:")[2].split(maxsplit=1)[0], 16)
-    return bool(held & (1 << capability | 1 << _CAP_SYS_ADMIN))
 
 
 def _with_log(reason: str, log: bytes) -> str:

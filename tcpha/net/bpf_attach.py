@@ -19,7 +19,8 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tcpha.errors import EdgeError
-from tcpha.net.bpf import BpfProgram, Command, Owned, call
+from tcpha.net.bpf import BpfProgram, Owned
+from tcpha.net.bpf_syscall import Command, call
 
 Direction = Literal["ingress", "egress"]
 

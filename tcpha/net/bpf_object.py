@@ -14,11 +14,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tcpha.errors import EdgeError
-from tcpha.net.bpf import BpfMap, BpfProgram, MapShape, MapType, ProgramType
+from tcpha.net.bpf import BpfMap, BpfProgram, Closable, MapShape, MapType, ProgramType
 from tcpha.net.bpf_btf import Btf, MapDeclaration
 
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
@@ -217,7 +215,7 @@ class ObjectFile:
         return self._octets[at : self._octets.index(b"\0", at)].decode()
 
 
-class Loaded:
+class Loaded(Closable):
     """Maps and programs of one file, in the kernel for as long as this object, a pin or an attachment holds them."""
 
     def __init__(self, maps: dict[str, BpfMap], programs: dict[str, BpfProgram]) -> None:
@@ -228,14 +226,6 @@ class Loaded:
         """Let go of everything."""
         for each in (*self.programs.values(), *self.maps.values()):
             each.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def load(

@@ -12,7 +12,8 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from tcpha.errors import EdgeError
-from tcpha.net.bpf import BpfMap, Command, PreparedCall, call
+from tcpha.net.bpf import BpfMap
+from tcpha.net.bpf_syscall import Command, PreparedCall, call
 
 _ELEMENT_ATTR = struct.Struct("=IxxxxQQQ")  # map, key, value, flags
 _BATCH_ATTR = struct.Struct("=QQQQIIQQ")  # where to begin, where it ended, keys, values, count, map, flags twice

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 from tcpha.lab.addressing import IFACE
 from tcpha.lab.node import Node
-from tcpha.net import sysctl
 from tcpha.proto.handoff import Type
+from tests.cluster.tcp_stack import set_up
 
 _TYPE = "0>>22&0x3C@24&0xFF"
 """The octet of a message that tells its type (docs/wire.md), behind the headers of IPv4 and UDP, as xt_u32 finds it."""
@@ -33,17 +33,8 @@ def stopped(pid: int | None) -> Iterator[None]:
 @contextmanager
 def kernel(node: Node, **settings: int) -> Iterator[None]:
     """Set a node's TCP otherwise: names are those below net.ipv4 (ip-sysctl)."""
-    usual = {}
-    with node.enter():
-        for name, value in settings.items():
-            usual[name] = sysctl.read(f"ipv4/{name}")
-            sysctl.write(f"ipv4/{name}", str(value))
-    try:
+    with set_up(node, {name: str(value) for name, value in settings.items()}):
         yield
-    finally:
-        with node.enter():
-            for name, before in usual.items():
-                sysctl.write(f"ipv4/{name}", before)
 
 
 @contextmanager

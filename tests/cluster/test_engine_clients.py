@@ -6,15 +6,14 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from tcpha.lab.addressing import IFACE
 from tcpha.lab.cluster import Lab
-from tcpha.net import sysctl
 from tests.cluster.conversation import Conversation, Family, get, post, unconnected, url, vip
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line
+from tests.cluster.tcp_stack import set_up
 
 pytestmark = pytest.mark.cluster
 
@@ -32,7 +31,7 @@ STACKS: dict[str, dict[str, str]] = {
 def stack(request: pytest.FixtureRequest, lab: Lab) -> Iterator[str]:
     """The client's kernel is so set during a test."""
     name: str = request.param
-    with _client_settings(lab, STACKS[name]):
+    with set_up(lab.client, STACKS[name]):
         yield name
 
 
@@ -79,14 +78,14 @@ def test_client_with_another_stack_asks_for_nothing_there_is_gets_an_answer(
 
 def test_client_without_timestamps_is_counted_as_less_protected(lab: Lab, family: Family) -> None:
     before = counters(lab.fe)["short_cookies"]
-    with _client_settings(lab, {"tcp_timestamps": "0"}), Conversation.open(lab, family) as client:
+    with set_up(lab.client, {"tcp_timestamps": "0"}), Conversation.open(lab, family) as client:
         assert client.ask(get("/1k")).status == 200
     assert counters(lab.fe)["short_cookies"] == before + 1
 
 
 def test_client_sends_its_request_in_the_syn_is_answered(lab: Lab, family: Family) -> None:
     """TCP Fast Open without a cookie (RFC 7413, 4.1.2): the data is not taken, and the client sends it again."""
-    with _client_settings(lab, {"tcp_fastopen": "5"}), unconnected(lab, family) as peer:
+    with set_up(lab.client, {"tcp_fastopen": "5"}), unconnected(lab, family) as peer:
         peer.settimeout(10.0)
         peer.sendto(get("/100k.jpg"), socket.MSG_FASTOPEN, (vip(lab, family), 80))
         answer = Conversation(peer).answer()
@@ -124,17 +123,3 @@ def test_client_on_a_link_of_another_mtu_gets_and_sends_all(lab: Lab, family: Fa
     finally:
         lab.client.run([*set_mtu, "1500"], check=True)
     await_no_flows(lab)
-
-
-@contextmanager
-def _client_settings(lab: Lab, settings: dict[str, str]) -> Iterator[None]:
-    with lab.client.enter():
-        before = {name: sysctl.read(f"ipv4/{name}") for name in settings}
-        for name, value in settings.items():
-            sysctl.write(f"ipv4/{name}", value)
-    try:
-        yield
-    finally:
-        with lab.client.enter():
-            for name, value in before.items():
-                sysctl.write(f"ipv4/{name}", value)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 
@@ -19,6 +18,7 @@ from tcpha.lab.waiting import wait_until
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import Answer, Conversation, Family, get, post, url
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line
+from tests.cluster.mishaps import stopped
 
 pytestmark = pytest.mark.cluster
 
@@ -47,17 +47,6 @@ def ask(lab: Lab, family: Family, request: bytes, limit_s: float = 10.0) -> Answ
 
 def answers_with(lab: Lab, family: Family, request: bytes, status: int) -> Callable[[], bool]:
     return lambda: ask(lab, family, request).status == status
-
-
-@contextmanager
-def stopped(pid: int | None) -> Iterator[None]:
-    """SIGSTOP a process of the lab meanwhile."""
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def peer_is(lab: Lab, node: Node, state: str) -> Callable[[], bool]:

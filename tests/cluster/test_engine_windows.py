@@ -7,7 +7,6 @@ client be told of more than there is, beyond what a field can say. RFC 7323, 2; 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +21,7 @@ from tcpha.lab.waiting import wait_until
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import FAMILIES, LIMIT_S, Conversation, Family, get, post
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line
+from tests.cluster.mishaps import stopped
 from tests.cluster.promising import ONE_BACK_END, Promise, promise
 from tests.cluster.tcp_stack import NO_TIMESTAMPS, extended_counts, info_at, info_of, set_up, window_scale
 
@@ -119,17 +119,6 @@ def test_way_is_long_and_windows_are_large_transfers_take_less_than_unscaled_win
 
 
 # --- windows that shut
-
-
-@contextmanager
-def stopped(pid: int | None) -> Iterator[None]:
-    """SIGSTOP a process of the lab meanwhile."""
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @dataclass(slots=True)

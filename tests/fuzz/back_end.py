@@ -37,7 +37,7 @@ from tests.fuzz.clients import Client, head_of, irs_of, stream, with_wrong_check
 from tests.fuzz.files import OctetsFile
 from tests.fuzz.host import Host
 from tests.fuzz.packets import key_of
-from tests.fuzz.records import Octets, methods, records
+from tests.fuzz.records import Octets, live, methods
 from tests.fuzz.trace import in_words, tell
 
 BASE = """
@@ -78,11 +78,7 @@ def configured(limits: str) -> BackEndConfig:
 
 def back_end(octets: bytes) -> None:
     """Live as the program says, then be left alone until nothing is left."""
-    program = records(octets)
-    life = Life(next(program, Octets(b"")))
-    for record in program:
-        life.step(record)
-    life.end()
+    live(octets, Life)
 
 
 class Life:

@@ -40,7 +40,7 @@ from tests.fuzz.files import OctetsFile
 from tests.fuzz.front_end_model import FrontEndModel
 from tests.fuzz.messages import KEYRING
 from tests.fuzz.packets import ADDRESSES
-from tests.fuzz.records import Octets, methods, records
+from tests.fuzz.records import Octets, live, methods
 from tests.fuzz.trace import in_words, tell
 
 BASE = """
@@ -101,11 +101,7 @@ def configured(limits: str, rules: str) -> FrontEndConfig:
 
 def front_end(octets: bytes) -> None:
     """Live as the program says, then be left alone until nothing is left."""
-    program = records(octets)
-    life = Life(next(program, Octets(b"")))
-    for record in program:
-        life.step(record)
-    life.end()
+    live(octets, Life)
 
 
 class Life:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 RECORD_OCTETS = 8
 
@@ -47,6 +47,16 @@ class Octets:
         return bool(self.number() & 1)
 
 
+class Life(Protocol):
+    """What a program drives."""
+
+    def step(self, record: Octets) -> None:
+        """One event."""
+
+    def end(self) -> None:
+        """Nothing happens any more."""
+
+
 def methods(life: type, events: Sequence[tuple[str, int]]) -> tuple[Callable[[Any, Octets], None], ...]:
     """What each first octet of a record means: a method of `life`. `events`: names, and how many octets mean them.
 
@@ -61,6 +71,15 @@ def records(program: bytes) -> Iterator[Octets]:
     """The records of a program, the last one filled up."""
     for start in range(0, len(program), RECORD_OCTETS):
         yield Octets(program[start : start + RECORD_OCTETS])
+
+
+def live(program: bytes, begin: Callable[[Octets], Life]) -> None:
+    """Live as the program says, then be left alone until nothing is left. The first record is where a life begins."""
+    found = records(program)
+    life = begin(next(found, Octets(b"")))
+    for record in found:
+        life.step(record)
+    life.end()
 
 
 def mutate(program: bytes, max_octets: int, seed: int, mutate_octets: Callable[[bytes, int], bytes]) -> bytes:

@@ -7,7 +7,6 @@ reader says of all octets.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import httptools
@@ -20,6 +19,7 @@ from tcpha.proto.inspect import NEED_MORE, Cause, Inspected, Inspection, Refusal
 from tcpha.proto.inspect import http1 as http1_reader
 from tcpha.proto.inspect import http2 as http2_reader
 from tcpha.proto.inspect import tls as tls_reader
+from tests.llhttp import Reading
 from tests.unit.proto.inspect import tls_reference
 
 LIMIT_OCTETS = 300
@@ -123,32 +123,10 @@ def _check(found: Inspection, octets: bytes) -> None:
             assert isinstance(first.answer(found.protocol, cause, found), bytes)
 
 
-class _Reading:
-    """What llhttp reads."""
-
-    def __init__(self, octets: bytes) -> None:
-        self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = False
-        parser = httptools.HttpRequestParser(self)
-        with contextlib.suppress(httptools.HttpParserUpgrade):
-            parser.feed_data(octets)
-        self.method: bytes = parser.get_method()
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value.strip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
-
-
 def _check_against_llhttp(request: Request, octets: bytes) -> None:
     """It may refuse more than we do, but what it reads must be the same."""
     try:
-        reading = _Reading(octets[: request.head_octets])
+        reading = Reading(octets[: request.head_octets])
     except httptools.HttpParserError:
         return
     assert reading.complete

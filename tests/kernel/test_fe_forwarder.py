@@ -20,9 +20,10 @@ from tcpha.kernel.be_maps import encode_endpoint, encode_number
 from tcpha.kernel.fe_maps import BackEnd
 from tcpha.lab import namespaces
 from tcpha.net import bpf_forwarder, bpf_object
-from tcpha.net.bpf import BpfMap, Command, MapShape, MapType, call
+from tcpha.net.bpf import BpfMap, MapShape, MapType
 from tcpha.net.bpf_forwarder import PROGRAMS, Forwarder, obstacle, remove_pins
 from tcpha.net.bpf_object import ObjectFile, load
+from tcpha.net.bpf_syscall import Command, call
 from tcpha.net.bpf_table import Table
 from tcpha.proto.ip import connection_key
 from tcpha.proto.keyring import Key, Keyring

@@ -25,7 +25,7 @@ from tcpha.rules import Endpoint
 NEEDS = {
     # state: has pending, has a back end, has a deadline (None: either)
     FlowState.READING: (True, False, True),
-    FlowState.HANDING: (True, True, True),
+    FlowState.HANDING: (True, None, True),
     FlowState.FORWARDED: (False, True, False),
     FlowState.ANSWERED: (True, False, True),
     FlowState.FINISHED: (False, None, False),

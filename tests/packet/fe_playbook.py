@@ -18,6 +18,7 @@ from scapy.layers.inet import TCP
 
 from tcpha.config import FrontEndConfig, load_front_end
 from tcpha.fe.actions import Action, Forward, Note, Reply
+from tcpha.fe.backends import HEAR_S
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.fe.flows import Flow
 from tcpha.proto.cookie import Agreement, SynCookies
@@ -206,7 +207,9 @@ class Playbook:
         up: Sequence[Endpoint] = (BE1, BE2),
         keyring: Keyring = KEYRING,
         mtu_octets: int = 1500,
+        just_begun: bool = False,
     ) -> None:
+        """`just_begun`: the process is so young that back ends may not have been heard of yet."""
         self.config = front_end(settings)
         rule_set = RuleSet(rules or self.config.rule, self.config.server, self.config.match_time)
         self.dispatcher = Dispatcher(self.config, SynCookies(keyring), rule_set, mtu_octets)
@@ -220,6 +223,7 @@ class Playbook:
         self._watch = Watch(self.dispatcher, self.config)
         self._clients: dict[tuple[int, int], Client] = {}
         self.dispatcher.on_utc(self.utc, self.now)
+        self.dispatcher.on_timer(self.now if just_begun else self.now - HEAR_S)
         self.dispatcher.on_timer(self.now)
         for backend in up:
             _ = self >> lives(backend) << anything

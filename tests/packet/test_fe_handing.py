@@ -9,8 +9,10 @@ from msgspec.structs import replace
 
 from tcpha.errors import ChecksumError
 from tcpha.fe.actions import PassOn, Send
+from tcpha.fe.backends import HEAR_S
 from tcpha.fe.flows import FlowState
-from tcpha.proto.messages import Adopted, Closed, FlowsQuery, Handoff, Moved, Reason, Refused
+from tcpha.fe.handover import LOOK_AGAIN_S
+from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Handoff, Moved, NodeState, Reason, Refused
 from tcpha.proto.seqnum import SeqNum, seq_add
 from tests.packet.fe_client import GET, GET_JPG, MASK, POST, Client
 from tests.packet.fe_playbook import (
@@ -20,9 +22,11 @@ from tests.packet.fe_playbook import (
     After,
     Playbook,
     Says,
+    Stop,
     Told,
     anything,
     gets,
+    gets_rst,
     handoff,
     lives,
     nothing,
@@ -411,3 +415,68 @@ def test_handing_restart_of_its_back_end_a_request_that_may_have_run_is_not_repe
     book >> lives(BE1, restarted=True) << anything
     assert book.flow(client).state is FlowState.ANSWERED
     assert not any(isinstance(each, Send) and isinstance(each.message, Handoff) for each in book.actions)
+
+
+# --- the front end has just begun: no back end has been heard of
+
+
+def waiting(family: int, octets: bytes = GET) -> tuple[Playbook, Client]:
+    book = Playbook(up=(), just_begun=True)
+    client = book.connected(family)
+    book >> client.sends(octets) << nothing
+    assert book.flow(client).state is FlowState.HANDING
+    return book, client
+
+
+@pytest.mark.parametrize("octets", [GET, POST])
+def test_begun_request_waits_for_the_first_status_and_is_handed_over_once(octets: bytes, family: int) -> None:
+    book, client = waiting(family, octets)
+    book >> client.sends(octets) << nothing >> After(1.0) << nothing >> lives(BE1) << anything
+    book >> After(LOOK_AGAIN_S) << Send(BE1, handoff(client, octets))
+    book >> Says(BE1, adopted(client, len(octets))) << nothing >> After(1.0) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+    assert book.dispatcher.counters.no_choice == 0
+
+
+def test_begun_back_ends_only_start_themselves_request_waits_for_them(family: int) -> None:
+    book, client = waiting(family)
+    book >> lives(BE1, state=NodeState.STARTING) << anything >> After(1.0) << nothing >> lives(BE1) << anything
+    book >> After(LOOK_AGAIN_S) << Send(BE1, handoff(client, GET))
+
+
+def test_begun_nobody_is_heard_of_request_is_answered_503_in_the_end(family: int) -> None:
+    book, client = waiting(family)
+    book >> After(HEAR_S - LOOK_AGAIN_S) << nothing >> After(2 * LOOK_AGAIN_S) << anything
+    assert status_line(client) == b"HTTP/1.1 503 Service Unavailable"
+    assert book.dispatcher.counters.no_choice == 1
+    late = book.connected(family, port=client.port + 1)
+    book >> late.sends(GET) << anything
+    assert status_line(late) == b"HTTP/1.1 503 Service Unavailable"
+
+
+def test_begun_a_back_end_holds_the_waiting_request_already_it_is_not_handed_over_again(family: int) -> None:
+    """The front end before had handed it over when it was killed; the client repeats what nobody acknowledged."""
+    book, client = waiting(family, POST)
+    book >> lives(BE1) << anything >> Says(BE1, Flows((client.identity,), ())) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+    book >> After(1.0) << nothing >> client.sends(POST) << PassOn(BE1)
+
+
+def test_begun_client_acknowledges_what_a_back_end_sent_before_request_waits_on(family: int) -> None:
+    """Nobody can say yet which back end has it."""
+    book, client = waiting(family, POST)
+    book >> client.ack(len(POST), 100) << nothing
+    assert book.flow(client).state is FlowState.HANDING
+
+
+def test_begun_other_back_ends_serve_what_the_silent_one_need_not(family: int) -> None:
+    """Only a request that nobody else may serve waits."""
+    book = Playbook(up=(BE1,), just_begun=True)
+    client = book.connected(family)
+    book >> client.sends(GET) << Send(BE1, handoff(client, GET))
+
+
+def test_begun_front_end_stops_waiting_client_is_reset(family: int) -> None:
+    book, client = waiting(family)
+    book >> Stop() << gets_rst(client)
+    assert not book.knows(client)

@@ -4,7 +4,6 @@ import hashlib
 import io
 import select
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,18 +13,13 @@ from hypothesis import strategies as st
 
 from tcpha.lab.sink import BrokenBodyError, Sink, body, main
 from tcpha.lab.waiting import wait_until
+from tests.unit.lab.serving import serving
 
 
 @pytest.fixture
 def sink(tmp_path: Path) -> Iterator[Sink]:
-    with Sink(str(tmp_path / "socket")) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Sink(str(tmp_path / "socket")) as server, serving(server):
+        yield server
 
 
 def connect(sink: Sink) -> socket.socket:

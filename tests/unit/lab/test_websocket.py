@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from tcpha.lab.websocket import (
     main,
     read_frame,
 )
+from tests.unit.lab.serving import serving
 
 MASK = b"\x37\xfa\x21\x3d"
 HELLO = bytes.fromhex("818537fa213d7f9f4d5158")
@@ -46,14 +46,8 @@ def masked(first: int, payload: bytes) -> bytes:
 
 @pytest.fixture
 def echo(tmp_path: Path) -> Iterator[Echo]:
-    with Echo(str(tmp_path / "socket")) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Echo(str(tmp_path / "socket")) as server, serving(server):
+        yield server
 
 
 def exchange(echo: Echo, *pieces: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 
 import httptools
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from tcpha.proto.inspect import NEED_MORE, Cause, NeedMore, NotMine, Refusal, Request
 from tcpha.proto.inspect.http1 import inspect
+from tests.llhttp import Reading
 
 LEGAL = (
     b"GET /a?b HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n",
@@ -75,28 +75,6 @@ def test_any_octets_in_any_cut_give_the_same(octets: bytes, limit_octets: int) -
             assert inspection == decided
         elif inspection is not NEED_MORE:
             decided = inspection
-
-
-class Reading:
-    """What llhttp reads."""
-
-    def __init__(self, octets: bytes) -> None:
-        self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = False
-        parser = httptools.HttpRequestParser(self)
-        with contextlib.suppress(httptools.HttpParserUpgrade):  # a complete head that asks for another protocol
-            parser.feed_data(octets)
-        self.method: bytes = parser.get_method()
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value.strip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
 
 
 def check_against_llhttp(request: Request, octets: bytes) -> None:

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the programs have in common about packets: how addresses are named, how sums are folded, how things are counted. */
+#ifndef TCPHA_PACKET_H
+#define TCPHA_PACKET_H
+
+#include "bpf.h"
+
+/* Addresses in network order, IPv4 ones in their IPv6 form; so one key serves both families. */
+struct endpoint {
+	__u32 address[4];
+	__be16 port;
+	__u16 zero;
+};
+
+struct tuple {
+	__u32 client[4];
+	__u32 virtual[4];
+	__be16 client_port;
+	__be16 vip_port;
+};
+
+static __always_inline void set_mapped(__u32 *to, __be32 address)
+{
+	to[0] = 0;
+	to[1] = 0;
+	to[2] = htonl(0xffff);
+	to[3] = address;
+}
+
+/* The 16 bits that a one's complement sum of words comes to. */
+static __always_inline __u16 folded(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* One more in a map of counters, one set for each CPU; the verdict passes through. */
+static __always_inline int counted_in(void *counters, __u32 what, int verdict)
+{
+	__u64 *count = bpf_map_lookup_elem(counters, &what);
+
+	if (count)
+		++*count;
+	return verdict;
+}
+
+#endif

@@ -105,6 +105,8 @@ class NodeConfig(BaseModel):
 
     mark: Annotated[Mark, Field(ge=1, le=0xFFFFFFFF)] = 0x7C0A
     """Firewall mark of the packets this process makes."""
+    accelerate: Literal["auto", "off", "require"] = "auto"
+    """Whether the kernel carries packets for this process (docs/kernel.md): if it can, never, or else do not start."""
     queue: Annotated[Whole, Field(ge=0, le=65534)] = 660
     """First NFQUEUE number."""
     queue_length: Annotated[Size, Field(ge=16, le=1 << 20)] = 16384
@@ -244,6 +246,8 @@ class BackEndConfig(NodeConfig):
     """A HANDOFF that waited longer in the socket is dropped unread."""
     probe_time: Annotated[Duration, Field(ge=0.05, le=600)] = 1.0
     """Between two looks at the server beside this node."""
+    kernel_mark: Annotated[Mark, Field(ge=1, le=0xFFFFFFFF)] = 0x7C0B
+    """Firewall mark of packets, and of the server's sockets, of connections that the kernel adopted (accelerate)."""
 
     @field_validator("port", mode="before")
     @classmethod
@@ -258,6 +262,7 @@ class BackEndConfig(NodeConfig):
         front_ends = each("fe", [front_end.addr for front_end in self.fe])
         nodes = (self._self(), *self._servers(), *front_ends)
         checks.check_distinct("fe", [front_end.addr for front_end in self.fe])
+        checks.check_differ(("mark", self.mark), ("kernel_mark", self.kernel_mark))
         checks.check_families(self.raddr, front_ends)
         checks.check_roles(front_ends, (self._self(), *self._servers()))
         checks.check_virtual(self.vaddr, front_ends)

@@ -149,3 +149,9 @@ def check_longer(longer: tuple[str, float], shorter: tuple[str, float]) -> None:
     if longer[1] <= shorter[1]:
         reason = f"{longer[0]} ({longer[1]:g} s) must be longer than {shorter[0]} ({shorter[1]:g} s)"
         raise Fault(reason, (longer[0], 0), (shorter[0], 0))
+
+
+def check_differ(one: tuple[str, int], other: tuple[str, int]) -> None:
+    """Raises: Fault if the two keys have the same value."""
+    if one[1] == other[1]:
+        raise Fault(f"{one[0]} and {other[0]} must differ", (one[0], 0), (other[0], 0))

@@ -18,6 +18,7 @@ from tcpha.lab.cluster import Lab, obstacle
 from tcpha.lab.configuration import Settings
 from tests.cluster import choosy_rules, engine_sight, host_state
 from tests.cluster.conversation import FAMILIES, Family
+from tests.cluster.engines import with_engines
 
 _numbers = itertools.count(1)
 _with_engine: list[Lab] = []
@@ -120,7 +121,7 @@ def make_lab(_machine: None) -> Iterator[MakeLab]:
                 backends=backends,
                 server=server,
                 engine=engine,
-                settings=settings,
+                settings=with_engines(settings),
                 fe_conf=fe_conf,
                 be_conf=be_conf,
                 routed=routed,
@@ -146,7 +147,7 @@ def engine_lab(
     with Lab(unique_name()) as standing:
         standing.up(
             backends=backends,
-            settings=settings,
+            settings=with_engines(settings),
             server=server,
             engine=engine,
             routed=routed,

@@ -81,6 +81,7 @@ def test_front_end_mtu_that_the_tunnel_leaves_enough_of_loads(files: Files, line
         ("fe = 192.168.1.23", "fe = 10.1.1.33", 5, "10.1.1.33 and raddr 192.168.1.33 have the same default id 289"),
         ("", "fe = 192.168.1.23 667", 10, "fe: 192.168.1.23 is given twice"),
         ("", "fe = 192.168.2.23", 10, "fe: no port after 192.168.2.23: write 192.168.2.23 666"),
+        ("", "mark = 0x7c0b", 10, "mark and kernel_mark must differ"),
         ("raddr = 192.168.1.33", "raddr = 192.168.1.23", 5, "fe: 192.168.1.23 is also a server"),
     ],
 )

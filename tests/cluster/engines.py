@@ -1,0 +1,30 @@
+"""Which engines carry the packets of the labs that tests bring up: Python's, the kernel's, or one of each.
+
+`TCPHA_ENGINES` says so for a whole run (`make test-all` runs all of them); a test that is about one engine names it in
+its own settings.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from tcpha.lab.configuration import Settings
+
+ENGINES = {
+    # name: `accelerate` of the front end, of the back ends
+    "python": ("off", "off"),
+    "kernel": ("require", "require"),
+    "kernel-fe": ("require", "off"),
+    "kernel-be": ("off", "require"),
+}
+CHOSEN = os.environ.get("TCPHA_ENGINES", "python")
+
+
+def with_engines(settings: Settings | None, chosen: str = CHOSEN) -> Settings:
+    """Settings with the chosen engines, where they do not name any themselves."""
+    wanted = settings or Settings()
+    if any(line.startswith("accelerate") for line in (*wanted.both, *wanted.fe, *wanted.be)):
+        return wanted
+    fe, be = ENGINES[chosen]
+    return replace(wanted, fe=(*wanted.fe, f"accelerate = {fe}"), be=(*wanted.be, f"accelerate = {be}"))

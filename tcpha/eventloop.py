@@ -45,6 +45,14 @@ class EventLoop:
         self._selector.register(descriptor, selectors.EVENT_READ)
         self._order.append((descriptor, callback))
 
+    def pause(self, descriptor: int) -> None:
+        """Do not call back for it until `resume`: what comes meanwhile is served at once then."""
+        self._selector.unregister(descriptor)
+
+    def resume(self, descriptor: int) -> None:
+        """Call back again whenever the descriptor is readable."""
+        self._selector.register(descriptor, selectors.EVENT_READ)
+
     def on_signal(self, number: signal.Signals, callback: Callable[[], None]) -> None:
         """Call back, between two rounds, when the signal has come."""
         self._signals[number] = callback

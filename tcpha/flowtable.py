@@ -6,7 +6,7 @@ remembered for as long as its cookie is valid, so that a late duplicate of its r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
@@ -53,6 +53,8 @@ class FlowTable(Generic[FlowT]):
         self.timer_faults = 0
         """Flows forgotten because what was due for them failed."""
         self._fault: Exception | None = None
+        self._changed: dict[ConnectionKey, None] | None = None
+        self._refresh: Callable[[FlowT], None] | None = None
         self._max_flows = max_flows
         self._max_finished = max_finished
         self._finished_time_s = finished_time_s
@@ -82,8 +84,38 @@ class FlowTable(Generic[FlowT]):
         """Is there no room for one more live flow?"""
         return self.live >= self._max_flows
 
+    def follow(self, refresh: Callable[[FlowT], None] | None) -> None:
+        """From now on collect for `take_changed` whose standing changes, and ask `refresh` for what others saw.
+
+        For who carries packets of flows past this process; None: there is nobody (any more).
+        """
+        self._refresh = refresh
+        self._changed = None if refresh is None else {}
+
+    def refresh(self, flow: FlowT) -> None:
+        """Bring up to date what a flow knows of packets that others carried."""
+        if self._refresh is not None:
+            self._refresh(flow)
+
+    def mark_changed(self, flow: FlowT) -> None:
+        """The standing of a flow is another one: whoever carries its packets has to know."""
+        if self._changed is not None:
+            self._changed[flow.key] = None
+
+    def take_changed(self) -> Iterable[ConnectionKey]:
+        """Return whose standing changed since this was asked before, each once: flows entered, moved on, gone.
+
+        There are no more of them than flows that were in the table since then.
+        """
+        changed = self._changed
+        if not changed:
+            return ()
+        self._changed = {}
+        return changed
+
     def insert(self, flow: FlowT, now: float) -> FlowT | None:
         """Enter a flow; return the one it replaces, whose identity is remembered."""
+        self.mark_changed(flow)
         old = self.by_key.get(flow.key)
         if old is not None:
             self.remember(old, now)
@@ -98,6 +130,7 @@ class FlowTable(Generic[FlowT]):
             return
         self.remember(flow, now)
         flow.end()
+        self.mark_changed(flow)
         self.deadlines.clear(flow)
         self._lingering[flow] = now + self._finished_time_s
         if len(self._lingering) > self._max_finished:
@@ -139,6 +172,7 @@ class FlowTable(Generic[FlowT]):
         """Forget a flow at once; whether its identity is to be remembered is the caller's business."""
         self._lingering.pop(flow, None)
         flow.end()
+        self.mark_changed(flow)
         self.deadlines.clear(flow)
         self._drop(flow)
 

@@ -138,7 +138,11 @@ class Node(ABC):
         self.loop.on_signal(signal.SIGHUP, lambda: log.warning("SIGHUP: the configuration is read at start only"))
         try:
             self._footprint.install(plan)
-            self.installed()
+            try:
+                self.installed()
+            except BaseException:
+                self._footprint.remove()
+                raise
             _spare_the_collector()
             self.loop.run(self._on_timer)
             if keep:

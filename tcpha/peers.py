@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from tcpha.errors import HandoffAuthError, WireError
 from tcpha.proto.handoff import SERVERS_A_MESSAGE, Envelope, HandoffCodec
-from tcpha.proto.messages import Capabilities, Message, NodeState, Server, ServerState, Status
+from tcpha.proto.messages import Capabilities, Handoff, Message, NodeState, Server, ServerState, Status
 
 ANSWER_INTERVAL_S = 0.1
 SLOTS = 4096
@@ -224,6 +224,10 @@ class Received(Struct, frozen=True, gc=False):
     """The peer's process is another one than before (only with a STATUS)."""
 
 
+Claim = Callable[[Peer, int, int], bool]
+"""May a fresh HANDOFF of a peer, by its epoch and sequence, be run here? Not if the kernel has run it, or it is its."""
+
+
 class Peers:
     """All peers of one node, by the address they send from. Datagrams to send collect in `outbox`."""
 
@@ -240,6 +244,8 @@ class Peers:
         dead_time_s: float,
     ) -> None:
         """`draw_epoch` is asked once a peer, here and now, for a random number 1 .. 2**32 - 1."""
+        self.claim: Claim | None = None
+        """Asked about each HANDOFF that is fresh, where the kernel runs some as well; its answer is the last word."""
         self.by_address = {address: Peer(address, draw_epoch()) for address in addresses}
         self.own = own
         self.counters = PeerCounters()
@@ -275,6 +281,10 @@ class Peers:
         verdict = peer.freshness.judge(envelope.epoch, envelope.sequence, status.nonce if status else None)
         if verdict is not _FRESH:
             self._reject(peer, verdict, envelope.epoch, status, now)
+            return None
+        is_asked = self.claim is not None and isinstance(message, Handoff)
+        if self.claim is not None and is_asked and not self.claim(peer, envelope.epoch, envelope.sequence):
+            self.counters.replays += 1
             return None
         self.counters.accepted += 1
         if status is None:

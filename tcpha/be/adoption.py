@@ -168,6 +168,11 @@ class Adoption:
         """Forget refusals that are old enough."""
         self._refused.expire(now)
 
+    @property
+    def period_floor(self) -> int:
+        """Refusals of connections whose cookie is of this period or an earlier one were forgotten."""
+        return self._refused.period_floor
+
     def _reason(self) -> Reason:
         return Reason.DRAINING if self.draining else Reason.BACKLOG_FULL
 

@@ -12,7 +12,7 @@ delivered, and this file only watches for the end of the connection.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 
 from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Inject, LeaveToHost, Note, Send
@@ -65,14 +65,18 @@ class Agent:
         self._stale_time_s = config.stale_time
         self._idle_time_s = config.idle_time
         self._next_sweep = 0.0
+        self.elsewhere = 0
+        """Live connections of this node that are not in the table: the kernel carries them."""
+        self._max_flows = config.max_flows
         self._answers: deque[Send] = deque()
         self._next_answer = inf
 
     def status(self) -> OwnStatus:
         """Return what the front ends are to know."""
         probe = self._probe
-        state = NodeState.FULL if self._state is NodeState.UP and self.table.is_full() else self._state
-        return OwnStatus(state, self.table.live, self._digest, probe.capabilities, probe.servers)
+        live = self.table.live + self.elsewhere
+        state = NodeState.FULL if self._state is NodeState.UP and live >= self._max_flows else self._state
+        return OwnStatus(state, live, self._digest, probe.capabilities, probe.servers)
 
     # --- packets
 
@@ -219,13 +223,35 @@ class Agent:
             held = tuple(flow.identity for flow in flows.values() if flow is not None and flow.is_adopted)
             absent = tuple(key for key, flow in flows.items() if flow is None or flow.is_over)
             return (Send(frontend, Flows(held, absent)),) if held or absent else _NOTHING
+        return self.list_flows(frontend, (), now)
+
+    def list_flows(self, frontend: Endpoint, elsewhere: Iterable[Identity], now: float) -> Sequence[Action]:
+        """Tell a front end of every connection here, also of those that the kernel carries."""
         identities = [flow.identity for flow in self.table.by_key.values() if flow.state is ADOPTED]
+        identities += elsewhere
         self._answers = deque(answer for answer in self._answers if answer.frontend != frontend)
         self._answers.extend(
             Send(frontend, Flows(tuple(identities[start : start + FLOWS_A_MESSAGE])))
             for start in range(0, len(identities), FLOWS_A_MESSAGE)
         )
         return self._next_answers(now)
+
+    def knows(self, key: ConnectionKey) -> bool:
+        """Is there a connection in the table with this four-tuple?"""
+        return key in self.table.by_key
+
+    @property
+    def period_floor(self) -> int:
+        """Cookies of this period and earlier ones are void: some identities of them were forgotten."""
+        return max(self.table.finished.period_floor, self._adoption.period_floor)
+
+    def bid_farewell(self, identity: Identity, now: float) -> None:
+        """A connection that the kernel carried is over: the front ends may forget it."""
+        self._farewells.add(identity, now)
+
+    def release(self, key: ConnectionKey) -> Sequence[Action]:
+        """The kernel has adopted a connection: let its TCP have the packets that came before."""
+        return [Inject(segment.packet) for segment in self._holding.take(key)]
 
     def _next_answers(self, now: float) -> list[Action]:
         """A piece of a long answer: packets do not wait for all of it, and the receiver's socket can hold it."""

@@ -10,6 +10,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from tcpha.be.acceleration import Acceleration, obstacle_to
 from tcpha.be.actions import (
     Action,
     Announce,
@@ -25,7 +26,7 @@ from tcpha.be.actions import (
 from tcpha.be.agent import Agent
 from tcpha.be.translator import translate_arriving, translate_icmp_error, translate_leaving
 from tcpha.config import BackEndConfig
-from tcpha.errors import EdgeError, WireError
+from tcpha.errors import EdgeError, StartError, WireError
 from tcpha.net import clock
 from tcpha.net.footprint import Plan, Role
 from tcpha.net.nfqueue import PacketQueue
@@ -54,12 +55,16 @@ class BackEnd(Node):
     """One back end."""
 
     role: Role = "be"
+    _kernel: Acceleration | None = None
+    """What the kernel adopts, once the host is prepared; None: the agent adopts everything."""
 
     def __init__(self, config: BackEndConfig, keyring: Keyring) -> None:
         """Open everything; nothing of the host is changed yet. Raises: StartError."""
         super().__init__(config, keyring, config.fe, OwnStatus(NodeState.STARTING, 0, config.digest()))
         self._agent = Agent(config)
         self._agent.on_utc(clock.utc(), clock.now())
+        self._be_config = config
+        self._keyring = keyring
         self._raw = RawSender(config.mark)
         self._sockets = SocketDiagnostics()
         self._server_states: dict[tuple[bytes, int], ServerState] = {}
@@ -82,7 +87,10 @@ class BackEnd(Node):
         self.loop.add(self._arriving.fileno(), self._arriving.read)
         for tunnel in self._tunnels:
             self.loop.add(tunnel.fileno(), partial(self._on_tunnel, tunnel))
-        self.plan = Plan(self.iface, config.vaddr, config.vport, config.queue, config.mark)
+        self._obstacle = obstacle_to(config)
+        """Why connections are not adopted by the kernel."""
+        kernel_mark = config.kernel_mark if self._obstacle is None else None
+        self.plan = Plan(self.iface, config.vaddr, config.vport, config.queue, config.mark, kernel_mark)
 
     # --- in
 
@@ -149,6 +157,8 @@ class BackEnd(Node):
             raise
         if tunnelled and (repaired := with_checksum(segment)) is not octets:
             segment = decode_segment(repaired)
+        if self._kernel is not None and not self._agent.knows(segment.key) and self._kernel.owns(segment.key):
+            return _NOTHING, segment.packet
         actions = self._agent.on_arriving(segment, now)
         for action in actions:
             if type(action) is DeliverArriving:
@@ -172,7 +182,12 @@ class BackEnd(Node):
 
     def on_message(self, endpoint: Endpoint, message: Message, age_s: float, now: float) -> None:
         """A message from a front end."""
-        self._do(self._agent.on_message(endpoint, message, age_s, now), now)
+        rest: Message | None = message
+        if self._kernel is not None:
+            actions, rest = self._kernel.on_message(endpoint, message, age_s, now)
+            self._do(actions, now)
+        if rest is not None:
+            self._do(self._agent.on_message(endpoint, rest, age_s, now), now)
 
     def on_status(self, endpoint: Endpoint, status: Status, restarted: bool, now: float) -> None:
         """A front end lives."""
@@ -181,6 +196,8 @@ class BackEnd(Node):
             log.info("fe %s is up", endpoint.addr)
         if restarted:
             log.info("fe %s restarted", endpoint.addr)
+        if self._kernel is not None:
+            self._kernel.on_peer(endpoint, self._peer_of[endpoint])
 
     def on_lost(self, endpoint: Endpoint, now: float) -> None:
         """A front end is silent."""
@@ -192,11 +209,16 @@ class BackEnd(Node):
         self._agent.on_utc(clock.utc(), now)
         self.perform_due(self._agent.on_timer(now), lambda action: self._do((action,), now), now)
         self.report_fault(self._agent.table.take_fault(), now)
-        return self._agent.next_deadline()
+        if self._kernel is None:
+            return self._agent.next_deadline()
+        self._do(self._kernel.on_tick(now), now)
+        return min(self._agent.next_deadline(), self._kernel.next_deadline())
 
     def on_stop(self, now: float) -> None:
         """End the flows; the resets still leave, translated."""
         self._do(self._agent.on_stop(now), now)
+        if self._kernel is not None and (ended := self._kernel.end_all()):
+            log.info("ends %d connections that the kernel carries", ended)
 
     def own_status(self) -> OwnStatus:
         """Return what front ends are to know."""
@@ -217,10 +239,25 @@ class BackEnd(Node):
             "tunnel_queue_dropped": sum(tunnel.dropped_by_kernel() for tunnel in self._tunnels),
             "tunnel_errors": dict(sum((Counter(tunnel.errors) for tunnel in self._tunnels), Counter())),
             "raw_errors": self._raw.errors,
+            **({} if self._kernel is None else {"kernel": self._kernel.counters()}),
         }
 
     def installed(self) -> None:
-        """Nothing more to prepare: a back end keeps quiet about the virtual addresses."""
+        """Let the kernel adopt, if it can. Raises: StartError if it must and cannot after all."""
+        config = self._be_config
+        if self._obstacle is None:
+            try:
+                self._kernel = Acceleration(config, self._keyring, self.iface, self._agent, self._sockets, self.loop)
+            except EdgeError as error:
+                if config.accelerate == "require":
+                    raise StartError(f"accelerate = require: {error}") from error
+                self._obstacle = str(error)
+        if self._kernel is None:
+            log.info("not accelerated: %s", self._obstacle)
+            return
+        self._peers.claim = self._kernel.claim
+        found = f"; {self._kernel.found} connections of an earlier process go on" if self._kernel.found else ""
+        log.info("accelerated: the kernel adopts connections at %s%s", self.iface, found)
 
     # --- out
 

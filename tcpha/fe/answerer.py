@@ -119,6 +119,7 @@ class Answerer:
         self._counters.answer(kind)
         self.refusals.add(f"{_IN_WORDS.get(kind, kind)} ({reason})", flow.key)
         flow.state = FlowState.ANSWERED
+        self._table.mark_changed(flow)
         flow.backend, flow.pass_on = None, ()
         pending.answer = octets
         pending.repeats = 0

@@ -29,6 +29,7 @@ from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import PERIOD_SHIFT, Cookie, SynCookies
 from tcpha.proto.handoff import FLOWS_A_MESSAGE
 from tcpha.proto.icmp import IcmpError
+from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
 from tcpha.proto.promise import Promise
 from tcpha.proto.seqnum import SeqNum, seq_add
@@ -59,8 +60,9 @@ class Dispatcher:
         overhead = overhead_octets(config.raddr.version) if config.forward == "tunnel" else 0
         self.carried_octets = mtu_octets - overhead
         """The largest packet of a client's that fits."""
-        fitted = promise.fitted(self.carried_octets)
-        self._handshake = Handshake(cookies, fitted, config.window)
+        self.promise = promise.fitted(self.carried_octets)
+        """What SYN-ACKs say."""
+        self._handshake = Handshake(cookies, self.promise, config.window)
         self._enquiries = Enquiries(config.max_queries, config.query_rate)
         self._idle_time_s = config.idle_time
         self._next_sweep = 0.0
@@ -70,7 +72,7 @@ class Dispatcher:
             config, rules, self.table, self.backends, self._answerer, self.counters, mtu_octets, self.carried_octets
         )  # fmt: skip
         self._reader = Reader(
-            config, fitted, self.table, self._handover, self._answerer, self.counters
+            config, self.promise, self.table, self._handover, self._answerer, self.counters
         )  # fmt: skip
         self._on_segment_in = {
             READING: self._reader.on_segment,
@@ -237,7 +239,11 @@ class Dispatcher:
                 self.counters.resets += 1
                 actions.append(Reply(reset(enquiry.segment)))
             flow = self.table.by_key.get(key)
-            if flow is not None and flow.state is FORWARDED and flow.backend == backend and flow.checks:
+            if flow is None or flow.state is not FORWARDED or flow.backend != backend:
+                continue
+            if flow.orphaned:
+                actions += self._handover.on_orphaned(flow, now)
+            elif flow.checks or flow.retained:
                 self.counters.idle_dropped += 1
                 self.table.finish(flow, now)
         return actions
@@ -254,6 +260,7 @@ class Dispatcher:
             self._handover.on_held(flow, backend, now)
         if flow is not None and flow.identity == identity and flow.backend == backend:
             flow.checks = 0
+            flow.retained = flow.orphaned = False
             flow.last_seen = now
             enquiry = self._enquiries.close(identity.key)
             if enquiry is not None:
@@ -341,17 +348,35 @@ class Dispatcher:
         return min(self.table.deadlines.next(), self._next_sweep)
 
     def _sweep_idle(self, actions: list[Action], now: float) -> None:
+        unsure: dict[Endpoint, list[ConnectionKey]] = {}
         for flow in self.table.sweep(SWEEP_FLOWS):
             if flow.state is not FORWARDED or flow.backend is None:
                 continue
-            if now - flow.last_seen < self._idle_time_s * (flow.checks + 1):
-                continue
-            if flow.checks >= MAX_CHECKS:
-                self.counters.idle_dropped += 1
-                self.table.finish(flow, now)
-            else:
-                flow.checks += 1
-                actions.append(Send(flow.backend, FlowsQuery((flow.key,))))
+            if flow.retained:
+                unsure.setdefault(flow.backend, []).append(flow.key)
+            elif self._is_idle(flow, now):
+                self._ask_or_drop(flow, flow.backend, actions, now)
+        for backend in unsure.keys() & set(self.backends.up()):
+            keys = unsure[backend]
+            actions += [
+                Send(backend, FlowsQuery(tuple(keys[start : start + FLOWS_A_MESSAGE])))
+                for start in range(0, len(keys), FLOWS_A_MESSAGE)
+            ]
+
+    def _is_idle(self, flow: Flow, now: float) -> bool:
+        limit_s = self._idle_time_s * (flow.checks + 1)
+        if now - flow.last_seen < limit_s:
+            return False
+        self.table.refresh(flow)
+        return now - flow.last_seen >= limit_s
+
+    def _ask_or_drop(self, flow: Flow, backend: Endpoint, actions: list[Action], now: float) -> None:
+        if flow.checks >= MAX_CHECKS:
+            self.counters.idle_dropped += 1
+            self.table.finish(flow, now)
+        else:
+            flow.checks += 1
+            actions.append(Send(backend, FlowsQuery((flow.key,))))
 
     def on_stop(self, now: float) -> Sequence[Action]:
         """The front end goes: end what it carries, so that neither clients nor servers wait for nothing."""
@@ -363,6 +388,7 @@ class Dispatcher:
                 continue
             if flow.backend is not None:
                 ended.setdefault(flow.backend, []).append(flow.identity)
+            self.table.refresh(flow)
             actions.append(Reply(encode_segment(flow.leaving_key, flow.last_ack, SeqNum(0), RST, 0)))
             self._reader.forget(flow)
             self.table.remove(flow)

@@ -92,8 +92,8 @@ class Flow:
     """One connection. `deadline` belongs to `Deadlines`."""
 
     __slots__ = (
-        "backend", "checks", "deadline", "identity", "key", "last_ack", "last_seen", "leaving_key", "noted", "pass_on",
-        "pending", "period", "proven", "state",
+        "backend", "checks", "deadline", "identity", "key", "last_ack", "last_seen", "leaving_key", "noted", "orphaned",
+        "pass_on", "pending", "period", "proven", "retained", "state",
     )  # fmt: skip
 
     def __init__(self, identity: Identity, period: int, state: FlowState, now: float) -> None:
@@ -116,6 +116,10 @@ class Flow:
         """The client acknowledged octets of the server: the back end has adopted, whatever became of its ADOPTED."""
         self.checks = 0
         """FLOWS? asked in vain since the flow was last known to live."""
+        self.orphaned = False
+        """Its back end's process is another one, and has not said yet whether it has the connection."""
+        self.retained = False
+        """It outlived the process that knew it, and its back end has not said yet that it lives."""
 
     @property
     def is_over(self) -> bool:

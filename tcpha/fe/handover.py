@@ -137,6 +137,7 @@ class Handover:
         if pending.repeats < (MAX_REPEATS_PROVEN if flow.proven else self._config.handoff_repeats):
             pending.repeats += 1
             self._counters.repeats += 1
+            self._table.mark_changed(flow)
             self._schedule(flow, pending, now)
             return self._packets(flow, pending, flow.backend)
         if flow.proven:
@@ -144,15 +145,24 @@ class Handover:
         return self._turn_away(flow, pending, flow.backend, now)
 
     def on_restarted(self, flow: Flow, now: float) -> Sequence[Action]:
-        """The back end's process is another one: it knows nothing of the flow.
+        """The back end's process is another one.
 
-        What it had adopted is lost, and the client is told. What it had not confirmed may have run (RFC 9110, 9.2.2).
+        What it had adopted may live on in its kernel: it is asked. What it had not confirmed may have run (RFC 9110,
+        9.2.2), and where we owe octets the process before was in charge of them.
         """
         pending = flow.pending
         if flow.state is HANDING and not flow.proven and pending is not None:
             if _may_run_again(pending):
                 return self.begin(flow, pending, now)
             return self._answerer.refuse(flow, Cause.UNAVAILABLE, now)
+        if flow.state is FORWARDED:
+            flow.retained = flow.orphaned = True
+            return _NOTHING
+        return self.on_orphaned(flow, now)
+
+    def on_orphaned(self, flow: Flow, now: float) -> Sequence[Action]:
+        """The back end's process is another one, and has not got the connection: it is lost, and the client is told."""
+        self._table.refresh(flow)
         self._table.remember(flow, now)
         self._table.remove(flow)
         self._counters.orphaned += 1
@@ -186,6 +196,7 @@ class Handover:
         self._counters.handoffs += 1
         flow.assign(choice.server)
         flow.state = HANDING
+        self._table.mark_changed(flow)
         pending.repeats = 0
         self._schedule(flow, pending, now)
         return self._packets(flow, pending, choice.server)
@@ -245,6 +256,7 @@ class Handover:
         flow.state = FORWARDED
         flow.pending = None
         flow.last_seen = now
+        self._table.mark_changed(flow)
         self._table.deadlines.clear(flow)
 
     def _turn_away(self, flow: Flow, pending: Pending, backend: Endpoint, now: float) -> Sequence[Action]:

@@ -11,6 +11,8 @@ from tcpha.budget import Budget
 from tcpha.config import FrontEndConfig
 from tcpha.config_checks import Fault, check_tunnel_mtu
 from tcpha.errors import StartError, WireError
+from tcpha.fe import acceleration
+from tcpha.fe.acceleration import Acceleration
 from tcpha.fe.actions import Action, Forward, LeaveToHost, Note, PassOn, Reply, Send
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.net import clock
@@ -49,8 +51,9 @@ class FrontEnd(Node):
     def __init__(self, config: FrontEndConfig, keyring: Keyring) -> None:
         """Open everything; nothing of the host is changed yet. Raises: StartError."""
         self._digest = config.digest()
+        self._own_config = config
+        self._keyring = keyring
         super().__init__(config, keyring, config.server, OwnStatus(NodeState.STARTING, 0, self._digest))
-        self._vaddrs = config.vaddr
         rules = RuleSet(config.rule, config.server, config.match_time, clock.now)
         self._rules = rules
         self._dispatcher = Dispatcher(config, SynCookies(keyring), rules, self._usable_mtu_octets(config))
@@ -72,6 +75,8 @@ class FrontEnd(Node):
             self._next_hops = tuple(server.addr for server in config.server)
             self._transmit = self._send_to_neighbour
         self._queue = PacketQueue(config.queue, self._on_packet, length=config.queue_length)
+        self._acceleration: Acceleration | None = None
+        """There is one once the host is prepared, where the kernel can and may."""
         self._unresolved = 0
         self._unresolved_log_at = 0.0
         self._solicit_at = 0.0
@@ -105,7 +110,11 @@ class FrontEnd(Node):
         """Every queued segment is taken out of the host's hands: dropped here, and sent again where it must go on."""
         octets = packet.get_payload()
         try:
-            actions = self._dispatcher.on_segment(decode_segment(octets), clock.now())
+            segment = decode_segment(octets)
+            if self._acceleration is None:
+                actions = self._dispatcher.on_segment(segment, clock.now())
+            else:
+                actions = self._acceleration.on_segment(segment, clock.now())
         except WireError as error:
             if is_icmp(octets):
                 self._on_icmp(packet, octets)
@@ -147,6 +156,8 @@ class FrontEnd(Node):
         self._dispatcher.on_utc(clock.utc(), now)
         self.perform_due(self._dispatcher.on_timer(now), lambda action: self._do((action,)), now)
         self.report_fault(self._dispatcher.table.take_fault(), now)
+        if self._acceleration is not None:
+            self._acceleration.on_tick(now)
         if now >= self._solicit_at:
             self._solicit_at = now + SOLICIT_INTERVAL_S
             for addr in self._next_hops:
@@ -156,7 +167,11 @@ class FrontEnd(Node):
 
     def on_stop(self, now: float) -> None:
         """End what is carried."""
-        self._do(self._dispatcher.on_stop(now))
+        actions = self._dispatcher.on_stop(now)
+        if self._acceleration is not None:  # what clients answer to this must come here
+            self._acceleration.end()
+            self._acceleration = None
+        self._do(actions)
 
     def own_status(self) -> OwnStatus:
         """Return what back ends are to know."""
@@ -164,7 +179,7 @@ class FrontEnd(Node):
 
     def counters(self) -> dict[str, Any]:
         """Return every counter and table size by its name."""
-        return {
+        shown = {
             **asdict(self._dispatcher.counters),
             **self._dispatcher.table.sizes(),
             "match_timeouts": self._rules.timeouts,
@@ -177,10 +192,14 @@ class FrontEnd(Node):
             "raw_errors": self._raw.errors,
             "link_errors": self._link.errors,
         }
+        return shown if self._acceleration is None else self._acceleration.counted(shown)
 
     def installed(self) -> None:
-        """Tell the segment whose the virtual addresses are now."""
-        announce(self.iface, self._vaddrs)
+        """Let the kernel carry what it can; say whose the virtual addresses are now. Raises: StartError."""
+        self._acceleration = acceleration.begin(
+            self._own_config, self.iface, self._keyring, self._dispatcher, self._neighbours.mac
+        )
+        announce(self.iface, self._own_config.vaddr)
 
     # --- out
 
@@ -234,4 +253,5 @@ class FrontEnd(Node):
         log.log(logging.WARNING if action.needs_care else logging.INFO, "%s", action.text)
 
     def _on_neighbours(self) -> None:
-        self._neighbours.read()
+        if self._neighbours.read() and self._acceleration is not None:
+            self._acceleration.set_ways(self._neighbours.mac)

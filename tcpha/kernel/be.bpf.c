@@ -3,12 +3,14 @@
  * The back end's programs: a HANDOFF (docs/wire.md) becomes the client's first segment, in place, and with it the
  * kernel makes an ESTABLISHED socket of the front end's own sequence numbers for the unmodified server.
  *
- *   be_ingress  what enters the interface: HANDOFFs, and segments of connections that were adopted here
- *   be_egress   what leaves it: the first packet of an adopted connection proves the adoption
- *   be_claim    called by the agent: may a HANDOFF that came to it be run, or was it run already?
+ *   be_ingress   what enters the interface: HANDOFFs. Ends with the agent's process
+ *   be_segments  what enters it: segments of connections that were adopted here
+ *   be_egress    what leaves it: the first packet of an adopted connection proves the adoption
+ *   be_claim     called by the agent: may a HANDOFF that came to it be run, or was it run already?
  *
- * Whatever the programs do not want they leave as it is, and the agent gets it: they decide nothing that the agent does
- * not decide alike. What they must know of it lies in maps; docs/kernel.md describes them.
+ * Whatever the programs do not want they leave as it is, and the agent gets it, and other programs at the interface see
+ * it (TC_ACT_UNSPEC): they decide nothing that the agent does not decide alike. What they must know of it lies in maps;
+ * docs/kernel.md describes them.
  */
 #include "blake2s.h"
 #include "packet.h"
@@ -62,6 +64,8 @@ enum count {
 	SEGMENTS,
 	GUARDED,
 	EVENTS_LOST,
+	STARTED,
+	SILENCED,
 	COUNTS,
 };
 
@@ -93,6 +97,7 @@ struct config {
 	__u32 retry_mark;    /* of a datagram that comes a second time, behind a socket in TIME-WAIT */
 	__u16 period_from;   /* cookies' periods that are accepted, their low 16 bits; the agent moves them on */
 	__u16 periods;	     /* 0: nothing is adopted */
+	__u64 until;	     /* CLOCK_MONOTONIC, ns: nothing is adopted after this, the agent hangs */
 };
 
 struct key {
@@ -117,7 +122,11 @@ struct name {
 
 enum state { ADOPTING = 1, RAN = 2, AGENT = 3 };
 
-enum { FLOW_TOLD = 1, FLOW_CONFIRM = 2 };
+/* A packet of its socket left; the agent wants an event with the next one; nothing may leave any more. */
+enum { FLOW_STARTED = 1, FLOW_CONFIRM = 2, FLOW_SILENT = 4 };
+
+/* Why else there is an event: the socket has sent RST, and is gone; another connection has its four-tuple now. */
+enum { EVENT_RESET = 8, EVENT_REPLACED = 16 };
 
 struct flow {
 	__u32 irs;
@@ -125,6 +134,7 @@ struct flow {
 	__u16 period;
 	__u16 sender;
 	__u32 flags;
+	__u64 cookie; /* of its socket, as socket diagnostics show it; 0 before a packet has left */
 };
 
 struct event {
@@ -207,11 +217,15 @@ struct packet {
 	__u32 at; /* of that header */
 	__u32 protocol;
 	__u32 end; /* of the IP packet */
+	__u32 is_widened; /* it was IPv4, and is to become IPv6 */
+	__u8 tos;
+	__u8 ttl;
 };
 
 /* Keeps clang from making one pointer with a variable offset of two with fixed ones: the verifier knows these better. */
 #define hide(pointer) asm volatile("" : "+r"(pointer))
 
+/* What must outlive the agent: whose connections live here, and what ran. */
 #define PIN_BY_NAME 1
 
 struct {
@@ -219,7 +233,6 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct config);
-	__uint(pinning, PIN_BY_NAME);
 } config SEC(".maps");
 
 struct {
@@ -227,7 +240,6 @@ struct {
 	__uint(max_entries, KEYS);
 	__type(key, __u32);
 	__type(value, struct key);
-	__uint(pinning, PIN_BY_NAME);
 } keys SEC(".maps");
 
 struct {
@@ -235,7 +247,6 @@ struct {
 	__uint(max_entries, TABLES / 2);
 	__type(key, struct endpoint);
 	__type(value, struct peer);
-	__uint(pinning, PIN_BY_NAME);
 } peers SEC(".maps");
 
 /* epoch << 32 | sequence, the highest that was run; an entry of another epoch counts as none. */
@@ -244,7 +255,6 @@ struct {
 	__uint(max_entries, TABLES *SLOTS);
 	__type(key, __u32);
 	__type(value, __u64);
-	__uint(pinning, PIN_BY_NAME);
 } seen SEC(".maps");
 
 struct {
@@ -252,7 +262,6 @@ struct {
 	__uint(max_entries, 1024);
 	__type(key, struct endpoint);
 	__type(value, __u32);
-	__uint(pinning, PIN_BY_NAME);
 } targets SEC(".maps");
 
 struct {
@@ -284,7 +293,6 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
-	__uint(pinning, PIN_BY_NAME);
 } events SEC(".maps");
 
 struct {
@@ -292,7 +300,6 @@ struct {
 	__uint(max_entries, COUNTS);
 	__type(key, __u32);
 	__type(value, __u64);
-	__uint(pinning, PIN_BY_NAME);
 } counts SEC(".maps");
 
 struct {
@@ -303,7 +310,7 @@ struct {
 } scratches SEC(".maps");
 
 #define counted(what, verdict) counted_in(&counts, what, verdict)
-#define UP(what) return counted(what, TC_ACT_OK)
+#define UP(what) return counted(what, TC_ACT_UNSPEC)
 
 /*
  * Reads Ethernet and IP; 0 for a packet that is left alone: another protocol, IP options or extension headers, a
@@ -329,6 +336,8 @@ static __always_inline int read_packet(struct __sk_buff *skb, struct scratch *s,
 		p->at = ETH_HLEN + sizeof(*ip);
 		p->protocol = ip->protocol;
 		p->end = ETH_HLEN + ntohs(ip->tot_len);
+		p->tos = ip->tos;
+		p->ttl = ip->ttl;
 	} else if (eth->h_proto == htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = (void *)(eth + 1);
 
@@ -391,22 +400,22 @@ static __always_inline int on_segment(struct __sk_buff *skb, struct scratch *s, 
 	int is_held;
 
 	if ((void *)(tcp + 1) > (void *)(long)skb->data_end || tcp->syn)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	memcpy(t->client, s->from.address, 16);
 	memcpy(t->virtual, s->to.address, 16);
 	t->client_port = tcp->source;
 	t->vip_port = tcp->dest;
 	if (!bpf_map_lookup_elem(&flows, t))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	sk = find_socket(skb, t, p->is_ipv6);
 	if (!sk)
-		return counted(GUARDED, TC_ACT_OK);
+		return counted(GUARDED, TC_ACT_UNSPEC);
 	is_held = is_ours(sk, c->mark);
 	bpf_sk_release(sk);
 	if (!is_held)
-		return counted(GUARDED, TC_ACT_OK);
+		return counted(GUARDED, TC_ACT_UNSPEC);
 	skb->mark = c->mark;
-	return counted(SEGMENTS, TC_ACT_OK);
+	return counted(SEGMENTS, TC_ACT_UNSPEC);
 }
 
 /* Compares the tag; returns whether it is right, and in `sum` the Internet checksum of what follows the header. */
@@ -468,6 +477,27 @@ static __always_inline __u64 *find_slot(__u32 table, __u32 sequence)
 }
 
 /*
+ * An IPv6 connection that was handed over in an IPv4 datagram: the kernel is to take the packet for IPv6. There is room
+ * for its header then, before the IPv4 header, and `narrow` makes the datagram as it was.
+ */
+static __always_inline int widen(struct __sk_buff *skb, struct scratch *s, struct packet *p)
+{
+	if (p->is_ipv6 || !(s->handoff.flags & FLAG_IPV6))
+		return 0;
+	if (bpf_skb_change_proto(skb, htons(ETH_P_IPV6), 0))
+		return -1;
+	p->is_ipv6 = p->is_widened = 1;
+	p->at = ETH_HLEN + sizeof(struct ipv6hdr);
+	return 0;
+}
+
+static __always_inline void narrow(struct __sk_buff *skb, struct packet *p)
+{
+	if (p->is_widened)
+		bpf_skb_change_proto(skb, htons(ETH_P_IP), 0);
+}
+
+/*
  * Turns the datagram into a segment: what is between IP header and request octets goes, TCP header and IP header are
  * written anew, with full checksums whatever the device may compute. `sum`: of the request octets.
  */
@@ -503,8 +533,17 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct scratch *s, str
 	if (bpf_skb_adjust_room(skb, -(__s32)(before - header), BPF_ADJ_ROOM_NET, 0))
 		return -1;
 	if (p->is_ipv6) {
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &s->ip6, sizeof(s->ip6)))
+		__be16 kind = htons(ETH_P_IPV6);
+
+		if (p->is_widened) {
+			memset(&s->ip6, 0, sizeof(s->ip6));
+			*(__be32 *)&s->ip6 = htonl(6U << 28 | (__u32)p->tos << 20);
+			s->ip6.hop_limit = p->ttl;
+			if (bpf_skb_store_bytes(skb, ETH_HLEN - 2, &kind, sizeof(kind), 0))
+				return -1;
+		} else if (bpf_skb_load_bytes(skb, ETH_HLEN, &s->ip6, sizeof(s->ip6))) {
 			return -1;
+		}
 		s->ip6.payload_len = htons(header + request_octets);
 		s->ip6.nexthdr = IPPROTO_TCP;
 		memcpy(&s->ip6.saddr, s->name.tuple.client, 16);
@@ -556,11 +595,11 @@ static __always_inline int assign(struct __sk_buff *skb, struct bpf_sock *sk, co
 static __always_inline int objection(struct scratch *s, struct config *c, struct packet *p, struct peer **peer)
 {
 	struct handoff *h = &s->handoff;
-	__u32 is_ipv6 = h->flags & FLAG_IPV6, words = is_ipv6 ? WORDS_IPV6 : WORDS_IPV4;
+	__u32 words = h->flags & FLAG_IPV6 ? WORDS_IPV6 : WORDS_IPV4;
 
 	/* With a TLV the front end answers for octets, and the agent has to watch them. */
 	if (h->magic != htons(MAGIC) || h->version != VERSION || h->type != HANDOFF || h->words != words ||
-	    is_ipv6 != p->is_ipv6)
+	    (p->is_ipv6 && !(h->flags & FLAG_IPV6)))
 		return UP_FORM;
 	if (h->flags & FLAG_WINDOW_SCALE && (h->scales >> 4 > MAX_WINDOW_SCALE || (h->scales & 15) > MAX_WINDOW_SCALE))
 		return UP_FORM;
@@ -576,6 +615,23 @@ static __always_inline int objection(struct scratch *s, struct config *c, struct
 	return 0;
 }
 
+static __always_inline int tell(struct scratch *s, const struct flow *flow, __u32 rcv_nxt, __u32 why)
+{
+	struct event *event = &s->event;
+
+	event->tuple = s->name.tuple;
+	event->irs = flow->irs;
+	event->iss = flow->iss;
+	event->rcv_nxt = rcv_nxt;
+	event->period = flow->period;
+	event->sender = flow->sender;
+	event->flags = flow->flags | why;
+	if (!bpf_ringbuf_output(&events, event, sizeof(*event), 0))
+		return 1;
+	counted(EVENTS_LOST, 0);
+	return 0;
+}
+
 static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s, struct config *c, struct packet *p)
 {
 	struct udphdr *udp = p->transport;
@@ -585,35 +641,38 @@ static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s,
 	struct peer *peer = 0;
 	struct key *key;
 	struct bpf_sock *sk;
-	__u32 udp_octets, covered, octets, request, at, state, *known, adopting = ADOPTING, slot_of;
+	__u32 udp_octets, covered, octets, request, at, state, *known, adopting = ADOPTING, slot_of, is_ipv6;
 	__u64 sum = 0, q, was, *slot;
 	void *generation;
-	int why, is_new = 0;
+	int why, is_refused;
 
 	if ((void *)(udp + 1) > (void *)(long)skb->data_end || udp->dest != c->own.port)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if ((s->to.address[0] ^ c->own.address[0]) | (s->to.address[1] ^ c->own.address[1]) |
 	    (s->to.address[2] ^ c->own.address[2]) | (s->to.address[3] ^ c->own.address[3]))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	udp_octets = ntohs(udp->len);
 	s->from.port = udp->source;
 	s->from.zero = 0;
-	covered = p->is_ipv6 ? COVERED_IPV6 : COVERED_IPV4;
 	at = p->at + sizeof(*udp) + TAG_OCTETS;
-	if (udp_octets < sizeof(*udp) + TAG_OCTETS + covered || p->end != p->at + udp_octets || skb->len != p->end ||
+	if (udp_octets < sizeof(*udp) + TAG_OCTETS + COVERED_IPV4 || p->end != p->at + udp_octets || skb->len != p->end ||
 	    udp_octets > sizeof(*udp) + TAG_OCTETS + MAX_BLOCKS * BLAKE2S_BLOCK_OCTETS || skb->gso_segs > 1)
 		UP(UP_FORM);
-	if (!c->periods)
+	if (!c->periods || bpf_ktime_get_coarse_ns() > c->until)
 		UP(UP_OFF);
 	octets = udp_octets - sizeof(*udp) - TAG_OCTETS;
+	if (bpf_skb_load_bytes(skb, at, h, COVERED_IPV4))
+		UP(UP_FORM);
+	is_ipv6 = h->flags & FLAG_IPV6;
+	covered = is_ipv6 ? COVERED_IPV6 : COVERED_IPV4;
+	if (octets < covered)
+		UP(UP_FORM);
 	request = octets - covered;
-	if (p->is_ipv6) {
+	if (is_ipv6) {
 		if (bpf_skb_load_bytes(skb, at, h, COVERED_IPV6))
 			UP(UP_FORM);
 		memcpy(&name->tuple, s->addresses, 32);
 	} else {
-		if (bpf_skb_load_bytes(skb, at, h, COVERED_IPV4))
-			UP(UP_FORM);
 		set_mapped(name->tuple.client, s->addresses[0]);
 		set_mapped(name->tuple.virtual, s->addresses[1]);
 	}
@@ -635,7 +694,7 @@ static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s,
 	if (!key || !is_authentic(skb, s, key, at, octets, &sum))
 		UP(UP_TAG);
 	/* Of the sum over everything that the tag covers, the header's part is taken away again. */
-	sum += (__u32)~(p->is_ipv6 ? bpf_csum_diff(0, 0, h, COVERED_IPV6, 0) : bpf_csum_diff(0, 0, h, COVERED_IPV4, 0));
+	sum += (__u32)~(is_ipv6 ? bpf_csum_diff(0, 0, h, COVERED_IPV6, 0) : bpf_csum_diff(0, 0, h, COVERED_IPV4, 0));
 
 	slot_of = ntohs(h->period) & (GENERATIONS - 1);
 	generation = bpf_map_lookup_elem(&ran, &slot_of);
@@ -644,23 +703,22 @@ static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s,
 	known = bpf_map_lookup_elem(generation, name);
 	state = known ? *known : 0;
 	flow = bpf_map_lookup_elem(&flows, &name->tuple);
-	sk = find_socket(skb, &name->tuple, p->is_ipv6);
+	sk = find_socket(skb, &name->tuple, is_ipv6);
 	if (!sk)
 		UP(UP_NO_LISTENER);
 
 	if (sk->state == BPF_TCP_LISTEN) {
-		/* Adopted, but nothing ever left: its accept queue was full, so it was none, and this is another try. */
-		if (state && state != ADOPTING) {
+		/* It ran, or nothing ever left of it: then its accept queue was full, and the agent tries or says no. */
+		if (state) {
 			bpf_sk_release(sk);
 			UP(UP_RAN);
 		}
-		if (!state) {
-			is_new = 1;
-			if (bpf_map_update_elem(generation, name, &adopting, BPF_NOEXIST)) {
-				bpf_sk_release(sk);
-				UP(UP_FULL);
-			}
+		if (bpf_map_update_elem(generation, name, &adopting, BPF_NOEXIST)) {
+			bpf_sk_release(sk);
+			UP(UP_FULL);
 		}
+		if (flow && flow->flags & FLOW_STARTED)
+			tell(s, flow, 0, EVENT_REPLACED);
 		fresh.irs = name->irs;
 		fresh.iss = ntohl(h->iss);
 		fresh.period = ntohs(h->period);
@@ -668,15 +726,20 @@ static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s,
 		fresh.flags = h->flags & FLAG_CONFIRM ? FLOW_CONFIRM : 0;
 		if (bpf_map_update_elem(&flows, &name->tuple, &fresh, BPF_ANY)) {
 			bpf_sk_release(sk);
-			if (is_new)
-				bpf_map_delete_elem(generation, name);
+			bpf_map_delete_elem(generation, name);
 			UP(UP_FULL);
 		}
 		/* Before the packet is touched: where the kernel says no, the agent still gets the datagram. */
-		if (assign(skb, sk, h)) {
+		if (widen(skb, s, p)) {
+			bpf_sk_release(sk);
+			is_refused = 1;
+		} else {
+			is_refused = assign(skb, sk, h);
+		}
+		if (is_refused) {
+			narrow(skb, p);
 			bpf_map_delete_elem(&flows, &name->tuple);
-			if (is_new)
-				bpf_map_delete_elem(generation, name);
+			bpf_map_delete_elem(generation, name);
 			UP(UP_KERNEL);
 		}
 		if (__sync_val_compare_and_swap(slot, was, q) != was)
@@ -684,7 +747,7 @@ static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s,
 		counted(ADOPTED, 0);
 	} else if (sk->state == BPF_TCP_TIME_WAIT) {
 		bpf_sk_release(sk);
-		if (state && state != ADOPTING)
+		if (state)
 			UP(UP_RAN);
 		if (skb->mark == c->retry_mark) {
 			skb->mark = 0;
@@ -698,7 +761,9 @@ static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s,
 		}
 		counted(RECYCLED, 0);
 		skb->mark = c->mark;
-		return rewrite(skb, s, p, request, sum, TCP_SYN | TCP_FIN) ? counted(DROPPED_FAULT, TC_ACT_SHOT) : TC_ACT_OK;
+		if (widen(skb, s, p))
+			return counted(DROPPED_FAULT, TC_ACT_SHOT);
+		return rewrite(skb, s, p, request, sum, TCP_SYN | TCP_FIN) ? counted(DROPPED_FAULT, TC_ACT_SHOT) : TC_ACT_UNSPEC;
 	} else {
 		/* Our own connection again: its octets go to its TCP, which knows what to do with them. */
 		int is_held = is_ours(sk, c->mark);
@@ -709,13 +774,13 @@ static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s,
 		if (__sync_val_compare_and_swap(slot, was, q) != was)
 			return counted(DROPPED_RACE, TC_ACT_SHOT);
 		if (h->flags & FLAG_CONFIRM)
-			flow->flags = FLOW_CONFIRM;
+			__sync_fetch_and_or(&flow->flags, FLOW_CONFIRM);
 		counted(REPEATED, 0);
 	}
 	skb->mark = c->mark;
-	if (rewrite(skb, s, p, request, sum, request ? TCP_ACK | TCP_PSH : TCP_ACK))
+	if (widen(skb, s, p) || rewrite(skb, s, p, request, sum, request ? TCP_ACK | TCP_PSH : TCP_ACK))
 		return counted(DROPPED_FAULT, TC_ACT_SHOT);
-	return TC_ACT_OK;
+	return TC_ACT_UNSPEC;
 }
 
 SEC("tc")
@@ -726,58 +791,79 @@ int be_ingress(struct __sk_buff *skb)
 	struct config *c = bpf_map_lookup_elem(&config, &zero);
 	struct packet p = {};
 
-	if (!s || !c || skb->pkt_type != PACKET_HOST || !read_packet(skb, s, &p))
-		return TC_ACT_OK;
-	if (p.protocol == IPPROTO_TCP)
-		return on_segment(skb, s, c, &p);
-	if (p.protocol == IPPROTO_UDP)
-		return on_datagram(skb, s, c, &p);
-	return TC_ACT_OK;
+	if (!s || !c || skb->pkt_type != PACKET_HOST || !read_packet(skb, s, &p) || p.protocol != IPPROTO_UDP)
+		return TC_ACT_UNSPEC;
+	return on_datagram(skb, s, c, &p);
+}
+
+SEC("tc")
+int be_segments(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	struct config *c = bpf_map_lookup_elem(&config, &zero);
+	struct packet p = {};
+
+	if (!s || !c || skb->pkt_type != PACKET_HOST || !read_packet(skb, s, &p) || p.protocol != IPPROTO_TCP)
+		return TC_ACT_UNSPEC;
+	return on_segment(skb, s, c, &p);
+}
+
+/* Something leaves, so there is a socket, and it may have read the request. */
+static __always_inline void note_start(struct __sk_buff *skb, struct scratch *s, struct flow *flow)
+{
+	__u32 generation_of = flow->period & (GENERATIONS - 1), state = RAN;
+	void *generation = bpf_map_lookup_elem(&ran, &generation_of);
+
+	if (flow->flags & FLOW_STARTED)
+		return;
+	flow->cookie = bpf_get_socket_cookie(skb);
+	s->name.irs = flow->irs;
+	s->name.iss = flow->iss & 0xffffff00;
+	if (generation)
+		bpf_map_update_elem(generation, &s->name, &state, BPF_EXIST);
+	if (!(__sync_fetch_and_or(&flow->flags, FLOW_STARTED) & FLOW_STARTED))
+		counted(STARTED, 0);
 }
 
 SEC("tc")
 int be_egress(struct __sk_buff *skb)
 {
-	__u32 zero = 0, generation_of, state = RAN;
+	__u32 zero = 0, rcv_nxt;
 	struct config *c = bpf_map_lookup_elem(&config, &zero);
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
 	struct packet p = {};
 	struct tcphdr *tcp;
-	struct event *event;
 	struct flow *flow;
-	void *generation;
+	int is_reset;
 
 	if (!c || !s || !c->mark || skb->mark != c->mark || !read_packet(skb, s, &p) || p.protocol != IPPROTO_TCP)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	tcp = p.transport;
 	if ((void *)(tcp + 1) > (void *)(long)skb->data_end)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	memcpy(s->name.tuple.client, s->to.address, 16);
 	memcpy(s->name.tuple.virtual, s->from.address, 16);
 	s->name.tuple.client_port = tcp->dest;
 	s->name.tuple.vip_port = tcp->source;
 	flow = bpf_map_lookup_elem(&flows, &s->name.tuple);
-	if (!flow || flow->flags & FLOW_TOLD)
-		return TC_ACT_OK;
-	/* Something leaves, so there is a socket, and it may have read the request. */
-	s->name.irs = flow->irs;
-	s->name.iss = flow->iss & 0xffffff00;
-	generation_of = flow->period & (GENERATIONS - 1);
-	generation = bpf_map_lookup_elem(&ran, &generation_of);
-	if (generation)
-		bpf_map_update_elem(generation, &s->name, &state, BPF_EXIST);
-	event = &s->event;
-	event->tuple = s->name.tuple;
-	event->irs = flow->irs;
-	event->iss = flow->iss;
-	event->rcv_nxt = ntohl(tcp->ack_seq);
-	event->period = flow->period;
-	event->sender = flow->sender;
-	event->flags = flow->flags;
-	if (bpf_ringbuf_output(&events, event, sizeof(*event), 0))
-		return counted(EVENTS_LOST, TC_ACT_OK); /* told with the next packet */
-	flow->flags |= FLOW_TOLD;
-	return TC_ACT_OK;
+	is_reset = tcp->rst;
+	if (!flow || (flow->flags == FLOW_STARTED && !is_reset))
+		return TC_ACT_UNSPEC;
+	if (flow->flags & FLOW_SILENT)
+		return counted(SILENCED, TC_ACT_SHOT);
+	/* The host may still answer a segment of the connection before. */
+	if (flow->flags & FLOW_STARTED) {
+		if (is_reset && bpf_get_socket_cookie(skb) != flow->cookie)
+			return TC_ACT_UNSPEC;
+	} else if (ntohl(tcp->seq) != flow->iss + 1) {
+		return TC_ACT_UNSPEC;
+	}
+	rcv_nxt = ntohl(tcp->ack_seq);
+	note_start(skb, s, flow);
+	if ((flow->flags & FLOW_CONFIRM || is_reset) && tell(s, flow, rcv_nxt, is_reset ? EVENT_RESET : 0))
+		__sync_fetch_and_and(&flow->flags, ~FLOW_CONFIRM); /* else it is told with the next packet */
+	return TC_ACT_UNSPEC;
 }
 
 SEC("syscall")

@@ -23,7 +23,7 @@ GENERATIONS = 8
 COUNTS = (
     "adopted", "repeated", "recycled", "up_form", "up_off", "up_stranger", "up_epoch", "up_replay", "up_target",
     "up_period", "up_tag", "up_ran", "up_full", "up_live", "up_no_listener", "up_time_wait", "up_kernel",
-    "dropped_race", "dropped_fault", "segments", "guarded", "events_lost",
+    "dropped_race", "dropped_fault", "segments", "guarded", "events_lost", "started", "silenced",
 )  # fmt: skip
 """What the programs count, in the order of the map `counts`."""
 
@@ -34,20 +34,20 @@ _PURPOSE = b"tcpha handoff"
 _MAPPED = bytes(10) + b"\xff\xff"
 _U32 = struct.Struct("=I")
 _PORT = struct.Struct("!Hxx")
-_CONFIG = struct.Struct("=20sIIHH")
+_CONFIG = struct.Struct("=20sIIHHQ")
 _KEY = struct.Struct("=32sII")
 _PEER = struct.Struct("=IIHxx")
 _NAME = struct.Struct("=36sII")
-_FLOW = struct.Struct("=IIHHI")
+_FLOW = struct.Struct("=IIHHI8s")
 _EVENT = struct.Struct("=36sIIIHHI")
 _CLAIM = struct.Struct("=IIII")
-_WANTS_ANSWER = 2
+_STARTED, _WANTS_ANSWER, _SILENT, _RESET, _REPLACED = 1, 2, 4, 8, 16
 _AGREED = (1 << AGREEMENT_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """A connection whose socket has sent its first packet, or, asked again by a repeat, another one."""
+    """A connection whose socket has sent a packet after an ADOPTED was asked for, or which is over."""
 
     identity: Identity
     rcv_nxt: SeqNum
@@ -58,6 +58,21 @@ class Adoption:
     """Sender id of the front end."""
     confirm: bool
     """An ADOPTED is wanted."""
+    over: bool
+    """The packet was an RST, or there was none and another connection has the four-tuple: the socket is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The connection that was adopted last on a four-tuple."""
+
+    identity: Identity
+    period: int
+    """The period of its cookie, the low 16 bits."""
+    has_started: bool
+    """A packet of its socket left."""
+    cookie: bytes
+    """What tells its socket from all others (8 octets, as socket diagnostics show it); zeros before that."""
 
 
 def encode_address(packed: bytes) -> bytes:
@@ -70,9 +85,12 @@ def encode_endpoint(packed: bytes, port: int) -> bytes:
     return encode_address(packed) + _PORT.pack(port)
 
 
-def encode_config(own: bytes, mark: int, retry_mark: int, period_from: int, periods: int) -> bytes:
-    """`own`: the agent's endpoint. Periods are accepted from `period_from` on, so many; none: nothing is adopted."""
-    return _CONFIG.pack(own, mark, retry_mark, period_from & 0xFFFF, periods)
+def encode_config(own: bytes, mark: int, retry_mark: int, period_from: int, periods: int, until_ns: int) -> bytes:
+    """`own`: the agent's endpoint. Periods are accepted from `period_from` on, so many; none: nothing is adopted.
+
+    Nor is anything after `until_ns` (CLOCK_MONOTONIC).
+    """
+    return _CONFIG.pack(own, mark, retry_mark, period_from & 0xFFFF, periods, until_ns)
 
 
 def encode_keys(keyring: Keyring) -> tuple[bytes, ...]:
@@ -122,13 +140,36 @@ def decode_event(octets: bytes) -> Adoption:
     """A record of `events`."""
     four_tuple, irs, iss, rcv_nxt, period, sender, flags = _EVENT.unpack(octets)
     identity = Identity(decode_tuple(four_tuple), SeqNum(irs), SeqNum(iss))
-    return Adoption(identity, SeqNum(rcv_nxt), period, sender, bool(flags & _WANTS_ANSWER))
+    confirm = flags & _WANTS_ANSWER and not flags & _REPLACED
+    return Adoption(identity, SeqNum(rcv_nxt), period, sender, bool(confirm), bool(flags & (_RESET | _REPLACED)))
 
 
-def decode_flow(four_tuple: bytes, value: bytes) -> Identity:
-    """An entry of `flows`: a connection that was adopted last on its four-tuple."""
+def is_of(value: bytes | memoryview, identity: Identity) -> bool:
+    """Is an entry of `flows` this connection's?"""
     irs, iss, *_ = _FLOW.unpack(value)
-    return Identity(decode_tuple(four_tuple), SeqNum(irs), SeqNum(iss))
+    return (irs, iss) == (identity.irs, identity.iss)
+
+
+def decode_flow(four_tuple: bytes, value: bytes | memoryview) -> Carried:
+    """An entry of `flows`."""
+    irs, iss, period, _sender, flags, cookie = _FLOW.unpack(value)
+    identity = Identity(decode_tuple(four_tuple), SeqNum(irs), SeqNum(iss))
+    return Carried(identity, period, bool(flags & _STARTED), cookie)
+
+
+def asking(value: bytes) -> bytes:
+    """The same entry, with the next packet of its socket to be told."""
+    return _with_flag(value, _WANTS_ANSWER)
+
+
+def silent(value: bytes) -> bytes:
+    """The same entry, with nothing to leave its socket any more."""
+    return _with_flag(value, _SILENT)
+
+
+def _with_flag(value: bytes, flag: int) -> bytes:
+    *known, flags, cookie = _FLOW.unpack(value)
+    return _FLOW.pack(*known, flags | flag, cookie)
 
 
 def decode_tuple(four_tuple: bytes) -> ConnectionKey:

@@ -54,6 +54,7 @@ HELPER(long, skb_store_bytes, struct __sk_buff *skb, __u32 offset, const void *f
 HELPER(long, skb_pull_data, struct __sk_buff *skb, __u32 octets);
 HELPER(long, skb_change_tail, struct __sk_buff *skb, __u32 octets, __u64 flags);
 HELPER(long, skb_adjust_room, struct __sk_buff *skb, __s32 octets, __u32 mode, __u64 flags);
+HELPER(long, skb_change_proto, struct __sk_buff *skb, __be16 protocol, __u64 flags);
 HELPER(__s64, csum_diff, const void *from, __u32 from_octets, const void *to, __u32 to_octets, __u32 seed);
 HELPER(long, csum_level, struct __sk_buff *skb, __u64 level);
 HELPER(long, l3_csum_replace, struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 size);
@@ -63,6 +64,7 @@ HELPER(long, clone_redirect, struct __sk_buff *skb, __u32 ifindex, __u64 flags);
 HELPER(long, redirect, __u32 ifindex, __u64 flags);
 HELPER(long, redirect_neigh, __u32 ifindex, struct bpf_redir_neigh *next_hop, int octets, __u64 flags);
 HELPER(struct bpf_sock *, skc_lookup_tcp, void *skb, struct bpf_sock_tuple *tuple, __u32 octets, __u64 netns, __u64 flags);
+HELPER(__u64, get_socket_cookie, struct __sk_buff *skb);
 HELPER(long, sk_release, void *sk);
 HELPER(struct bpf_sock *, sk_fullsock, struct bpf_sock *sk);
 HELPER(struct bpf_tcp_sock *, tcp_sock, struct bpf_sock *sk);

@@ -8,6 +8,7 @@
  *
  * Whatever the program does not want it leaves as it is, and the dispatcher gets it: the program decides nothing that
  * the dispatcher does not decide alike. It enters no flow and removes none: the dispatcher's table is the authority.
+ * Where a new connection may have begun on the ports of a flow it passes everything up until that has decided.
  */
 #include "blake2s.h"
 #include "packet.h"
@@ -23,6 +24,7 @@
 #define DEFAULT_MSS_IPV4 536
 #define DEFAULT_MSS_IPV6 1220
 #define STRANGE_OCTETS (1 << 20) /* tcpha.fe.flows */
+#define DOUBT 1000		 /* milliseconds, a little longer ones: 2^20 ns */
 #define MAX_SYN_BLOCKS 24	 /* of 64 octets: data in a SYN, whatever an Ethernet carries */
 
 /* Not TC_ACT_OK: programs of others at this interface see the packet, too. */
@@ -100,7 +102,8 @@ struct way {
 	struct endpoint backend; /* whom the way leads to: for whoever reads the map */
 };
 
-enum state { FLOW_FORWARDED = 1, FLOW_HELD = 2 };
+/* FLOW_HANDED: the back end gets it, but has not confirmed: the dispatcher must see what the client goes on to send. */
+enum state { FLOW_FORWARDED = 1, FLOW_HELD = 2, FLOW_HANDED = 3 };
 
 struct flow {
 	__u64 last_seen_ns; /* CLOCK_MONOTONIC, to a tick */
@@ -111,8 +114,8 @@ struct flow {
 	__u32 noted[2]; /* IRS + 1 of the last SYNs, the latest first */
 	__u16 way;
 	__u8 state;
-	__u8 notes; /* how many of them there are */
-	__u32 zero;
+	__u8 notes;	     /* how many of them there are */
+	__u32 doubted_until; /* a new connection may have begun here; 0: none */
 };
 
 /* What a cookie's hash covers: one block, and the key of `flows` at its beginning. */
@@ -618,10 +621,15 @@ static __always_inline int on_syn(struct __sk_buff *skb, struct scratch *s, cons
 
 /* --- segments */
 
+static __always_inline int has_octets(const struct segment *g)
+{
+	return g->at + g->header != g->end;
+}
+
 /* Neither octets nor FIN. */
 static __always_inline int is_bare(const struct segment *g)
 {
-	return g->at + g->header == g->end && !(g->flags & FIN);
+	return !has_octets(g) && !(g->flags & FIN);
 }
 
 /* Does the segment begin behind a SYN that was seen? */
@@ -643,6 +651,25 @@ static __always_inline int resembles(const struct flow *flow, const struct segme
 }
 
 /*
+ * A segment may be of a new connection on the ports of a flow: until the dispatcher has decided (it writes the flow
+ * anew) what follows must not overtake it. If no dispatcher lives, the flow goes on soon.
+ */
+static __always_inline void doubt(struct flow *flow)
+{
+	if (flow && !flow->doubted_until)
+		flow->doubted_until = ((__u32)(bpf_ktime_get_coarse_ns() >> 20) + DOUBT) | 1;
+}
+
+static __always_inline int is_doubted(struct flow *flow, __u32 ack)
+{
+	if ((__s32)(flow->doubted_until - (__u32)(bpf_ktime_get_coarse_ns() >> 20)) > 0)
+		return 1;
+	flow->doubted_until = 0;
+	flow->last_ack = ack;
+	return 0;
+}
+
+/*
  * May the segment begin a connection? Of a flow that is not forwarded, or not known, only the bare ACK that ends a
  * handshake is looked at: of all others, first requests among them, the dispatcher may know more.
  */
@@ -652,7 +679,7 @@ static __always_inline int may_begin(const struct flow *flow, const struct segme
 		return 0;
 	if (!flow)
 		return is_bare(g);
-	if (flow->state != FLOW_FORWARDED) /* what it acknowledged last, the dispatcher knows */
+	if (flow->state == FLOW_HELD) /* what it acknowledged last, the dispatcher knows */
 		return is_bare(g) && is_noted(flow, g->seq);
 	return is_noted(flow, g->seq) || is_strange(flow, g->ack);
 }
@@ -743,6 +770,8 @@ int fe_ingress(struct __sk_buff *skb)
 		return PASS;
 	if (g->flags & SYN)
 		return on_syn(skb, s, g, flow);
+	if (flow && flow->doubted_until && is_doubted(flow, g->ack))
+		UP(UP_REUSED);
 	if (may_begin(flow, g)) {
 		switch (cookie_of(skb, s, g)) {
 		case COOKIE_VALID:
@@ -750,18 +779,22 @@ int fe_ingress(struct __sk_buff *skb)
 				break;
 			if (is_bare(g)) /* the end of a handshake: nothing comes of it */
 				return counted(HANDSHAKES, TC_ACT_SHOT);
+			doubt(flow);
 			UP(UP_REUSED);
 		case COOKIE_UNREAD:
 			UP(UP_FORM);
 		case COOKIE_OFF:
 			UP(UP_OFF);
 		default:
-			break;
+			if (flow && is_strange(flow, g->ack)) {
+				doubt(flow);
+				UP(UP_REUSED);
+			}
 		}
 	}
 	if (!flow)
 		UP(UP_UNKNOWN);
-	if (flow->state != FLOW_FORWARDED)
+	if (flow->state == FLOW_HELD || (flow->state == FLOW_HANDED && has_octets(g)))
 		UP(UP_HELD);
 	return forward(skb, s, g, flow);
 }

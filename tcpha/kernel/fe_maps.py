@@ -36,7 +36,6 @@ NS = 1_000_000_000
 _PURPOSE, _DIGEST_OCTETS = b"tcpha cookie", 8
 _MAPPED = bytes(10) + b"\xff\xff"
 _SACK, _TIMESTAMPS = 1, 2
-_FORWARDED, _HELD = 1, 2
 _CONFIG = struct.Struct("!6sBB2H4H")
 _TIMES = struct.Struct("=QQII")
 _KEY = struct.Struct("=32sI")
@@ -56,6 +55,16 @@ class WayKind(IntEnum):
     NEIGHBOUR = 1
     TUNNEL_IPV4 = 2
     TUNNEL_IPV6 = 3
+
+
+class Standing(IntEnum):
+    """What the program does with the packets of a flow, but for its SYNs, which it answers."""
+
+    FORWARDED = 1
+    HELD = 2
+    """All are passed up."""
+    HANDED = 3
+    """Those with octets are passed up, the others forwarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +96,19 @@ class Carried:
     noted: tuple[SeqNum, ...]
     """IRS + 1 of the last two SYNs seen."""
     way: int
-    is_held: bool
-    """The program answers its SYNs and passes everything else up."""
+    standing: Standing
+    is_doubted: bool
+    """A new connection may have begun on its ports: everything is passed up until it is written again, or a second."""
+
+    @property
+    def is_held(self) -> bool:
+        """Is everything passed up but its SYNs?"""
+        return self.standing is Standing.HELD
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Is everything forwarded?"""
+        return self.standing is Standing.FORWARDED
 
 
 def encode_config(mac: bytes, promise: Promise, window_octets: int) -> bytes:
@@ -147,20 +167,20 @@ def write_flow(
     last_seen_s: float,
     noted: Sequence[int],
     way: int,
-    is_held: bool,
+    standing: Standing,
     buffer: bytearray | memoryview,
 ) -> None:
     """Write a value of `flows`, 40 octets, of what `Carried` says; without objects, for it is called often."""
     notes = len(noted)
     _FLOW.pack_into(
         buffer, 0, int(last_seen_s * NS), identity.irs, identity.iss, period & 0xFFFFFFFF, last_ack,
-        noted[0] if notes else 0, noted[1] if notes > 1 else 0, way, _HELD if is_held else _FORWARDED, notes, 0,
+        noted[0] if notes else 0, noted[1] if notes > 1 else 0, way, standing, notes, 0,
     )  # fmt: skip
 
 
 def decode_flow(four_tuple: bytes, value: bytes) -> Carried:
     """An entry of `flows`."""
-    seen_ns, irs, iss, period, last_ack, first, second, way, state, notes, _ = _FLOW.unpack(value)
+    seen_ns, irs, iss, period, last_ack, first, second, way, state, notes, doubted_until = _FLOW.unpack(value)
     identity = Identity(decode_tuple(four_tuple), SeqNum(irs), SeqNum(iss))
     noted = (SeqNum(first), SeqNum(second))[:notes]
-    return Carried(identity, period, SeqNum(last_ack), seen_ns / NS, noted, way, state == _HELD)
+    return Carried(identity, period, SeqNum(last_ack), seen_ns / NS, noted, way, Standing(state), doubted_until != 0)

@@ -18,7 +18,18 @@ from typing import Self
 
 from tcpha.errors import StartError
 from tcpha.invocation import command
-from tcpha.lab import addressing, blueprint, certificate, documents, namespaces, nginx, programs, redis, residents
+from tcpha.lab import (
+    addressing,
+    blueprint,
+    certificate,
+    documents,
+    namespaces,
+    nginx,
+    pinned,
+    programs,
+    redis,
+    residents,
+)
 from tcpha.lab.addressing import DEFAULT_NAME, MTU_OCTETS, ROUTER, SWITCH, Plan, namespace_of
 from tcpha.lab.aftermath import cleaning_up_after
 from tcpha.lab.blueprint import NGINX, Blueprint
@@ -213,9 +224,10 @@ class Lab:
             StartError: something cannot be removed.
         """
         with _system_faults_named(self.name):
-            present = tuple(namespaces_of(self.name).values())
-            residents.end({found for found in map(namespaces.identity, present) if found is not None})
-            for namespace in present:
+            present = namespaces_of(self.name)
+            residents.end({found for found in map(namespaces.identity, present.values()) if found is not None})
+            pinned.remove(present.items(), self.directory)
+            for namespace in present.values():
                 namespaces.remove(namespace)
             documents.remove(documents.directory_in_memory(self.name))
             with suppress(FileNotFoundError):

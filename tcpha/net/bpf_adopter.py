@@ -2,23 +2,30 @@
 
 Knows what lies in their maps (tcpha.kernel.be_maps), not what the agent decides. The order of steps: open, `renew`
 (which periods), `set_peer` (who may hand over), `set_targets` (what for), `attach`. Without a call of `renew` for a
-minute the programs adopt nothing any more, since no cookie is of a period they know: an agent that hangs takes nothing.
+while the programs adopt nothing any more: an agent that hangs takes nothing. The program that adopts ends with the
+process.
+
+Where `pins` names a directory, the programs that carry what is adopted outlive the process, and with them which
+connections those are and which ones ran.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from tcpha.errors import EdgeError
 from tcpha.kernel import be_maps
-from tcpha.kernel.be_maps import Adoption
+from tcpha.kernel.be_maps import Adoption, Carried
 from tcpha.net import sysctl
-from tcpha.net.bpf import BpfMap, MapShape, bpffs_of
-from tcpha.net.bpf_attach import Filter, Link, attach
+from tcpha.net.bpf import BpfMap, MapShape
+from tcpha.net.bpf_attach import Direction, Filter, Link, attach
 from tcpha.net.bpf_object import Loaded, ObjectFile, kernel_function, load
 from tcpha.net.bpf_ring import RingReader
+from tcpha.net.bpf_table import Table
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Identity
@@ -27,21 +34,29 @@ PROGRAMS = Path(__file__).parent.parent / "kernel" / "be.bpf.o"
 PERIODS_BEFORE, PERIODS_AFTER = 2, 1
 """Around the present one: cookies of other periods no front end accepts."""
 
+LEASE_S = 60.0
+"""For so long the programs go on after `renew`, unless it says otherwise."""
+
 _PREFIX = "ran-"
+_CARRYING: tuple[tuple[str, Direction], ...] = (("be_segments", "ingress"), ("be_egress", "egress"))
+"""What outlives the process: the programs that adopted connections need."""
+_ADOPTING: tuple[str, Direction] = ("be_ingress", "ingress")
+_NS = 1_000_000_000
 # What the host must allow before the kernel makes sockets of other hosts' handshakes.
 _SETTINGS = {
     "ipv4/tcp_syncookies": ("1", "2"),
     "ipv4/tcp_timestamps": ("1", "2"),
     "ipv4/tcp_sack": ("1",),
     "ipv4/tcp_window_scaling": ("1",),
-    "ipv4/tcp_fwmark_accept": ("1",),
 }
+INHERITS_MARK = "ipv4/tcp_fwmark_accept"
+"""The setting under which a socket bears the mark of the packet it was made of: it has to be 1."""
 
 
-def obstacle(pins: Path | None = None) -> str | None:
+def obstacle() -> str | None:
     """Why this host cannot run the programs, in words for a person; None if nothing speaks against it.
 
-    What the kernel says when they are loaded comes on top of that.
+    They are loaded, and thrown away again. `INHERITS_MARK` is 1, or can be set.
     """
     try:
         for name in sorted(ObjectFile(PROGRAMS).kernel_functions()):
@@ -49,10 +64,11 @@ def obstacle(pins: Path | None = None) -> str | None:
         for name, wanted in _SETTINGS.items():
             if (value := sysctl.read(name)) not in wanted:
                 return f"net.{name.replace('/', '.')} is {value}, not {' or '.join(wanted)}"
+        if sysctl.read(INHERITS_MARK) != "1" and not sysctl.may_write(INHERITS_MARK):
+            return f"net.{INHERITS_MARK.replace('/', '.')} is not 1 and cannot be written"
+        load(PROGRAMS).close()
     except EdgeError as error:
         return str(error)
-    if pins is not None and bpffs_of(pins) is None:
-        return f"{pins} is in no bpf file system"
     return None
 
 
@@ -63,15 +79,13 @@ class Adopter:
         self, own: tuple[bytes, int], keyring: Keyring, *, mark: int, retry_mark: int, pins: Path | None = None
     ):
         """Load them. `own`: packed address and port of the handoff channel here. `pins`: a directory in a bpf file
-        system; what ran is found there again after a restart. Raises: EdgeError.
+        system; what an earlier process left there goes on. Raises: EdgeError.
         """
         self._own = be_maps.encode_endpoint(*own)
         self._marks = (mark, retry_mark)
         self._pins = pins
         self._attached: list[Link | Filter] = []
         self._generations: dict[int, BpfMap] = {}
-        if pins is not None:
-            pins.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ExitStack() as undo:
             self._loaded: Loaded = undo.enter_context(load(PROGRAMS, pins=pins))
             self._maps = self._loaded.maps
@@ -80,6 +94,7 @@ class Adopter:
                 raise EdgeError(f"{PROGRAMS}: ran is no map of maps")
             self._generation: MapShape = inner
             self._ring = RingReader(self._maps["events"])
+            self._flows = Table(self._maps["flows"])
             self.hold()
             for index, entry in enumerate(be_maps.encode_keys(keyring)):
                 self._maps["keys"].update(be_maps.encode_number(index), entry)
@@ -87,19 +102,24 @@ class Adopter:
 
     # --- what the programs must know
 
-    def renew(self, period: int, floor: int = -1) -> None:
-        """Go on: cookies of the periods around `period` are accepted, none up to `floor`. Raises: EdgeError."""
+    def renew(self, period: int, floor: int = -1, lease_s: float = LEASE_S) -> None:
+        """Go on for `lease_s`: cookies of the periods around `period` are accepted, none up to `floor`.
+
+        Raises: EdgeError.
+        """
         wanted = range(period - PERIODS_BEFORE, period + PERIODS_AFTER + 1)
-        for old in [each for each in self._known() if each not in range(wanted.start - 1, wanted.stop + 1)]:
-            self._forget(old)
-        for each in range(wanted.start - 1, wanted.stop + 1):
-            self._generation_of(each)
+        remembered = range(wanted.start - 1, wanted.stop + 1)
+        if self._generations.keys() != set(remembered):
+            for old in [each for each in self._known() if each not in remembered]:
+                self._forget(old)
+            for each in remembered:
+                self._generation_of(each)
         first = max(wanted.start, floor + 1)
-        self._configure(first, max(wanted.stop - first, 0))
+        self._configure(first, max(wanted.stop - first, 0), time.monotonic_ns() + int(lease_s * _NS))
 
     def hold(self) -> None:
         """Adopt nothing until `renew` is called; what is adopted goes on. Raises: EdgeError."""
-        self._configure(0, 0)
+        self._configure(0, 0, 0)
 
     def set_peer(self, address: bytes, port: int, sender: int, epoch: int, table: int) -> None:
         """Messages of this front end are accepted under this epoch.
@@ -122,18 +142,37 @@ class Adopter:
             self._maps["targets"].update(each, be_maps.encode_number(1))
 
     def attach(self, iface: str) -> None:
-        """Begin. Raises: EdgeError, with nothing attached."""
+        """Begin; programs of an earlier process are replaced without a gap. Raises: EdgeError, with nothing begun."""
         try:
-            self._attached.append(attach(self._loaded.programs["be_egress"], iface, "egress"))
-            self._attached.append(attach(self._loaded.programs["be_ingress"], iface, "ingress"))
+            for name, direction in _CARRYING:
+                self._attached.append(self._attach_pinned(name, iface, direction))
+            # Behind the others: what it makes of a datagram they need not look at.
+            self._attached.append(attach(self._loaded.programs[_ADOPTING[0]], iface, _ADOPTING[1]))
         except EdgeError:
             self.detach()
             raise
 
     def detach(self) -> None:
         """End; sockets that were made stay, and their packets go where they went before. Raises: EdgeError."""
+        if self._pins is not None:
+            for name, _ in _CARRYING:
+                (self._pins / name).unlink(missing_ok=True)
         while self._attached:
             self._attached.pop().detach()
+
+    def _attach_pinned(self, name: str, iface: str, direction: Direction) -> Link | Filter:
+        program = self._loaded.programs[name]
+        place = None if self._pins is None else self._pins / name
+        if place is not None and (found := Link.pinned(place)) is not None:
+            if found.iface_index() == socket.if_nametoindex(iface):
+                found.replace(program)
+                return found
+            place.unlink()
+            found.close()
+        attached = attach(program, iface, direction)
+        if place is not None and isinstance(attached, Link):
+            attached.pin(place)
+        return attached
 
     # --- who runs what
 
@@ -155,9 +194,55 @@ class Adopter:
         known = generation.lookup(name)
         return known is not None and be_maps.decode_number(known) == be_maps.AGENT
 
+    def take_over(self, identity: Identity, period: int) -> bool:
+        """Make a connection the agent's of which no packet ever left; False: one has. Raises: EdgeError."""
+        generation, name = self._generations.get(period), be_maps.encode_name(identity)
+        known = None if generation is None else generation.lookup(name)
+        if generation is None or known is None:
+            return True
+        if be_maps.decode_number(known) == be_maps.RAN:
+            return False
+        generation.update(name, be_maps.encode_number(be_maps.AGENT))
+        return True
+
+    def remember(self, identity: Identity) -> None:
+        """Let no program run a connection, whatever the period of its cookie, nor again. Raises: EdgeError."""
+        name, value = be_maps.encode_name(identity), be_maps.encode_number(be_maps.AGENT)
+        for generation in self._generations.values():
+            generation.update(name, value)
+
+    def ask(self, key: ConnectionKey) -> None:
+        """Tell of the next packet that leaves the connection's socket. Raises: EdgeError."""
+        self._change_flow(key, be_maps.asking)
+
+    def silence(self, key: ConnectionKey) -> None:
+        """Let nothing leave the connection's socket any more. Raises: EdgeError."""
+        self._change_flow(key, be_maps.silent)
+
+    def _change_flow(self, key: ConnectionKey, change: Callable[[bytes], bytes]) -> None:
+        flows, name = self._maps["flows"], be_maps.encode_tuple(key)
+        if (value := flows.lookup(name)) is not None:
+            flows.update(name, change(value))
+
     def forget_flow(self, key: ConnectionKey) -> bool:
         """A connection is over; was it known? Raises: EdgeError."""
         return self._maps["flows"].delete(be_maps.encode_tuple(key))
+
+    def forget_ended(self, ended: Sequence[tuple[bytes, Identity]]) -> None:
+        """The same of many, unless their four-tuples, keys of `flows`, are another connection's by now.
+
+        Raises: EdgeError.
+        """
+        flows, gone = self._flows, []
+        for four_tuple, identity in ended:
+            flows.key[:] = four_tuple
+            if flows.lookup() and be_maps.is_of(flows.value, identity):
+                gone.append(four_tuple)
+        self.forget_flows(gone)
+
+    def forget_flows(self, four_tuples: Sequence[bytes]) -> int:
+        """The same of many, by the keys of `flows`; return how many were known. Raises: EdgeError."""
+        return self._flows.delete_all(four_tuples)
 
     # --- what they did
 
@@ -166,13 +251,22 @@ class Adopter:
         return self._ring.fileno()
 
     def adoptions(self, limit: int = 256) -> list[Adoption]:
-        """Return connections whose sockets have spoken for the first time, or again after a repeat."""
+        """Return connections whose sockets have spoken since an ADOPTED of them was asked for."""
         return [be_maps.decode_event(record) for record in self._ring.read(limit)]
 
-    def flows(self) -> Iterator[Identity]:
-        """Every connection that was adopted and not forgotten. Raises: EdgeError."""
-        for four_tuple, value in self._maps["flows"].items():
-            yield be_maps.decode_flow(four_tuple, value)
+    def flows(self) -> Iterator[tuple[bytes, Carried]]:
+        """Every connection that was adopted and not forgotten, with its key in `flows`. Raises: EdgeError."""
+        for four_tuple, value in self._flows.items():
+            yield four_tuple, be_maps.decode_flow(four_tuple, value)
+
+    def look_up(self, four_tuple: bytes) -> Carried | None:
+        """The connection that was adopted last on a four-tuple, a key of `flows`. Raises: EdgeError."""
+        self._flows.key[:] = four_tuple
+        return be_maps.decode_flow(four_tuple, self._flows.value) if self._flows.lookup() else None
+
+    def count(self, name: str) -> int:
+        """One of `counters`. Raises: EdgeError."""
+        return self._maps["counts"].lookup_sum(be_maps.encode_number(be_maps.COUNTS.index(name)))
 
     def counters(self) -> dict[str, int]:
         """Return what the programs counted. Raises: EdgeError."""
@@ -180,16 +274,21 @@ class Adopter:
         return {name: counts.lookup_sum(be_maps.encode_number(at)) for at, name in enumerate(be_maps.COUNTS)}
 
     def close(self) -> None:
-        """Detach and let go of everything; pins stay. Raises: EdgeError."""
-        self.detach()
+        """Let go of everything; what is pinned goes on. Raises: EdgeError."""
+        while self._attached:
+            attached = self._attached.pop()
+            if isinstance(attached, Link):
+                attached.close()
+            else:
+                attached.detach()
         self._ring.close()
         for generation in self._generations.values():
             generation.close()
         self._generations.clear()
         self._loaded.close()
 
-    def _configure(self, period_from: int, periods: int) -> None:
-        value = be_maps.encode_config(self._own, *self._marks, period_from, periods)
+    def _configure(self, period_from: int, periods: int, until_ns: int) -> None:
+        value = be_maps.encode_config(self._own, *self._marks, period_from, periods, until_ns)
         self._maps["config"].update(be_maps.encode_number(0), value)
 
     def _known(self) -> list[int]:

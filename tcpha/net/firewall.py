@@ -101,15 +101,23 @@ def back_end_rules(
     arriving: int,
     leaving: int,
     mark: int,
+    kernel_mark: int | None = None,
 ) -> tuple[Rule, ...]:
     """Return the rules of a back end.
 
     Packets that arrive for a virtual address, and ICMP errors, go to the queue `arriving` before connection tracking
     sees them; packets that the server sends from it go to the queue `leaving` after connection tracking saw them.
     Packets that carry `mark` and the host's traffic with itself are left alone.
+
+    Packets of connections that the kernel adopted carry `kernel_mark`: they are left alone and not tracked, for there
+    was no handshake. Sockets then bear the mark of the packet they were made of, so what leaves with `mark` is of a
+    connection that the process replayed, and has to go to its queue.
     """
     rules: list[Rule] = []
-    unmarked = f"-m mark ! --mark {mark:#x}"
+    arriving_unmarked = leaving_unmarked = f"-m mark ! --mark {mark:#x}"
+    if kernel_mark is not None:
+        leaving_unmarked = f"-m mark ! --mark {kernel_mark:#x}"
+        arriving_unmarked += f" {leaving_unmarked}"
     for vaddr in vaddrs:
         family = vaddr.version
         matches = [f"-p tcp --dport {vport}" for vport in vports] + [*_ICMP_ERRORS[family]]
@@ -118,7 +126,7 @@ def back_end_rules(
                 family,
                 "raw",
                 "PREROUTING",
-                f"! -i lo -d {vaddr} {match} {unmarked}",
+                f"! -i lo -d {vaddr} {match} {arriving_unmarked}",
                 f"-j NFQUEUE --queue-num {arriving}",
             )
             for match in matches
@@ -128,11 +136,17 @@ def back_end_rules(
                 family,
                 "mangle",
                 "POSTROUTING",
-                f"! -o lo -s {vaddr} -p tcp --sport {vport} {unmarked}",
+                f"! -o lo -s {vaddr} -p tcp --sport {vport} {leaving_unmarked}",
                 f"-j NFQUEUE --queue-num {leaving}",
             )
             for vport in vports
         ]
+        for vport in vports if kernel_mark is not None else ():
+            adopted = f"-p tcp --{{}} {vport} -m mark --mark {kernel_mark:#x}"
+            rules += [
+                Rule(family, "raw", "PREROUTING", f"-d {vaddr} {adopted.format('dport')}", "-j CT --notrack"),
+                Rule(family, "raw", "OUTPUT", f"-s {vaddr} {adopted.format('sport')}", "-j CT --notrack"),
+            ]
     return tuple(rules)
 
 

@@ -27,12 +27,14 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tcpha.errors import EdgeError, StartError, TcphaError
-from tcpha.net import firewall, link, sysctl
+from tcpha.net import firewall, link, pins, sysctl
 
 _SO_NETNS_COOKIE = 71
 _IFA_F_NODAD = 0x02
 _FOREVER_S = 0xFFFFFFFF
 _GONE = (errno.ENODEV, errno.EADDRNOTAVAIL)  # the interface or the address went away by itself
+
+_INHERITS_MARK = "ipv4/tcp_fwmark_accept"
 
 # arp_ignore 1, 2 and 8 keep an address of lo to ourselves; 0 and 3 answer for it.
 _ARP_IGNORE_SILENT = ("1", "2", "8")
@@ -48,7 +50,8 @@ class Plan:
 
     iface: the interface that faces clients and peers. vaddrs, vports: the virtual addresses and their ports. queue:
     NFQUEUE number of arriving packets; a back end's leaving packets go to the next one. mark: firewall mark of
-    packets that the process makes.
+    packets that the process makes. kernel_mark: that of connections which the kernel adopts for a back end, None if it
+    adopts none.
     """
 
     iface: str
@@ -56,6 +59,7 @@ class Plan:
     vports: tuple[int, ...]
     queue: int
     mark: int
+    kernel_mark: int | None = None
 
 
 @dataclass(slots=True)
@@ -103,6 +107,7 @@ class Footprint:
             self._switch_merging_off(record, plan.iface)
             self._install_rules(record, plan)
             if self._role == "be":
+                self._let_sockets_inherit_marks(record, plan)
                 self._silence_arp(record, plan)
             self._add_addresses(record, plan)
         except BaseException as error:
@@ -131,6 +136,9 @@ class Footprint:
         with _collecting(faults):
             done += _rules_taken(firewall.remove(self._role))
             self._tidy_tables(record)
+        with _collecting(faults):
+            if pins.remove(self._role, self._state_dir):
+                done.append("programs of the kernel fast path and what they knew")
         settings = self._sysctls(record)
         for name in list(record.sysctls):
             with _collecting(faults):
@@ -160,7 +168,7 @@ class Footprint:
                 self._remove_address(record, iface, addr)
         settings = self._sysctls(record)
         for name in list(record.sysctls):
-            if f"/{plan.iface}/" not in name:
+            if f"/{plan.iface}/" not in name and (name != _INHERITS_MARK or plan.kernel_mark is None):
                 settings.restore(name)
         for iface in list(record.merging):
             if iface != plan.iface:
@@ -182,7 +190,8 @@ class Footprint:
         if self._role == "fe":
             rules = firewall.front_end_rules(plan.vaddrs, plan.vports, plan.queue)
         else:
-            rules = firewall.back_end_rules(plan.vaddrs, plan.vports, plan.queue, plan.queue + 1, plan.mark)
+            queues = plan.queue, plan.queue + 1
+            rules = firewall.back_end_rules(plan.vaddrs, plan.vports, *queues, plan.mark, plan.kernel_mark)
         for family in firewall.FAMILIES:
             tables = {rule.table for rule in rules if rule.family == family}
             if not tables:
@@ -201,6 +210,11 @@ class Footprint:
         for family, before in list(record.tables.items()):
             firewall.tidy(int(family), before)
             del record.tables[family]
+
+    def _let_sockets_inherit_marks(self, record: _Record, plan: Plan) -> None:
+        """A connection that the kernel adopts is known by the mark that its socket has of its first segment."""
+        if plan.kernel_mark is not None:
+            self._sysctls(record).change(_INHERITS_MARK, "1")
 
     def _silence_arp(self, record: _Record, plan: Plan) -> None:
         """Keep the interface from answering ARP for addresses of lo, and from asking in their name.

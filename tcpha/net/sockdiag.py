@@ -16,18 +16,23 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from tcpha.errors import EdgeError, StartError
-from tcpha.net.netlink import NLM_F_DUMP, NetlinkSocket
+from tcpha.net.netlink import NLM_F_DUMP, NetlinkSocket, encode_attribute
+from tcpha.proto.ip import ConnectionKey
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
 _REQUEST = struct.Struct("=BBBxI")  # inet_diag_req_v2 up to its id: family, protocol, extensions, states
 _IDENTITY = struct.Struct("!HH16s16s")  # inet_diag_sockid up to its interface: ports, addresses
+_PORTS = struct.Struct("!HH")
 _INTERFACE_ANY = bytes(4)
 _COOKIE_NONE = b"\xff" * 8
 _STATE_OFFSET = 1  # in inet_diag_msg: the second octet
 _COOKIE_OFFSET = 44  # in inet_diag_msg: 4 octets, then sockid, whose last 8 octets are the cookie
 _ANSWER_OCTETS = 72
 _ALL_STATES = 0xFFFFFFFF
+_CONDITION = struct.Struct("=BBHII")  # inet_diag_bc_op: code, octets to go on, octets to leave; mark, mask
+_BYTECODE = 1  # INET_DIAG_REQ_BYTECODE
+_MARK_CONDITION = 10
 
 TCP_ESTABLISHED = 1
 TCP_SYN_RECEIVED = 3
@@ -111,9 +116,37 @@ class SocketDiagnostics:
             raise EdgeError(f"socket diagnostics: {error}") from error
         return True
 
+    def marked(self, mark: int) -> list[TcpSocket]:
+        """Return all connections whose socket bears a mark; not those in TIME-WAIT, and no listeners.
+
+        An IPv4 connection of an IPv6 listener is of AF_INET6, its addresses in their IPv6 form. Needs CAP_NET_ADMIN.
+        Raises: EdgeError.
+        """
+        states = _ALL_STATES & ~(1 << TCP_TIME_WAIT | 1 << TCP_LISTEN)
+        condition = _CONDITION.pack(_MARK_CONDITION, _CONDITION.size, _CONDITION.size + 4, mark, 0xFFFFFFFF)
+        found: list[TcpSocket] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            body = _encode(family, bytes(_IDENTITY.size), bytes(8), states) + encode_attribute(_BYTECODE, condition)
+            try:
+                answers = self._netlink.request(_SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, body)
+            except OSError as error:
+                raise EdgeError(f"socket diagnostics: {error}") from error
+            for answer in answers:
+                octets = answer.body
+                cookie = octets[_COOKIE_OFFSET : _COOKIE_OFFSET + len(_COOKIE_NONE)]
+                found.append(TcpSocket(family, octets[_STATE_OFFSET], cookie, octets[4 : 4 + _IDENTITY.size]))
+        return found
+
     def close(self) -> None:
         """Close the netlink socket."""
         self._netlink.close()
+
+
+def connection_of(found: TcpSocket) -> ConnectionKey:
+    """Return the four-tuple of a socket, the client's direction; IPv4 addresses in their IPv6 form stay so."""
+    octets = 4 if found.family == socket.AF_INET else 16
+    local_port, remote_port, local, remote = _IDENTITY.unpack(found.identity)
+    return ConnectionKey(remote[:octets] + local[:octets] + _PORTS.pack(remote_port, local_port))
 
 
 def _encode(family: int, identity: bytes, cookie: bytes, states: int = _ALL_STATES) -> bytes:

@@ -7,6 +7,7 @@ be ambiguous in the dotted form. proc(5).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def read(name: str) -> str:
         return (_ROOT / name).read_text().strip()
     except OSError as error:
         raise EdgeError(f"/proc/sys/net/{name}: {error.strerror}") from error
+
+
+def may_write(name: str) -> bool:
+    """May this process change the setting? Not in a container, most often."""
+    return os.access(_ROOT / name, os.W_OK)
 
 
 def write(name: str, value: str) -> None:

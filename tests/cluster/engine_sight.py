@@ -41,6 +41,18 @@ def counters(node: Node) -> dict[str, Any]:
     return shown
 
 
+def packets_seen(node: Node) -> int:
+    """Packets from clients that a node's engine has seen: those in its queue and, where the kernel helps, those taken.
+
+    What the kernel passes up is in the queue.
+    """
+    shown = counters(node)
+    by_kernel: dict[str, int] = shown.get("kernel", {})
+    taken = sum(count for name, count in by_kernel.items() if not name.startswith("up_"))
+    queued: int = shown["queue_packets"] if "queue_packets" in shown else shown["arriving_queue_packets"]
+    return queued + taken
+
+
 def faults(lab: Lab) -> list[str]:
     """What must never be: counted faults of the running engines, and tracebacks and errors in any engine's log."""
     found = []
@@ -58,7 +70,19 @@ def faults(lab: Lab) -> list[str]:
 def live_flows(lab: Lab) -> dict[str, int]:
     """Live flows of every running engine, by node."""
     nodes = (lab.fe, *lab.backends)
-    return {node.name: counters(node)["flows"] for node in nodes if node.engine.is_running}
+    shown = {node.name: counters(node) for node in nodes if node.engine.is_running}
+    return {name: each["flows"] + _adopted_by_kernel(each)["flows"] for name, each in shown.items()}
+
+
+def adopted_by_kernel(node: Node) -> int:
+    """How many connections the kernel of a back end has adopted so far."""
+    return _adopted_by_kernel(counters(node))["started"]
+
+
+def _adopted_by_kernel(shown: dict[str, Any]) -> dict[str, int]:
+    """What a back end's programs counted; a front end's adopt nothing."""
+    found: dict[str, int] = shown.get("kernel", {})
+    return {name: found.get(name, 0) for name in ("flows", "started")}
 
 
 def await_no_flows(lab: Lab, limit_s: float = 5.0) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Literal
+
+import pytest
 
 from tcpha.lab.configuration import Settings
 
@@ -28,3 +31,9 @@ def with_engines(settings: Settings | None, chosen: str = CHOSEN) -> Settings:
         return wanted
     fe, be = ENGINES[chosen]
     return replace(wanted, fe=(*wanted.fe, f"accelerate = {fe}"), be=(*wanted.be, f"accelerate = {be}"))
+
+
+def needs_python(role: Literal["fe", "be"], reason: str) -> None:
+    """Skip a test that looks at what only Python's engine has, where a run lets the kernel carry packets of a role."""
+    if ENGINES[CHOSEN][("fe", "be").index(role)] == "require":
+        pytest.skip(f"the kernel carries packets of the {role}: {reason}")

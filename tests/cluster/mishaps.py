@@ -51,3 +51,16 @@ def losing(node: Node, *kinds: Type) -> Iterator[None]:
     finally:
         for rule in rules:
             node.run(["iptables", "-t", "raw", "-D", *rule], check=True)
+
+
+@contextmanager
+def one_by_one(node: Node) -> Iterator[None]:
+    """Let a node's kernel send each segment as a packet of its own, where it sends many as one that a card would cut.
+
+    The kernel carries those on as they come; who counts or measures packets on a wire means the others.
+    """
+    node.run(["ip", "link", "set", IFACE, "gso_max_segs", "1"], check=True)
+    try:
+        yield
+    finally:
+        node.run(["ip", "link", "set", IFACE, "gso_max_segs", "65535"], check=True)

@@ -18,6 +18,7 @@ from tcpha.lab.waiting import wait_until
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import Answer, Conversation, Family, get, post, url
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line
+from tests.cluster.engines import needs_python
 from tests.cluster.mishaps import stopped
 
 pytestmark = pytest.mark.cluster
@@ -113,6 +114,7 @@ def test_agents_of_all_back_ends_are_down_every_request_is_answered_503(frail_la
 
 def test_agent_is_stopped_upload_is_answered_503_and_never_runs(frail_lab: Lab, family: Family) -> None:
     """It may have been on its way to the server, and POST is not idempotent: it must not run at another."""
+    needs_python("be", "for half a second it adopts and answers without the agent")
     node = frail_lab.backends[0]
     before = served(frail_lab, node)
     bodies = [os.urandom(1_000) for _ in range(5)]
@@ -133,6 +135,7 @@ def test_agent_is_stopped_for_a_moment_upload_runs_exactly_once_or_is_answered_5
     frail_lab: Lab, family: Family
 ) -> None:
     """The FE repeats the HANDOFF while the agent sleeps; when it wakes up it finds all of them."""
+    needs_python("be", "the agent gets none of them")
     node = frail_lab.backends[0]
     before, ran = served(frail_lab, node), 0
     for number in range(8):

@@ -22,6 +22,7 @@ from tests.cluster import odd_server
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import FAMILIES, Conversation, Family, get, post
 from tests.cluster.engine_sight import await_no_flows, counters, digest_line
+from tests.cluster.engines import needs_python
 from tests.cluster.mishaps import losing
 from tests.cluster.odd_server import Odd
 
@@ -169,6 +170,7 @@ def test_front_end_is_killed_between_handshake_and_request_it_is_answered(brief_
 
 def test_front_end_is_killed_and_the_back_ends_answers_are_lost_connections_live(brief_lab: Lab, opened: Open) -> None:
     """It asks for all flows once, and then for each whose packets it sees."""
+    needs_python("fe", "its flows outlive the process, none has to be learned")
     clients = [opened(family) for family in FAMILIES * 2]
     go_on(*clients)
     with losing(brief_lab.fe, Type.FLOWS):

@@ -25,6 +25,7 @@ from tests.cluster import forgery
 from tests.cluster.conftest import unique_name
 from tests.cluster.conversation import FAMILIES, Conversation, Family, client_address, get, post, unconnected, vip
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line, faults
+from tests.cluster.engines import needs_python
 from tests.cluster.sniffing import Sniffed, sniffing
 from tests.cluster.test_engine_loss import EVERY_THIRD, dropping
 
@@ -131,6 +132,7 @@ def bound(lab: Lab, family: Family, port: int) -> socket.socket:
 
 
 def test_client_with_an_address_of_the_link_gets_a_503_and_nothing_is_left(lab: Lab) -> None:
+    needs_python("be", "its sockets know the interface, so such a client is served")
     with lab.client.enter():
         index = socket.if_nametoindex(IFACE)
     shown = lab.client.run(["ip", "-6", "-o", "address", "show", "dev", IFACE, "scope", "link"], check=True).stdout

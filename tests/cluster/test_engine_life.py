@@ -19,6 +19,7 @@ from tests.cluster import odd_server
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import Conversation, Family, get, post
 from tests.cluster.engine_sight import await_no_flows, counters, digest_line, extended_count, sockets_at
+from tests.cluster.engines import needs_python
 from tests.cluster.mishaps import kernel, stopped
 from tests.cluster.odd_server import Odd
 from tests.cluster.socket_sight import mute, persist_probes, send_with_fin, states, vanish
@@ -120,6 +121,7 @@ def test_client_closes_with_its_request_it_is_answered_and_run_once(
 
 def test_both_close_at_once_all_is_over(odd_lab: Lab, family: Family) -> None:
     """The back end sleeps while both close: neither FIN has met the other when it wakes up."""
+    needs_python("be", "no agent that sleeps keeps them apart")
     node = odd_lab.backends[0]
     with Conversation.open(odd_lab, family) as client:
         port = client.port

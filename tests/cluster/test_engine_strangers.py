@@ -24,7 +24,7 @@ from tcpha.lab.waiting import wait_until
 from tests.cluster import forgery, odd_server
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import Conversation, Family, get, post
-from tests.cluster.engine_sight import await_no_flows, counters, digest_line, extended_count
+from tests.cluster.engine_sight import await_no_flows, digest_line, extended_count, packets_seen
 from tests.cluster.mishaps import stopped
 from tests.cluster.odd_server import Odd
 from tests.cluster.socket_sight import MASK, numbers, states
@@ -90,9 +90,8 @@ class Stranger:
         return forgery.segment(self._lab, self._family, sport=port, window=500, **fields) / payload
 
     def _send(self, packets: list[Any], to: Node) -> None:
-        name = "queue_packets" if to is self._lab.fe else "arriving_queue_packets"
         asleep = states_of(to) == "T"
-        before = 0 if asleep else counters(to)[name]
+        before = 0 if asleep else packets_seen(to)
         ether = Ether(src=forgery.mac_of(self._node), dst=forgery.mac_of(to))
         with self._node.enter():
             link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -100,7 +99,7 @@ class Stranger:
             link.bind((IFACE, 0))
             for packet in packets:
                 link.send(bytes(ether / packet))
-        assert asleep or wait_until(lambda: counters(to)[name] - before >= len(packets), PATIENCE_S)
+        assert asleep or wait_until(lambda: packets_seen(to) - before >= len(packets), PATIENCE_S)
 
 
 def states_of(node: Node) -> str:

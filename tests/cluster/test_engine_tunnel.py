@@ -39,6 +39,7 @@ from tests.cluster.engine_sight import (
 )
 from tests.cluster.forgery import forged_packet_sent, segment, send_to_router
 from tests.cluster.lab_sight import forgetting, path_mtu_octets
+from tests.cluster.mishaps import one_by_one
 
 pytestmark = pytest.mark.cluster
 
@@ -124,7 +125,7 @@ def test_curl_downloads_a_document_through_the_router_gets_its_octets(
 def test_upload_through_the_tunnel_is_whole_and_nothing_is_fragmented(routed_lab: Lab, family: Family) -> None:
     nodes = (routed_lab.fe, routed_lab.router, *routed_lab.backends)
     body, before = os.urandom(UPLOAD_OCTETS), counters(routed_lab.backends[0])["tunnelled"]
-    with Conversation.open(routed_lab, family) as client:
+    with one_by_one(routed_lab.client), Conversation.open(routed_lab, family) as client:
         assert client.ask(post(body)).body == digest_line(body)
     assert counters(routed_lab.backends[0])["tunnelled"] - before > UPLOAD_OCTETS // MTU_OCTETS
     assert {node.name: fragments(node) for node in nodes} == dict.fromkeys((node.name for node in nodes), 0)
@@ -290,7 +291,7 @@ def captured_upload(lab: Lab, family: Family) -> Upload:
     """Upload to be1 and capture at both ends."""
     body, server = os.urandom(100_000), lab.backends[0]
     expression = "tcp port 80 or ip proto 4 or ip proto 41 or ip6 proto 4 or ip6 proto 41"
-    with capturing([lab.client, server], expression) as (at_client, at_server):
+    with one_by_one(lab.client), capturing([lab.client, server], expression) as (at_client, at_server):
         with Conversation.open(lab, family) as client:
             assert client.ask(post(body)).body == digest_line(body)
             port = client.port

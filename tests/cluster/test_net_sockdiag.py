@@ -13,7 +13,9 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
+from tcpha.kernel.be_maps import encode_tuple
 from tcpha.net.raw import RawSender
+from tcpha.net.sockdestroy import DestroyedSockets
 from tcpha.net.sockdiag import (
     TCP_ESTABLISHED,
     TCP_LISTEN,
@@ -21,7 +23,9 @@ from tcpha.net.sockdiag import (
     TCP_TIME_WAIT,
     SocketDiagnostics,
     TcpSocket,
+    connection_of,
 )
+from tcpha.proto.ip import connection_key
 from tests.unit.net.namespaces import Host, pair, until
 
 pytestmark = pytest.mark.cluster
@@ -115,6 +119,54 @@ def test_closing_states_are_reported(server: Server) -> None:
         server.until_state(port, FIN_WAIT_2)
         client.shutdown(socket.SHUT_WR)
         server.until_state(port, TCP_TIME_WAIT)
+
+
+def encoded(server: Server, port: int) -> bytes:
+    return encode_tuple(connection_key(server.remote, port, server.local, PORT))
+
+
+def test_sockets_with_a_mark_are_found_and_no_others(server: Server) -> None:
+    client, accepted = server.connect()
+    another, unmarked = server.connect()
+    with client, accepted, another, unmarked:
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x7C0B)
+        (found,) = server.diagnostics.marked(0x7C0B)
+        port = client.getsockname()[1]
+        assert encode_tuple(connection_of(found)) == encoded(server, port)
+        assert server.diagnostics.destroy(found)
+        assert server.find(port) is None
+        assert server.diagnostics.marked(0x7C0B) == []
+
+
+@pytest.mark.parametrize("how", ["closes", "is destroyed"])
+def test_socket_is_gone_its_connection_and_cookie_are_told(server: Server, how: str) -> None:
+    with server.host.inside(), closing(DestroyedSockets([PORT])) as ended:
+        client, accepted = server.connect()
+        port = client.getsockname()[1]
+        found = server.find(port)
+        assert found is not None
+        with client, accepted:
+            assert ended.read() == []
+            if how == "is destroyed":
+                server.diagnostics.destroy(found)
+        told: list[tuple[bytes, bytes]] = []
+        until(lambda: _reads(ended, told))
+        assert told == [(encoded(server, port), found.cookie)]
+
+
+def test_socket_of_another_port_is_gone_nothing_is_told(server: Server) -> None:
+    with server.host.inside(), closing(DestroyedSockets([PORT + 1])) as ended, closing(DestroyedSockets([PORT])) as own:
+        client, accepted = server.connect()
+        with client, accepted:
+            pass
+        told: list[tuple[bytes, bytes]] = []
+        until(lambda: _reads(own, told))
+        assert ended.read() == []
+
+
+def _reads(ended: DestroyedSockets, told: list[tuple[bytes, bytes]]) -> bool:
+    told += ended.read()
+    return bool(told)
 
 
 def destroy_established(server: Server) -> None:

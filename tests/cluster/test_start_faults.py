@@ -67,6 +67,7 @@ class Post:
             *(f"vaddr = {vaddr}" for vaddr in vaddrs),
             f"secret = {secret}",
             f"state = {state or self.state}",
+            "accelerate = off",  # a process that is killed would leave a file system mounted in the test's directory
             *lines,
         ]
         self.file.write_text("".join(f"{line}\n" for line in written))

@@ -221,6 +221,11 @@ class Twins:
         elif flow.state is FlowState.FORWARDED and flow.backend is not None:
             backend = (flow.backend.addr.packed, flow.backend.port)
             forwarder.carry(flow.identity, backend, flow.period, flow.last_ack, flow.last_seen, flow.noted)
+        elif flow.state is FlowState.HANDING and flow.backend is not None:
+            backend = (flow.backend.addr.packed, flow.backend.port)
+            forwarder.carry(
+                flow.identity, backend, flow.period, flow.last_ack, flow.last_seen, flow.noted, confirmed=False
+            )
         else:
             forwarder.hold_flow(flow.identity, flow.period, flow.last_ack, flow.last_seen, flow.noted)
 

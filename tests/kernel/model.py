@@ -45,6 +45,7 @@ class Model:
         if datagram[20] * 4 != whole or len(datagram) > MAX_OCTETS:
             return None
         self._freshness.judge(envelope.epoch, envelope.sequence, None)
+        self.ran.add(name(message))
         return message
 
 

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from scapy.layers.inet import TCP, UDP
+from scapy.layers.l2 import Ether
+
 from tcpha.lab import namespaces
 from tcpha.net import bpf_adopter, bpf_object
 from tcpha.net.bpf_adopter import Adopter
@@ -40,7 +43,8 @@ from tests.kernel.frames import (
 
 ASSIGN = "bpf_sk_assign_tcp_reqsk"
 _CONTEXT_OCTETS, _MARK_OFFSET = 192, 8
-PASSED_ON, DROPPED = 0, 2
+PASSED_ON, DROPPED = 0xFFFFFFFF, 2
+"""What other programs see as well (TC_ACT_UNSPEC), and what nobody does."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,9 @@ class Rehearsal:
         return Datagram(handoff(self.family), self.family, epoch=self.epoch).but(**changes)
 
     def arrive(self, frame: bytes, mark: int = 0) -> Outcome:
-        return self.run("be_ingress", frame, mark)
+        """It meets the programs that stand at the ingress, one of which cares for it."""
+        is_tcp = Ether(frame).haslayer(TCP) and not Ether(frame).haslayer(UDP)
+        return self.run("be_segments" if is_tcp else "be_ingress", frame, mark)
 
     def leave(self, frame: bytes, mark: int = MARK) -> Outcome:
         return self.run("be_egress", frame, mark)

@@ -37,7 +37,7 @@ from tests.kernel.frames import (
     segment_of,
     tcp_of,
 )  # fmt: skip
-from tests.kernel.rehearsal import PASSED_ON, Outcome, Rehearsal
+from tests.kernel.rehearsal import DROPPED, PASSED_ON, Outcome, Rehearsal
 
 pytestmark = pytest.mark.kernel
 
@@ -49,6 +49,11 @@ def is_untouched(outcome: Outcome, frame: bytes) -> bool:
 def becomes_its_segment(outcome: Outcome, datagram: Datagram) -> bool:
     decode_segment(outcome.octets[ETHER_OCTETS:]).check_checksum()
     return outcome.counts == {"adopted": 1} and tcp_of(outcome.octets) == segment_of(datagram.message)
+
+
+def another(programs: Rehearsal, sequence: int) -> Datagram:
+    """Of a connection of its own."""
+    return programs.datagram(message=handoff(programs.family, client_port=1024 + sequence), sequence=sequence)
 
 
 # --- what it becomes
@@ -107,8 +112,38 @@ def test_handoff_of_the_second_key_is_adopted(programs: Rehearsal) -> None:
 def test_handoff_is_adopted_its_identity_is_known(programs: Rehearsal) -> None:
     datagram = programs.datagram()
     programs.arrive(datagram.frame())
-    assert list(programs.adopter.flows()) == [datagram.message.identity]
+    ((four_tuple, carried),) = programs.adopter.flows()
+    assert (carried.identity, carried.period, carried.has_started) == (
+        datagram.message.identity,
+        PERIOD & 0xFFFF,
+        False,
+    )
+    assert programs.adopter.look_up(four_tuple) == carried
     assert not programs.adopter.claim_identity(datagram.message.identity, PERIOD)
+
+
+def test_ipv6_handoff_in_an_ipv4_datagram_becomes_an_ipv6_segment(programs: Rehearsal) -> None:
+    if programs.family == 6:
+        pytest.skip("the other way round it goes to the agent")
+    message = handoff(6)
+    programs.adopter.set_targets([(ip_address(VIP[6]).packed, VIP_PORT)])
+    frame = programs.datagram(message=message).frame()
+    outcome = programs.arrive(frame)
+    assert (outcome.verdict, outcome.mark, outcome.counts) == (PASSED_ON, MARK, {"adopted": 1})
+    seen = Ether(outcome.octets)
+    assert (seen.type, seen[IPv6].nh, seen[IPv6].hlim) == (0x86DD, 6, Ether(frame)[IP].ttl)
+    assert bytes(seen[IPv6]) == outcome.octets[ETHER_OCTETS:]
+    decode_segment(outcome.octets[ETHER_OCTETS:]).check_checksum()
+    assert bytes(seen[TCP]) == segment_of(message)
+
+
+def test_kernel_refuses_ipv6_in_an_ipv4_datagram_it_goes_up_as_it_was(refusing: Rehearsal) -> None:
+    refusing.adopter.set_targets([(ip_address(VIP[6]).packed, VIP_PORT)])
+    frame = refusing.datagram(message=handoff(6)).frame()
+    outcome = refusing.arrive(frame)
+    refusing.begin()
+    assert outcome.counts == {"up_kernel": 1}
+    assert is_untouched(outcome, frame)
 
 
 # --- anti-replay
@@ -135,15 +170,14 @@ def test_handoff_was_run_by_the_agent_no_program_runs_it(programs: Rehearsal) ->
 
 
 def test_sequence_falls_behind_by_a_table_it_is_a_replay(programs: Rehearsal) -> None:
-    counts = [
-        programs.arrive(programs.datagram(sequence=sequence).frame()).count for sequence in (4096 + 7, 8, 7, 4096 + 8)
-    ]
+    sequences = (4096 + 7, 8, 7, 4096 + 8)
+    counts = [programs.arrive(another(programs, sequence).frame()).count for sequence in sequences]
     assert counts == ["adopted", "adopted", "up_replay", "adopted"]
 
 
 def test_messages_overtake_one_another_by_a_table_each_is_run_once(programs: Rehearsal) -> None:
     sequences = (5000, 4999, 5000 - 1024, 5000 - 2048, 5000 - 4095, 5000 - 1024)
-    counts = [programs.arrive(programs.datagram(sequence=sequence).frame()).count for sequence in sequences]
+    counts = [programs.arrive(another(programs, sequence).frame()).count for sequence in sequences]
     assert counts == ["adopted"] * 5 + ["up_replay"]
 
 
@@ -195,9 +229,27 @@ def test_connection_ran_another_of_the_same_ports_is_adopted(programs: Rehearsal
     assert programs.arrive(programs.datagram(message=other).frame()).count == "adopted"
 
 
-def test_socket_never_spoke_handoff_is_tried_again(programs: Rehearsal) -> None:
-    counts = [programs.arrive(programs.datagram(sequence=sequence).frame()).count for sequence in (1, 2)]
-    assert counts == ["adopted", "adopted"]
+def test_socket_never_spoke_repeat_goes_to_the_agent_which_may_take_over(programs: Rehearsal) -> None:
+    message = programs.datagram().message
+    programs.arrive(programs.datagram().frame())
+    frame = programs.datagram(sequence=2).frame()
+    outcome = programs.arrive(frame)
+    assert outcome.counts == {"up_ran": 1}
+    assert is_untouched(outcome, frame)
+    assert not programs.adopter.claim_identity(message.identity, PERIOD)
+    assert programs.adopter.take_over(message.identity, PERIOD)
+    assert programs.adopter.claim_identity(message.identity, PERIOD)
+
+
+def test_socket_has_spoken_nobody_takes_over(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram().frame())
+    programs.leave(leaving(programs.family, 1))
+    assert not programs.adopter.take_over(programs.datagram().message.identity, PERIOD)
+
+
+def test_agent_remembers_a_connection_no_program_runs_it(programs: Rehearsal) -> None:
+    programs.adopter.remember(programs.datagram().message.identity)
+    assert programs.arrive(programs.datagram().frame()).counts == {"up_ran": 1}
 
 
 def test_kernel_refuses_datagram_goes_up_and_nothing_is_remembered(refusing: Rehearsal) -> None:
@@ -295,8 +347,10 @@ def test_another_message_goes_to_the_agent(programs: Rehearsal) -> None:
     assert is_untouched(outcome, frame)
 
 
-def test_handoff_of_the_other_family_goes_to_the_agent(programs: Rehearsal) -> None:
-    frame = programs.datagram(message=handoff(10 - programs.family)).frame()
+def test_ipv4_handoff_in_an_ipv6_datagram_goes_to_the_agent(programs: Rehearsal) -> None:
+    if programs.family == 4:
+        pytest.skip("the other way round it is adopted")
+    frame = programs.datagram(message=handoff(4)).frame()
     outcome = programs.arrive(frame)
     assert outcome.count == "up_form"
     assert is_untouched(outcome, frame)
@@ -379,10 +433,11 @@ def arriving(family: int, flags: str = "A") -> bytes:
     )
 
 
-def leaving(family: int, ack: int, flags: str = "A", port: int = CLIENT_PORT) -> bytes:
+def leaving(family: int, ack: int, flags: str = "A", port: int = CLIENT_PORT, seq: int = 0xBA514C37) -> bytes:
+    """The server's first packet, but for what is said."""
     head = ether(family)
     network = IP(src=VIP[4], dst=CLIENT[4]) if family == 4 else IPv6(src=VIP[6], dst=CLIENT[6])
-    tcp = TCP(sport=VIP_PORT, dport=port, flags=flags, ack=ack)
+    tcp = TCP(sport=VIP_PORT, dport=port, flags=flags, seq=seq, ack=ack)
     return bytes(Ether(src=head.src, dst=head.dst) / network / tcp / b"y")
 
 
@@ -408,19 +463,72 @@ def test_first_packet_leaves_adoption_is_told_and_its_identity_has_run(programs:
     assert outcome.octets == frame
     (adoption,) = programs.adopter.adoptions()
     assert (adoption.identity, adoption.rcv_nxt, adoption.sender) == (message.identity, 0x11223377, 23)
-    assert (adoption.confirm, adoption.period) == (True, PERIOD & 0xFFFF)
+    assert adoption.period == PERIOD & 0xFFFF
     assert programs.arrive(programs.datagram(sequence=2).frame()).count == "up_ran"
 
 
-def test_second_packet_leaves_nothing_is_told(programs: Rehearsal) -> None:
+def test_second_packet_leaves_nothing_is_told_until_it_is_asked_for(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram(message=replace(handoff(programs.family), confirm=True)).frame())
+    counts = [programs.leave(leaving(programs.family, ack)).counts for ack in (1, 2)]
+    assert counts == [{"started": 1}, {}]
+    assert [each.rcv_nxt for each in programs.adopter.adoptions()] == [1]
+    programs.adopter.ask(handoff(programs.family).identity.key)
+    assert programs.leave(leaving(programs.family, 3)).counts == {}
+    assert [each.rcv_nxt for each in programs.adopter.adoptions()] == [3]
+
+
+def test_packet_of_the_connection_before_leaves_it_is_no_start(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram(message=replace(handoff(programs.family), confirm=True)).frame())
+    assert programs.leave(leaving(programs.family, 1, flags="R", seq=0xBA514C38)).counts == {}
+    assert programs.adopter.adoptions() == []
+    assert programs.leave(leaving(programs.family, 1)).counts == {"started": 1}
+
+
+def test_socket_resets_its_connection_it_is_told_that_it_is_over(programs: Rehearsal) -> None:
     programs.arrive(programs.datagram().frame())
-    for ack in (1, 2):
-        programs.leave(leaving(programs.family, ack))
-    assert len(programs.adopter.adoptions()) == 1
+    programs.leave(leaving(programs.family, 1, flags="RA"))
+    assert [(each.over, each.confirm) for each in programs.adopter.adoptions()] == [(True, False)]
+
+
+def test_another_connection_gets_the_four_tuple_the_end_of_the_first_is_told(programs: Rehearsal) -> None:
+    first, second = handoff(programs.family), handoff(programs.family, irs=1, iss=0x100)
+    programs.arrive(programs.datagram(message=first).frame())
+    programs.leave(leaving(programs.family, 1))
+    programs.arrive(programs.datagram(message=second, sequence=2).frame())
+    assert [(each.identity, each.over) for each in programs.adopter.adoptions()] == [(first.identity, True)]
+
+
+def test_nothing_was_asked_nothing_is_told(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram().frame())
+    assert programs.leave(leaving(programs.family, 1)).counts == {"started": 1}
+    assert programs.adopter.adoptions() == []
+
+
+def test_connection_is_silenced_nothing_leaves(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram().frame())
+    programs.adopter.silence(handoff(programs.family).identity.key)
+    outcome = programs.leave(leaving(programs.family, 1, flags="R"))
+    assert (outcome.verdict, outcome.counts) == (DROPPED, {"silenced": 1})
+
+
+def test_connection_is_over_it_is_forgotten_unless_it_is_another_by_now(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram().frame())
+    ((four_tuple, carried),) = programs.adopter.flows()
+    programs.adopter.forget_ended([(four_tuple, replace(carried.identity, iss=SeqNum(1)))])
+    assert programs.adopter.look_up(four_tuple) == carried
+    programs.adopter.forget_ended([(four_tuple, carried.identity)])
+    assert programs.adopter.look_up(four_tuple) is None
+
+
+def test_lease_is_over_nothing_is_adopted(programs: Rehearsal) -> None:
+    programs.adopter.renew(PERIOD, lease_s=-1.0)
+    assert programs.arrive(programs.datagram().frame()).counts == {"up_off": 1}
+    programs.adopter.renew(PERIOD)
+    assert programs.arrive(programs.datagram().frame()).counts == {"adopted": 1}
 
 
 def test_packet_without_the_mark_leaves_nothing_is_told(programs: Rehearsal) -> None:
-    programs.arrive(programs.datagram().frame())
+    programs.arrive(programs.datagram(message=replace(handoff(programs.family), confirm=True)).frame())
     programs.leave(leaving(programs.family, 1), mark=0)
     programs.leave(leaving(programs.family, 1, port=CLIENT_PORT + 1))
     assert programs.adopter.adoptions() == []
@@ -428,7 +536,7 @@ def test_packet_without_the_mark_leaves_nothing_is_told(programs: Rehearsal) -> 
 
 def test_many_are_adopted_every_one_is_told_once_and_in_order(programs: Rehearsal) -> None:
     for number in range(1, 31):
-        message = handoff(programs.family, client_port=CLIENT_PORT + number)
+        message = replace(handoff(programs.family, client_port=CLIENT_PORT + number), confirm=True)
         programs.arrive(programs.datagram(message=message, sequence=number).frame())
         programs.leave(leaving(programs.family, number, port=CLIENT_PORT + number))
     first, rest = programs.adopter.adoptions(20), programs.adopter.adoptions()

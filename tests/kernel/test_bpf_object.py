@@ -27,7 +27,7 @@ from tests.kernel.rehearsal import ASSIGN
 pytestmark = pytest.mark.kernel
 
 VERIFIER_LIMIT = 1_000_000
-SHARE = 0.25
+SHARE = 1 / 3
 """What a program may use of what the verifier walks through, so that another kernel's verifier has room."""
 RETURN_2 = struct.pack("<QQ", 0x2_0000_00B7, 0x95)
 RETURN_R5 = struct.pack("<QQ", 0x50BF, 0x95)
@@ -62,7 +62,7 @@ def test_file_is_missing_error_names_it(tmp_path: Path) -> None:
 def test_object_declares_what_it_needs() -> None:
     file = ObjectFile(PROGRAMS)
     assert file.kernel_functions() == {ASSIGN}
-    assert file.programs() == {"be_ingress": "tc", "be_egress": "tc", "be_claim": "syscall"}
+    assert file.programs() == {"be_ingress": "tc", "be_segments": "tc", "be_egress": "tc", "be_claim": "syscall"}
     assert file.licence == "GPL"
 
 
@@ -170,6 +170,7 @@ def test_place_is_no_bpf_file_system_error_says_how_to_mount_one(bpf: None, tmp_
 def test_adopter_starts_again_what_ran_is_still_known(adopting: None, bpffs: Path) -> None:
     identity = handoff().identity
     own = (bytes(4), 666)
+    (bpffs / "be").mkdir()
     adopter = Adopter(own, KEYRING, mark=1, retry_mark=2, pins=bpffs / "be")
     adopter.renew(PERIOD)
     adopter._generations[PERIOD].insert(encode_name(identity), number(2))

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from tcpha.fe.actions import PassOn, Send
 from tcpha.fe.flows import FlowState
+from tcpha.lab.waiting import wait_until
 from tcpha.proto.cookie import PERIOD_S
 from tcpha.proto.messages import Adopted, Identity
 from tcpha.proto.options import ALIGNED_TIMESTAMPS
 from tcpha.proto.seqnum import SeqNum, seq_add
 from tcpha.proto.tcp import decode_segment
-from tests.kernel.fe_rehearsal import DROPPED, MACS, PASSED_UP, REDIRECTED, Stage, Twins
+from tests.kernel.fe_rehearsal import DROPPED, MACS, PASSED_UP, REDIRECTED, Stage, Twins, frame_of
 from tests.packet.fe_client import GET, GET_JPG, LINUX_SYN, PLAIN_SYN, Client
 from tests.packet.fe_playbook import BE1, BE2, UTC
 
@@ -120,7 +121,26 @@ def test_forwarded_stranger_sends_rst_and_data_anywhere_the_flow_goes_on(fe_stag
     for seq, ack in ((1, 1), (0xFFFFFFFF, 0x80000000), (client.irs + 1, 12345)):
         twins.see(client.packet(b"x", seq=seq, ack=ack, flags="PA"))
         twins.see(client.packet(seq=seq, ack=ack, flags="RA"))
+        assert twins.see(client.ack(len(GET), 1))[0].count == "up_reused", "strange behind the stranger's"
         assert twins.see(client.ack(len(GET), 1))[0].count == "forwarded"
+
+
+@BOTH
+def test_forwarded_strange_segment_what_follows_does_not_overtake_it_unless_nobody_decides(
+    fe_stage: Stage, family: int
+) -> None:
+    """The first octets of a new connection may be under way to the core while its next segments come."""
+    twins, client = Twins(fe_stage), Client(family)
+    backend = twins.forward(client, GET)
+    flow = twins.flow(client.key)
+    assert flow is not None
+    strange, usual = client.ack(len(GET), 1 << 30), client.ack(len(GET), 1)
+    assert [fe_stage.run(frame_of(each)).count for each in (strange, usual, strange)] == ["up_reused"] * 3
+    known = fe_stage.forwarder.look_up(client.key)
+    assert known is not None
+    assert known.is_doubted
+    assert wait_until(lambda: fe_stage.run(frame_of(strange)).count == "forwarded", 3.0)
+    assert fe_stage.run(frame_of(strange)).frame[:6] == MACS[backend]
 
 
 @BOTH
@@ -225,13 +245,32 @@ def test_forwarded_nobody_renews_the_lease_the_flow_goes_on(fe_stage: Stage) -> 
 
 
 @BOTH
+def test_handed_flow_its_octets_are_passed_up_and_everything_else_is_forwarded(fe_stage: Stage, family: int) -> None:
+    """Until the back end confirms the core has to know how far the client went on."""
+    twins, client = Twins(fe_stage), Client(family)
+    twins.shake(client)
+    twins.see(client.sends(GET))
+    known = fe_stage.forwarder.look_up(client.key)
+    assert known is not None
+    assert not known.is_held
+    assert not known.is_confirmed
+    at = len(GET)
+    assert twins.see(client.ack(at, 0))[0].count == "forwarded"
+    assert twins.see(client.sends(b"x", at, 0))[0].count == "up_held"
+    assert twins.see(Client(family, irs=5).syn())[0].count == "syns"
+    assert twins.see(client.fin(at + 1, 0))[0].count == "forwarded"
+    assert twins.see(client.sends(GET))[0].count == "up_held"
+    assert twins.see(client.rst(at + 2))[0].count == "forwarded"
+
+
+@BOTH
 def test_held_flow_gets_its_syns_answered_and_everything_else_is_passed_up(fe_stage: Stage, family: int) -> None:
     twins, client = Twins(fe_stage), Client(family)
     twins.shake(client)
     twins.see(client.sends(GET[:9]))
     assert twins.see(client.ack())[0].count == "up_held"
-    assert twins.see(client.sends(GET[9:], 9))[0].count == "up_held"
     assert twins.see(Client(family, irs=5).syn())[0].count == "syns"
+    assert twins.see(client.sends(GET[9:12], 9))[0].count == "up_held"
     known = fe_stage.forwarder.look_up(client.key)
     assert known is not None
     assert (known.is_held, known.noted) == (True, (6,))
@@ -289,6 +328,7 @@ class Script:
         key = decode_segment(packet).key
         flow = self.twins.flow(key)
         before = None if flow is None else flow.state
+        is_strange = flow is not None and flow.is_strange(decode_segment(packet).seg_ack)
         outcome, decision = self.twins.see(packet)
         if outcome.count == "syns":
             client.hears(outcome.packet)
@@ -298,7 +338,7 @@ class Script:
         options = packet[segment.tcp_offset + 20 : segment.payload_offset]
         is_plain = not options or options.startswith(ALIGNED_TIMESTAMPS)
         if is_plain and decision.counted == ("forwarded",):
-            assert outcome.verdict == REDIRECTED
+            assert outcome.verdict == REDIRECTED or (is_strange and outcome.count == "up_reused")
         if is_plain and decision.counted == ("handshakes",):
             assert outcome.verdict == DROPPED
 

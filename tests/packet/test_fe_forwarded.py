@@ -6,7 +6,7 @@ import pytest
 
 from tcpha.fe.actions import PassOn, Reply, Send
 from tcpha.fe.dispatcher import SWEEP_INTERVAL_S
-from tcpha.fe.flows import FlowState
+from tcpha.fe.flows import Flow, FlowState
 from tcpha.proto.messages import Closed, Flows, FlowsQuery, Identity, NodeState, Server, ServerState
 from tcpha.proto.seqnum import SeqNum, seq_add
 from tcpha.proto.tcp import decode_segment
@@ -162,6 +162,44 @@ def test_idle_flow_with_packets_is_not_asked_about(family: int) -> None:
         book >> After(5) << nothing >> client.ack(len(GET)) << PassOn(BE1)
 
 
+def test_idle_flow_whose_packets_others_carry_is_not_asked_about(family: int) -> None:
+    book, client = forwarded(family, IDLE)
+
+    def seen_just_now(flow: Flow) -> None:
+        flow.last_seen = book.now - 1
+
+    book.dispatcher.table.follow(seen_just_now)
+    book >> After(100) << nothing
+    book.dispatcher.table.follow(None)
+    book >> After(12) << Send(BE1, FlowsQuery((client.key,)))
+
+
+def test_retained_flow_is_asked_about_until_its_back_end_speaks_of_it(family: int) -> None:
+    book, client = forwarded(family)
+    flow = book.flow(client)
+    flow.retained = True
+    question = Send(BE1, FlowsQuery((client.key,)))
+    book >> After(4.5) << [question] * 2
+    book >> Says(BE1, Flows((flow.identity,))) << nothing
+    book >> After(10) << nothing
+    assert flow.state is FlowState.FORWARDED
+
+
+def test_retained_flow_is_over_meanwhile_it_is_finished(family: int) -> None:
+    book, client = forwarded(family)
+    book.flow(client).retained = True
+    book >> Says(BE2, Flows((), (client.key,))) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+    book >> Says(BE1, Flows((), (client.key,))) << nothing
+    assert book.flow(client).state is FlowState.FINISHED
+
+
+def test_retained_flow_its_back_end_is_silent_nothing_is_asked_of_it(family: int) -> None:
+    book, client = forwarded(family)
+    book.flow(client).retained = True
+    book >> Lost(BE1) << anything >> After(10) << nothing
+
+
 def test_busy_flow_absent_answer_to_nothing_asked_is_ignored(family: int) -> None:
     book, client = forwarded(family)
     book >> Says(BE1, Flows((), (client.key,))) << nothing
@@ -171,16 +209,33 @@ def test_busy_flow_absent_answer_to_nothing_asked_is_ignored(family: int) -> Non
 # --- back ends
 
 
-def test_forwarded_restart_of_its_back_end_drops_it(family: int) -> None:
+def restarted(family: int) -> tuple[Playbook, Client]:
+    """Its back end's process is another one, and has been asked for the connection."""
     book, client = forwarded(family)
+    book >> client.ack(len(GET), 77) << PassOn(BE1)
+    book >> lives(BE1, restarted=True) << [Told("restarted"), Send(BE1, FlowsQuery(()))]
+    book >> client.ack(len(GET), 77) << PassOn(BE1)
+    book >> After(2.0) << anything
+    assert Send(BE1, FlowsQuery((client.key,))) in book.actions
+    return book, client
+
+
+def test_forwarded_restart_of_its_back_end_that_has_not_got_it_drops_it(family: int) -> None:
+    book, client = restarted(family)
     other = book.connected(family, port=41000)
     book.adopted(other, GET_JPG)
-    book >> client.ack(len(GET), 77) << PassOn(BE1)
-    book >> lives(BE1, restarted=True) << [gets_rst(client, 77), Told("restarted"), Send(BE1, FlowsQuery(()))]
+    book >> Says(BE1, Flows((), (client.key, other.key))) << gets_rst(client, 77)
     assert not book.knows(client)
     assert book.flow(other).state is FlowState.FORWARDED
     book >> client.sends(GET) << gets_rst(client)  # a late duplicate of the request does not run twice
     assert book.dispatcher.counters.late_duplicates == 1
+
+
+def test_forwarded_restart_of_its_back_end_that_has_it_keeps_it(family: int) -> None:
+    book, client = restarted(family)
+    book >> Says(BE1, Flows((client.identity,), ())) << nothing
+    book >> After(2.0) << nothing
+    book >> client.ack(len(GET), 77) << PassOn(BE1)
 
 
 def test_forwarded_loss_of_its_back_end_keeps_it(family: int) -> None:

@@ -39,6 +39,7 @@ class UnopenedBackEnd(BackEnd):
 
     def __init__(self) -> None:
         self._agent: Agent = be_playbook.Playbook().agent
+        self._kernel = MagicMock()
 
     def __getattr__(self, name: str) -> Any:
         return MagicMock()

@@ -148,3 +148,25 @@ def test_sweep_leaves_out_what_is_gone() -> None:
     made.remove(flows[1])
     made.insert(Flow(2, irs=9), NOW)
     assert made.sweep(9) == [flows[0]]
+
+
+def test_standing_changes_it_is_collected_once_each_for_who_follows() -> None:
+    made = table()
+    flows = [Flow(number) for number in range(3)]
+    made.insert(flows[0], NOW)
+    assert list(made.take_changed()) == [], "nobody follows yet"
+    asked: list[Flow] = []
+    made.follow(asked.append)
+    for flow in flows[1:]:
+        made.insert(flow, NOW)
+    made.finish(flows[1], NOW)
+    made.remove(flows[0])
+    made.mark_changed(flows[2])
+    assert list(made.take_changed()) == [flows[1].key, flows[2].key, flows[0].key]
+    assert list(made.take_changed()) == []
+    made.refresh(flows[2])
+    assert asked == [flows[2]]
+    made.follow(None)
+    made.finish(flows[2], NOW)
+    made.refresh(flows[2])
+    assert (list(made.take_changed()), asked) == ([], [flows[2]])

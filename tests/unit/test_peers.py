@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from tcpha.peers import ANSWER_INTERVAL_S, MAX_OFFERS, Peers
+from tcpha.peers import ANSWER_INTERVAL_S, MAX_OFFERS, Peer, Peers
+from tcpha.proto.cookie import Agreement
 from tcpha.proto.handoff import HandoffCodec
-from tcpha.proto.messages import NodeState
+from tcpha.proto.ip import ConnectionKey
+from tcpha.proto.messages import Handoff, Identity, NodeState
+from tcpha.proto.seqnum import SeqNum
 from tests.unit.channel_simulation import (
     DEAD_TIME_S,
     STATUS_TIME_S,
@@ -22,6 +25,9 @@ from tests.unit.channel_simulation import (
 )
 
 _RENEWAL = 1 << 31
+HANDOFF = Handoff(
+    Identity(ConnectionKey(bytes(12)), SeqNum(1), SeqNum(2)), Agreement(1460, None, False), None, 502, 0, None, 0, False
+)
 
 
 @pytest.fixture
@@ -182,6 +188,29 @@ def test_replayed_message_is_counted_and_not_answered(network: Network) -> None:
         assert network.deliver(sent) is None
         assert not network.under_way
     assert b.peers.counters.replays == 2
+
+
+def test_handoff_that_was_run_elsewhere_is_not_accepted_and_nothing_else_is_asked_about(network: Network) -> None:
+    a, b = network["a"], network["b"]
+    asked: list[tuple[int, int]] = []
+    answers = [True, False]
+
+    def claim(peer: Peer, epoch: int, sequence: int) -> bool:
+        asked.append((epoch, sequence))
+        return answers.pop(0)
+
+    b.peers.claim = claim
+    first, second = (a.peers.seal(a.peer(b), HANDOFF) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    source = b.peer(a).address
+    assert b.peers.on_datagram(first, source, network.now) is not None
+    assert b.peers.on_datagram(second, source, network.now) is None
+    assert b.peers.on_datagram(second, source, network.now) is None, "a replay is none of the other's business"
+    assert network.deliver(sealed(network, a, b)) is not None
+    assert b.peers.counters.replays == 2
+    assert [sequence for _, sequence in asked] == [a.peer(b).out_sequence - 2, a.peer(b).out_sequence - 1]
+    assert {epoch for epoch, _ in asked} == {b.peer(a).freshness.epoch}
 
 
 def test_message_overtaken_by_one_of_its_slot_is_not_accepted(network: Network) -> None:

@@ -42,6 +42,20 @@ def test_back_end_every_rule_excludes_the_mark_and_lo() -> None:
     }
 
 
+def test_back_end_with_the_kernel_leaves_its_mark_alone_and_untracked() -> None:
+    """Sockets inherit the process's mark from its replays: what they send still goes to the queue."""
+    rules = back_end_rules([V4, V6], [80], 664, 665, 0x7C0A, 0x7C0B)
+    queued = [r for r in rules if "NFQUEUE" in r.target]
+    assert all("-m mark ! --mark 0x7c0b" in r.match for r in queued)
+    assert {r.chain for r in queued if "! --mark 0x7c0a" in r.match} == {"PREROUTING"}
+    untracked = {(r.family, r.table, r.chain, r.match) for r in rules if r.target == "-j CT --notrack"}
+    assert untracked == {
+        (family, "raw", chain, f"{way} {addr} -p tcp --{port} 80 -m mark --mark 0x7c0b")
+        for family, addr in ((4, V4), (6, V6))
+        for chain, way, port in (("PREROUTING", "-d", "dport"), ("OUTPUT", "-s", "sport"))
+    }
+
+
 def test_back_end_icmp_errors_go_to_the_arriving_queue() -> None:
     rules = back_end_rules([V4, V6], [80], 664, 665, 0x7C0A)
     icmp = {(r.family, r.match.split()[-6]) for r in rules if "icmp" in r.match and r.target.endswith(" 664")}

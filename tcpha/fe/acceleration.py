@@ -1,0 +1,158 @@
+"""The front end's program in the kernel as a part of the process: begun or done without, kept up, ended.
+
+Binds the dispatcher's flow table (`carriage`) and the ways to the back ends to `Forwarder`. What the kernel takes on
+and what not: docs/kernel.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tcpha.config import FrontEndConfig
+from tcpha.errors import EdgeError, StartError
+from tcpha.fe.actions import Action
+from tcpha.fe.carriage import Carriage
+from tcpha.fe.dispatcher import Dispatcher
+from tcpha.net import clock, pins
+from tcpha.net.bpf_forwarder import Forwarder
+from tcpha.proto.keyring import Keyring
+from tcpha.proto.tcp import Segment
+from tcpha.rules import Address, Endpoint
+
+RENEW_INTERVAL_S = 1.0
+"""The program's clock is set so often."""
+_ROLE = "fe"
+
+_log = logging.getLogger("tcpha.fe")
+
+MacOf = Callable[[Address], bytes | None]
+"""A back end's hardware address, as far as it is known."""
+
+
+def begin(
+    config: FrontEndConfig, iface: str, keyring: Keyring, dispatcher: Dispatcher, mac_of: MacOf
+) -> Acceleration | None:
+    """Let the kernel carry packets from now on, if `accelerate` says so and it can; one line of the log says which.
+
+    What an earlier process left in the kernel goes on, or is removed. Raises: StartError where the kernel must but
+    cannot; EdgeError if what was left cannot be removed.
+    """
+    if config.accelerate == "off":
+        pins.remove(_ROLE, config.state)
+        return None
+    try:
+        return _opened(config, iface, keyring, dispatcher, mac_of)
+    except EdgeError as error:
+        pins.remove(_ROLE, config.state)
+        if config.accelerate == "require":
+            raise StartError(f"accelerate = require, but the kernel carries nothing: {error}") from error
+        _log.warning("not accelerated, this process carries all packets: %s", error)
+        return None
+
+
+def _opened(
+    config: FrontEndConfig, iface: str, keyring: Keyring, dispatcher: Dispatcher, mac_of: MacOf
+) -> Acceleration:
+    with ExitStack() as undo:
+        forwarder = _forwarder(config, iface, keyring, dispatcher)
+        undo.callback(forwarder.close)
+        made = Acceleration(config, forwarder, dispatcher)
+        undo.callback(made.carriage.end)
+        now = clock.now()
+        taken_over = made.carriage.take_over(now)
+        made.set_ways(mac_of)
+        forwarder.set_targets((vaddr.packed, vport) for vaddr in config.vaddr for vport in config.vport)
+        made.on_tick(now)
+        forwarder.attach()
+        undo.pop_all()
+    kept = f"; {taken_over} connections of an earlier process go on" if taken_over else ""
+    _log.info("accelerated: the kernel answers SYNs and carries what is handed over, at %s%s", iface, kept)
+    return made
+
+
+def _forwarder(config: FrontEndConfig, iface: str, keyring: Keyring, dispatcher: Dispatcher) -> Forwarder:
+    """What an earlier version left may have another shape: then nothing of it can go on. Raises: EdgeError."""
+
+    def opened(place: Path) -> Forwarder:
+        return Forwarder(iface, keyring, dispatcher.promise, config.window, pins=place)
+
+    try:
+        return opened(pins.directory(_ROLE, config.state))
+    except EdgeError:
+        if not pins.remove(_ROLE, config.state):
+            raise
+        return opened(pins.directory(_ROLE, config.state))
+
+
+class Acceleration:
+    """The program at work."""
+
+    def __init__(self, config: FrontEndConfig, forwarder: Forwarder, dispatcher: Dispatcher) -> None:
+        self._config = config
+        self._forwarder = forwarder
+        self._dispatcher = dispatcher
+        self._macs: dict[Endpoint, bytes | None] = {}
+        self._renew_at = 0.0
+        self._period_floor = -1
+        self.carriage = Carriage(dispatcher.table, config.server, forwarder)
+
+    def on_segment(self, segment: Segment, now: float) -> Sequence[Action]:
+        """A segment that came here all the same. Raises: WireError for octets no host would accept; EdgeError.
+
+        The kernel knows before anybody else what the dispatcher made of it: what a HANDOFF brings about finds its way.
+        """
+        self.carriage.on_packet(segment.key)
+        actions = self._dispatcher.on_segment(segment, now)
+        self.carriage.settle(now)
+        return actions
+
+    def set_ways(self, mac_of: MacOf) -> None:
+        """Tell how packets get to each back end; to be called whenever that changes. Raises: EdgeError.
+
+        Before a back end's hardware address is known for the first time, what an earlier process knew still holds.
+        """
+        carried = self._dispatcher.carried_octets
+        for server in self._config.server:
+            backend = (server.addr.packed, server.port)
+            if self._config.forward == "tunnel":
+                self._forwarder.set_tunnel(backend, self._config.raddr.packed, server.addr.packed, carried)
+                continue
+            mac = mac_of(server.addr)
+            if mac == self._macs.get(server):
+                continue
+            self._macs[server] = mac
+            if mac is None:
+                self._forwarder.close_way(backend)
+            else:
+                self._forwarder.set_neighbour(backend, mac)
+
+    def on_tick(self, now: float) -> None:
+        """Settle what messages and times have changed, keep the program's clock right. Raises: EdgeError."""
+        self.carriage.settle(now)
+        floor = self._dispatcher.table.finished.period_floor
+        if now >= self._renew_at or floor != self._period_floor:
+            self._renew_at = now + RENEW_INTERVAL_S
+            self._period_floor = floor
+            self._forwarder.renew(clock.utc(), floor)
+
+    def counted(self, own: dict[str, Any]) -> dict[str, Any]:
+        """Return the process's counters with what the program counted added, and that alone as `kernel`."""
+        counts = self._forwarder.counters()
+        total = {**own, "carried": self.carriage.size, "kernel": counts}
+        for name in ("syns", "handshakes", "dropped_flags"):
+            total[name] += counts[name]
+        total["forwarded"] += counts["forwarded"] + counts["tunnelled"]
+        return total
+
+    def end(self) -> None:
+        """Every packet comes to the process again, and nothing is left in the kernel. Raises: EdgeError."""
+        self.carriage.end()
+        try:
+            self._forwarder.detach()
+        finally:
+            self._forwarder.close()
+            pins.remove(_ROLE, self._config.state)

@@ -1,0 +1,241 @@
+"""Which connections somebody else than this process carries: the flow table and a carrier's table, kept alike.
+
+Pure: the carrier is the kernel's program (tcpha.net.bpf_forwarder) or what a test puts in its place. The flow table is
+the authority. What changed there is settled with the carrier at once:
+
+    HANDING              carried as far as nothing is decided by it: packets with octets come here. All do once the
+                         HANDOFF was repeated, for then an acknowledgement of the client's may be the only proof
+    FORWARDED            carried: packets go to the back end and do not come here
+    READING, ANSWERED    held: packets come here, SYNs are answered and noted by the carrier
+    finished, gone       forgotten
+
+Calls are saved: a flow that is finished, or whose back end has confirmed, is told of a little later, or when its next
+octets come. Until then its packets find their way all the same, and most connections need but one call to begin and a
+part of one to end.
+
+A packet that comes here although its flow is carried, or should be, is the sign that the two differ: what the carrier
+noted is taken over first, and a flow that it does not have is given to it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from enum import Enum
+from typing import Protocol
+
+from tcpha.fe.flows import FORWARDED, HANDING, Flow
+from tcpha.flowtable import FlowTable
+from tcpha.proto.ip import ConnectionKey
+from tcpha.proto.messages import Identity
+from tcpha.proto.seqnum import SeqNum, seq_lt
+from tcpha.rules import Endpoint
+
+LATER_AT_ONCE = 256
+LATER_S = 0.1
+"""What has time is done when it is so much, or so old."""
+
+BackEnd = tuple[bytes, int]
+"""A back end's packed address and port."""
+
+
+class Known(Protocol):
+    """What a carrier knows of a connection."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is."""
+
+    @property
+    def period(self) -> int:
+        """The period of its cookie."""
+
+    @property
+    def last_ack(self) -> SeqNum:
+        """As `Flow.last_ack`."""
+
+    @property
+    def last_seen_s(self) -> float:
+        """As `Flow.last_seen`."""
+
+    @property
+    def noted(self) -> tuple[SeqNum, ...]:
+        """As `Flow.noted`."""
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Are all its packets forwarded?"""
+
+    @property
+    def is_doubted(self) -> bool:
+        """Do they come here all the same, because a new connection may have begun on its ports?"""
+
+
+class Carrier(Protocol):
+    """Who carries. Every call may raise EdgeError."""
+
+    def carry(
+        self, identity: Identity, backend: BackEnd, period: int, last_ack: int, last_seen_s: float,
+        noted: Sequence[int] = (), *, confirmed: bool = True,
+    ) -> bool:  # fmt: skip
+        """Forward the connection's packets; False: there is no room, they come here.
+
+        Before it is `confirmed`, those with octets come here, too.
+        """
+
+    def hold_flow(
+        self, identity: Identity, period: int, last_ack: int, last_seen_s: float, noted: Sequence[int] = ()
+    ) -> bool:
+        """Let the connection's packets come here; False: there is no room."""
+
+    def forget_all(self, keys: Iterable[ConnectionKey]) -> int:
+        """Let the packets of these connections come here; return how many were known."""
+
+    def look_up(self, key: ConnectionKey) -> Known | None:
+        """What is known of a connection."""
+
+    def retain(self, backends: Collection[BackEnd]) -> Sequence[tuple[BackEnd, Known]]:
+        """Return what an earlier process left for these back ends; the rest is forgotten."""
+
+
+class _Given(Enum):
+    """How a carrier has a connection."""
+
+    WHOLLY = "wholly"
+    UNCONFIRMED = "unconfirmed"
+    HELD = "held"
+
+
+_WHOLLY, _UNCONFIRMED, _HELD = _Given.WHOLLY, _Given.UNCONFIRMED, _Given.HELD
+
+
+class Carriage:
+    """The binding of one flow table to one carrier."""
+
+    def __init__(self, table: FlowTable[Flow], servers: Iterable[Endpoint], carrier: Carrier) -> None:
+        self._table = table
+        self._by_key = table.by_key
+        self._backend_of = {server: (server.addr.packed, server.port) for server in servers}
+        self._carrier = carrier
+        self._given: dict[ConnectionKey, _Given] = {}
+        self._later: dict[ConnectionKey, None] = {}
+        self._later_at = 0.0
+        table.follow(self.refresh)
+
+    @property
+    def size(self) -> int:
+        """How many connections the carrier has, some that are over among them."""
+        return len(self._given)
+
+    def take_over(self, now: float) -> int:
+        """Enter the flows that an earlier process left with the carrier; return how many.
+
+        Nobody knows whether they live still, so the back ends are asked (`Flow.retained`).
+        """
+        server_of = {backend: server for server, backend in self._backend_of.items()}
+        beyond, unconfirmed = [], []
+        for backend, known in self._carrier.retain(server_of.keys()):
+            key = known.identity.key
+            if self._table.is_full():
+                beyond.append(key)
+                continue
+            flow = Flow(known.identity, known.period, FORWARDED, known.last_seen_s)
+            flow.assign(server_of[backend])
+            flow.retained = True
+            flow.last_ack, flow.noted = known.last_ack, known.noted
+            self._table.insert(flow, now)
+            self._given[key] = _WHOLLY if known.is_confirmed else _UNCONFIRMED
+            if not known.is_confirmed:
+                unconfirmed.append(flow)
+        self._carrier.forget_all(beyond)
+        self._table.take_changed()
+        for flow in unconfirmed:
+            self._table.mark_changed(flow)
+        return len(self._given)
+
+    def on_packet(self, key: ConnectionKey) -> None:
+        """A packet of a connection came here; to be called before the dispatcher gets it."""
+        flow = self._by_key.get(key)
+        if flow is None:
+            return
+        given = self._given.get(key)
+        if given is not None:
+            self.refresh(flow)
+            given = self._given.get(key)
+        if flow.state is FORWARDED and (given is None or given is _UNCONFIRMED):
+            self._carry(flow)
+
+    def refresh(self, flow: Flow) -> None:
+        """Take over what the carrier saw of a flow."""
+        if flow.key not in self._given:
+            return
+        known = self._carrier.look_up(flow.key)
+        if known is None:
+            del self._given[flow.key]
+            self._table.mark_changed(flow)
+        elif known.identity == flow.identity:
+            flow.noted = known.noted
+            flow.last_seen = max(flow.last_seen, known.last_seen_s)
+            if seq_lt(flow.last_ack, known.last_ack):
+                flow.last_ack = known.last_ack
+            if known.is_doubted:
+                self._given[flow.key] = _HELD
+                self._table.mark_changed(flow)
+
+    def settle(self, now: float) -> None:
+        """Bring the carrier up to date; to be called after every segment, and once a round."""
+        for key in self._table.take_changed():
+            flow = self._by_key.get(key)
+            if flow is None or flow.is_over:
+                if key in self._given:
+                    self._put_off(key, now)
+            elif flow.state is FORWARDED:
+                if self._given.get(key) is _UNCONFIRMED:
+                    self._put_off(key, now)
+                else:
+                    self._carry(flow)
+            elif flow.state is HANDING and flow.backend is not None and not _is_doubtful(flow):
+                self._carry(flow, confirmed=False)
+            else:
+                self._hold(flow)
+        if self._later and (len(self._later) >= LATER_AT_ONCE or now >= self._later_at):
+            self._catch_up()
+
+    def end(self) -> None:
+        """From now on every packet comes here."""
+        self._table.follow(None)
+
+    def _put_off(self, key: ConnectionKey, now: float) -> None:
+        if not self._later:
+            self._later_at = now + LATER_S
+        self._later[key] = None
+
+    def _catch_up(self) -> None:
+        over = []
+        for key in self._later:
+            flow = self._by_key.get(key)
+            if flow is None or flow.is_over:
+                over.append(key)
+                self._given.pop(key, None)
+            elif flow.state is FORWARDED and self._given.get(key) is _UNCONFIRMED:
+                self.refresh(flow)
+                self._carry(flow)
+        self._later.clear()
+        self._carrier.forget_all(over)
+
+    def _carry(self, flow: Flow, *, confirmed: bool = True) -> None:
+        if flow.backend is None:
+            return
+        backend = self._backend_of[flow.backend]
+        if self._carrier.carry(
+            flow.identity, backend, flow.period, flow.last_ack, flow.last_seen, flow.noted, confirmed=confirmed
+        ):
+            self._given[flow.key] = _WHOLLY if confirmed else _UNCONFIRMED
+
+    def _hold(self, flow: Flow) -> None:
+        if self._carrier.hold_flow(flow.identity, flow.period, flow.last_ack, flow.last_seen, flow.noted):
+            self._given[flow.key] = _HELD
+
+
+def _is_doubtful(flow: Flow) -> bool:
+    """Was the HANDOFF repeated, so that the back end may have the connection or not?"""
+    return flow.pending is not None and flow.pending.repeats > 0

@@ -1,0 +1,111 @@
+"""Where a process pins what has to outlive it in the kernel: a directory of its own in a bpf file system.
+
+Each network namespace, and each role in it, has its own directory at /sys/fs/bpf; without a file system there (a
+container, mostly) one is mounted in the directory of the process's state. Either is found again, by a later process or
+by who cleans up, without any record. Knows nothing of what is pinned. Light to import: who takes a lab down needs it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import sys
+from pathlib import Path
+
+from tcpha.errors import EdgeError
+
+SHARED = Path("/sys/fs/bpf")
+"""Where systemd mounts the bpf file system of a host."""
+_SO_NETNS_COOKIE = 71
+_MNT_DETACH = 2
+_MODE = 0o700
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def directory(role: str, state: Path) -> Path:
+    """Return the directory of the calling thread's network namespace, and make it.
+
+    `state`: the process's own directory. Raises: EdgeError if there is no bpf file system and none can be mounted.
+    """
+    place, beside = places(role, state)
+    try:
+        if not _is_mounted(SHARED):
+            place, mounted = beside, beside.parent
+            mounted.mkdir(mode=_MODE, parents=True, exist_ok=True)
+            if not _is_mounted(mounted):
+                _mount(mounted)
+        place.mkdir(mode=_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgeError(f"nothing can be pinned in {place}: {error.strerror}") from error
+    return place
+
+
+def places(role: str, state: Path) -> tuple[Path, Path]:
+    """Return where the directory of the calling thread's network namespace is, or else would be."""
+    # Where a file system is mounted only for this the kernel puts files of its own beside the directory.
+    return SHARED / "tcpha" / f"{role}-{_namespace()}", state / f"pins-{role}" / "tcpha"
+
+
+def remove(role: str, state: Path) -> bool:
+    """Remove what is pinned, and what was made for it; was there anything? Raises: EdgeError.
+
+    A process that may not unmount leaves its own file system, empty.
+    """
+    shared, beside = places(role, state)
+    own = beside.parent
+    try:
+        found = _remove(shared) | _remove(beside)
+        if own.exists() and _unmount(own):
+            own.rmdir()
+        if shared.parent.exists() and not any(shared.parent.iterdir()):
+            shared.parent.rmdir()
+    except OSError as error:
+        raise EdgeError(f"what is pinned in {shared} or {own} cannot be removed: {error.strerror}") from error
+    return found
+
+
+def _namespace() -> str:
+    """Return what tells the calling thread's network namespace from all others of this boot."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            return str(int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder))
+        except OSError:  # before Linux 5.14
+            return f"inode{os.stat('/proc/thread-self/ns/net').st_ino}"
+
+
+def _is_mounted(place: Path) -> bool:
+    """Is a bpf file system mounted at exactly this place?"""
+    wanted = str(place.resolve())
+    kinds = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words = line.split()
+        kinds[words[4].encode().decode("unicode_escape")] = words[words.index("-") + 1]
+    return kinds.get(wanted) == "bpf"
+
+
+def _mount(place: Path) -> None:
+    if _libc.mount(b"tcpha", os.fsencode(place), b"bpf", 0, b"mode=0700"):
+        raise OSError(ctypes.get_errno(), f"mount of a bpf file system: {os.strerror(ctypes.get_errno())}")
+
+
+def _unmount(place: Path) -> bool:
+    """Take a file system away; is there none now? Raises: OSError."""
+    if _is_mounted(place) and _libc.umount2(os.fsencode(place), _MNT_DETACH):
+        code = ctypes.get_errno()
+        if code != errno.EPERM:
+            raise OSError(code, os.strerror(code))
+        return False
+    return True
+
+
+def _remove(place: Path) -> bool:
+    """Remove a directory of pins; was there any?"""
+    if not place.is_dir():
+        return False
+    pinned = list(place.iterdir())
+    for each in pinned:
+        each.unlink()
+    place.rmdir()
+    return bool(pinned)

@@ -1,0 +1,291 @@
+"""The flow table and who carries its flows: what the carrier is told, when, and what is taken over from it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+
+import pytest
+
+from tcpha.fe.carriage import LATER_AT_ONCE, LATER_S, BackEnd, Carriage
+from tcpha.fe.flows import ANSWERED, FORWARDED, HANDING, READING, Flow, FlowState
+from tcpha.flowtable import FlowTable
+from tcpha.proto.ip import ConnectionKey, connection_key
+from tcpha.proto.messages import Identity
+from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.rules import Endpoint
+
+NOW = 1000.0
+NEAR, FAR = Endpoint(IPv4Address("198.18.0.33"), 666), Endpoint(IPv4Address("198.18.0.38"), 666)
+CLIENT, VIP = IPv4Address("192.0.2.10"), IPv4Address("198.18.0.36")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the carrier below knows of a connection; `way` None: it is held."""
+
+    identity: Identity
+    way: BackEnd | None
+    is_confirmed: bool
+    period: int
+    last_ack: SeqNum
+    last_seen_s: float
+    noted: tuple[SeqNum, ...]
+    is_doubted: bool = False
+
+
+class Carrier:
+    """Carries nothing, but remembers what it was told, and how often."""
+
+    def __init__(self, room: int = 1000) -> None:
+        self.entries: dict[ConnectionKey, Entry] = {}
+        self.calls: list[str] = []
+        self._room = room
+
+    def carry(
+        self, identity: Identity, backend: BackEnd, period: int, last_ack: int, last_seen_s: float,
+        noted: Sequence[int] = (), *, confirmed: bool = True,
+    ) -> bool:  # fmt: skip
+        self.calls.append("carry" if confirmed else "hand")
+        return self._enter(identity, backend, confirmed, period, last_ack, last_seen_s, noted)
+
+    def hold_flow(
+        self, identity: Identity, period: int, last_ack: int, last_seen_s: float, noted: Sequence[int] = ()
+    ) -> bool:
+        self.calls.append("hold")
+        return self._enter(identity, None, False, period, last_ack, last_seen_s, noted)
+
+    def forget_all(self, keys: Iterable[ConnectionKey]) -> int:
+        wanted = list(keys)
+        if wanted:
+            self.calls.append("forget")
+        return sum(self.entries.pop(key, None) is not None for key in wanted)
+
+    def look_up(self, key: ConnectionKey) -> Entry | None:
+        self.calls.append("look up")
+        return self.entries.get(key)
+
+    def retain(self, backends: Collection[BackEnd]) -> list[tuple[BackEnd, Entry]]:
+        kept = {key: each for key, each in self.entries.items() if each.way in backends}
+        self.entries = kept
+        return [(each.way, each) for each in kept.values() if each.way is not None]
+
+    def _enter(
+        self, identity: Identity, way: BackEnd | None, confirmed: bool, period: int, last_ack: int,
+        last_seen_s: float, noted: Sequence[int],
+    ) -> bool:  # fmt: skip
+        if identity.key not in self.entries and len(self.entries) >= self._room:
+            return False
+        notes = tuple(map(SeqNum, noted))
+        entry = Entry(identity, way, confirmed, period, SeqNum(last_ack), last_seen_s, notes)
+        self.entries[identity.key] = entry
+        return True
+
+    def saw(self, key: ConnectionKey, **what: object) -> None:
+        self.entries[key] = replace(self.entries[key], **what)  # type: ignore[arg-type]
+
+
+class Bound:
+    """A table, a carrier, what binds them."""
+
+    def __init__(self, room: int = 1000, max_flows: int = 1000) -> None:
+        self.table: FlowTable[Flow] = FlowTable(max_flows, 1000, 60.0)
+        self.table.utc_s = 1_600_000_000.0
+        self.carrier = Carrier(room)
+        self.carriage = Carriage(self.table, (NEAR, FAR), self.carrier)
+
+    def flow(self, port: int = 40_000, state: FlowState = FORWARDED, backend: Endpoint | None = NEAR) -> Flow:
+        made = Flow(identity(port), 50_000_000, state, NOW)
+        if backend is not None:
+            made.assign(backend)
+        self.table.insert(made, NOW)
+        return made
+
+    def settled(self, now: float = NOW) -> list[str]:
+        """What the carrier was told when everything was settled."""
+        self.carrier.calls.clear()
+        self.carriage.settle(now)
+        return self.carrier.calls
+
+    def entry(self, flow: Flow) -> Entry:
+        return self.carrier.entries[flow.key]
+
+
+def identity(port: int, irs: int = 7) -> Identity:
+    return Identity(connection_key(CLIENT, port, VIP, 80), SeqNum(irs), SeqNum(9000))
+
+
+@pytest.fixture
+def bound() -> Bound:
+    return Bound()
+
+
+# --- what the carrier is told
+
+
+@pytest.mark.parametrize("state", [READING, ANSWERED])
+def test_flow_that_is_decided_here_is_held(bound: Bound, state: FlowState) -> None:
+    flow = bound.flow(state=state, backend=None)
+    assert bound.settled() == ["hold"]
+    assert bound.entry(flow).identity == flow.identity
+
+
+def test_request_is_handed_over_the_flow_is_carried_unconfirmed_by_one_call(bound: Bound) -> None:
+    flow = bound.flow(state=READING, backend=None)
+    flow.state = HANDING
+    flow.assign(FAR)
+    bound.table.mark_changed(flow)
+    assert bound.settled() == ["hand"]
+    assert bound.entry(flow).way == (FAR.addr.packed, 666)
+
+
+def test_request_waits_for_a_back_end_its_flow_is_held(bound: Bound) -> None:
+    bound.flow(state=HANDING, backend=None)
+    assert bound.settled() == ["hold"]
+
+
+def test_back_end_confirms_the_carrier_is_told_a_little_later(bound: Bound) -> None:
+    flow = handed(bound)
+    flow.state = FORWARDED
+    bound.table.mark_changed(flow)
+    assert bound.settled() == []
+    assert bound.settled(NOW + LATER_S - 0.01) == []
+    assert bound.settled(NOW + LATER_S) == ["look up", "carry"]
+    assert bound.entry(flow).is_confirmed
+    assert bound.settled(NOW + 9.0) == []
+
+
+def test_back_end_confirms_and_the_next_octets_come_the_carrier_is_told_before_the_dispatcher(bound: Bound) -> None:
+    flow = handed(bound)
+    flow.state = FORWARDED
+    bound.carriage.on_packet(flow.key)
+    assert bound.entry(flow).is_confirmed
+
+
+def test_flow_ends_before_its_confirmation_was_told_it_costs_a_share_of_one_more_call(bound: Bound) -> None:
+    flows = [handed(bound, 40_000 + number) for number in range(10)]
+    for flow in flows:
+        flow.state = FORWARDED
+        bound.table.mark_changed(flow)
+        bound.carriage.settle(NOW)
+        bound.table.finish(flow, NOW)
+    assert bound.settled() == []
+    assert len(bound.carrier.entries) == 10
+    assert bound.settled(NOW + LATER_S) == ["forget"]
+    assert (bound.carrier.entries, bound.carriage.size) == ({}, 0)
+
+
+def test_very_many_flows_end_they_are_not_kept_waiting(bound: Bound) -> None:
+    flows = [handed(bound, 20_000 + number) for number in range(LATER_AT_ONCE)]
+    for flow in flows:
+        bound.table.finish(flow, NOW)
+    assert bound.settled() == ["forget"]
+
+
+def test_port_is_used_again_before_the_old_flow_is_forgotten_the_new_one_stays(bound: Bound) -> None:
+    bound.table.finish(handed(bound), NOW)
+    bound.carriage.settle(NOW)
+    new = Flow(identity(40_000, irs=8), 50_000_000, HANDING, NOW)
+    new.assign(FAR)
+    bound.table.insert(new, NOW)
+    assert bound.settled() == ["hand"]
+    assert bound.settled(NOW + LATER_S) == []
+    assert bound.entry(new).identity == new.identity
+
+
+def test_flow_that_the_carrier_never_had_ends_nothing_is_told(bound: Bound) -> None:
+    flow = bound.flow(state=READING, backend=None)
+    bound.table.finish(flow, NOW)
+    assert bound.settled() == []
+    assert bound.settled(NOW + LATER_S) == []
+
+
+def test_carrier_has_no_room_the_next_packet_is_another_try() -> None:
+    bound = Bound(room=1)
+    bound.flow(40_000)
+    late = bound.flow(40_001)
+    assert bound.settled() == ["carry", "carry"]
+    bound.carrier.entries.clear()
+    bound.carriage.on_packet(late.key)
+    assert bound.entry(late).is_confirmed
+
+
+def test_nobody_follows_any_more_nothing_is_told(bound: Bound) -> None:
+    bound.carriage.end()
+    flow = bound.flow()
+    assert bound.settled() == []
+    bound.table.refresh(flow)
+    assert bound.carrier.calls == []
+
+
+# --- what is taken over from it
+
+
+def test_packet_comes_here_what_the_carrier_saw_is_taken_over(bound: Bound) -> None:
+    flow = bound.flow()
+    bound.carriage.settle(NOW)
+    bound.carrier.saw(flow.key, last_ack=seq_add(flow.last_ack, 77), last_seen_s=NOW + 5, noted=(SeqNum(3),))
+    bound.carriage.on_packet(flow.key)
+    assert (flow.last_ack, flow.last_seen, flow.noted) == (seq_add(identity(1).iss, 78), NOW + 5, (3,))
+
+
+def test_idle_flow_is_looked_at_what_is_newer_here_stays(bound: Bound) -> None:
+    flow = bound.flow()
+    bound.carriage.settle(NOW)
+    flow.last_seen, flow.last_ack = NOW + 9, seq_add(flow.last_ack, 1)
+    bound.table.refresh(flow)
+    assert (flow.last_seen, flow.last_ack) == (NOW + 9, seq_add(identity(1).iss, 2))
+
+
+def test_carrier_has_lost_a_flow_its_next_packet_puts_it_back(bound: Bound) -> None:
+    flow = bound.flow()
+    bound.carriage.settle(NOW)
+    bound.carrier.entries.clear()
+    bound.carriage.on_packet(flow.key)
+    bound.carriage.settle(NOW)
+    assert bound.entry(flow).is_confirmed
+
+
+def test_carrier_doubts_a_flow_it_is_carried_again_once_the_dispatcher_has_decided(bound: Bound) -> None:
+    flow = bound.flow()
+    bound.carriage.settle(NOW)
+    bound.carrier.saw(flow.key, is_doubted=True)
+    bound.carriage.on_packet(flow.key)
+    assert bound.entry(flow).is_doubted, "not before"
+    assert bound.settled() == ["carry"]
+    assert not bound.entry(flow).is_doubted
+
+
+def test_entry_is_of_an_older_connection_nothing_is_taken_over(bound: Bound) -> None:
+    flow = bound.flow()
+    bound.carriage.settle(NOW)
+    bound.carrier.saw(flow.key, identity=identity(40_000, irs=1), last_seen_s=NOW + 5)
+    bound.table.refresh(flow)
+    assert flow.last_seen == NOW
+
+
+# --- what outlives a process
+
+
+def test_earlier_process_left_flows_they_are_entered_and_their_back_ends_are_to_be_asked() -> None:
+    before, after = Bound(), Bound(max_flows=2)
+    flows = [before.flow(40_000), before.flow(40_001, backend=FAR), before.flow(40_002)]
+    before.carriage.settle(NOW)
+    before.carrier.saw(flows[1].key, is_confirmed=False, noted=(SeqNum(5),))
+    after.carrier.entries = before.carrier.entries
+    assert after.carriage.take_over(NOW + 1) == 2
+    found = [after.table.by_key[flow.key] for flow in flows[:2]]
+    assert [(each.identity, each.period, each.state, each.backend) for each in found] == [
+        (flow.identity, flow.period, FORWARDED, flow.backend) for flow in flows[:2]
+    ]
+    assert [(each.retained, each.last_seen, each.noted) for each in found] == [(True, NOW, ()), (True, NOW, (5,))]
+    assert after.carrier.entries.keys() == {flow.key for flow in flows[:2]}, "there was no room for the third"
+    after.carriage.settle(NOW + 1)
+    assert after.settled(NOW + 2) == ["look up", "carry"], "only the one that was not confirmed"
+
+
+def handed(bound: Bound, port: int = 40_000) -> Flow:
+    flow = bound.flow(port, HANDING)
+    bound.carriage.settle(NOW)
+    return flow

@@ -1,0 +1,72 @@
+"""Where things are pinned: found again without a record, gone without a trace."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tcpha.errors import EdgeError
+from tcpha.lab import namespaces
+from tcpha.net import pins
+
+pytestmark = pytest.mark.skipif(namespaces.fault() is not None, reason="mounts and namespaces need root")
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """There is no bpf file system of the host's."""
+    monkeypatch.setattr(pins, "SHARED", tmp_path / "shared")
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bpf file system of the host's."""
+    place = tmp_path / "shared"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "bpf", "bpf", str(place)], check=False).returncode:
+        pytest.skip("this kernel has no bpf file system")
+    monkeypatch.setattr(pins, "SHARED", place)
+    return place
+
+
+def mounts_below(place: Path) -> list[str]:
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [mount for mount in mounts if mount.startswith(str(place))]
+
+
+def test_host_has_no_bpf_file_system_one_is_mounted_and_found_again_and_unmounted(nowhere: Path) -> None:
+    try:
+        place = pins.directory("fe", nowhere)
+    except EdgeError as error:
+        pytest.skip(str(error))
+    assert pins.directory("fe", nowhere) == place
+    assert place.stat().st_mode & 0o777 == 0o700
+    (place / "left").symlink_to("by an earlier process")
+    assert mounts_below(nowhere) == [str(place.parent)]
+    assert pins.remove("fe", nowhere)
+    assert mounts_below(nowhere) == []
+    assert list(nowhere.iterdir()) == []
+    assert not pins.remove("fe", nowhere)
+
+
+def test_host_has_one_each_role_has_its_directory_there_and_nothing_is_mounted(shared: Path, tmp_path: Path) -> None:
+    try:
+        places = {role: pins.directory(role, tmp_path / "state") for role in ("fe", "be")}
+        assert {place.parent for place in places.values()} == {shared / "tcpha"}
+        assert not (tmp_path / "state").exists()
+        (places["fe"] / "left").symlink_to("by an earlier process")
+        assert pins.remove("fe", tmp_path / "state")
+        assert [each.name for each in (shared / "tcpha").iterdir()] == [places["be"].name]
+        assert not pins.remove("be", tmp_path / "state"), "nothing was pinned there"
+        assert not (shared / "tcpha").exists()
+    finally:
+        subprocess.run(["umount", str(shared)], check=True)
+
+
+def test_place_cannot_be_made_the_error_says_where_and_why(nowhere: Path) -> None:
+    nowhere.write_text("no directory")
+    with pytest.raises(EdgeError, match=r"nothing can be pinned in .*/pins-fe/tcpha: Not a directory"):
+        pins.directory("fe", nowhere)

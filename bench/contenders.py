@@ -107,10 +107,11 @@ def _proxy(key: str, title: str, port: int, peer: Peer) -> Contender:
 
 DIRECT: Final = "direct"
 HAPROXY: Final = "haproxy"
+REUSE: Final = "haproxy_reuse"
 CONTENDERS: Final = (
     Contender(DIRECT, "direct", Door.BACK_END, SERVER_PORT, settings=settings()),
     _proxy(HAPROXY, "HAProxy", 8001, Peer("haproxy", reuses_connections=False)),
-    _proxy("haproxy_reuse", "HAProxy, http-reuse always", 8002, Peer("haproxy", reuses_connections=True)),
+    _proxy(REUSE, "HAProxy, http-reuse always", 8002, Peer("haproxy", reuses_connections=True)),
     _proxy("nginx", "nginx", 8003, Peer("nginx", reuses_connections=False)),
     _proxy("nginx_keepalive", "nginx, upstream keepalive", 8004, Peer("nginx", reuses_connections=True)),
     _engine("tcpha", "tcpha", settings(), judged_as=""),

@@ -148,7 +148,7 @@ def compose(
         differences=_medians(judgements, "differences"),
         cost=_medians(judgements, "cost"),
         spreads={each.key: Told(title=each.judged.title, **extent(each.spread).model_dump()) for each in judgements},
-        floors=[_floor(each, each.judged.floor) for each in judgements if each.judged.floor is not None],
+        floors=[_floor(each, each.floor) for each in judgements if each.floor is not None],
         noise=Noise(is_quiet=not faults, reasons=faults, observations=seen),
         figures={
             workload.key: {

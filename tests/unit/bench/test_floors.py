@@ -15,7 +15,7 @@ PROMISED = {
     },
     "cost": {"fe_us_per_connection", "be_us_per_connection", "fe_s_per_gb", "be_s_per_gb"},
 }  # fmt: skip
-FLOORS = {
+PYTHONS_FLOORS = {
     "close_vs_haproxy": ("at least", 0.5),
     "keepalive_vs_haproxy": ("at least", 0.4),
     "download_vs_haproxy": ("at least", 1.0),
@@ -24,6 +24,16 @@ FLOORS = {
     "be_us_per_connection": ("at most", 150.0),
     "fe_s_per_gb": ("at most", 0.5),
     "latency_p99_over_direct_ms": ("at most", 2.0),
+}
+KERNELS_FLOORS = {
+    "close_vs_haproxy": ("at least", 1.2),
+    "close_vs_reuse": ("at least", 0.9),
+    "keepalive_vs_direct": ("at least", 0.9),
+    "download_vs_direct": ("at least", 0.95),
+    "fe_us_per_connection": ("at most", 45.0),
+    "be_us_per_connection": ("at most", 1.0),
+    "s_per_gb": ("at most", 0.05),
+    "host_us_per_syn": ("at most", 1.5),
 }
 
 
@@ -34,8 +44,18 @@ def test_every_promised_key_is_judged_in_its_section_by_workloads_of_a_quick_run
         assert names <= found
 
 
-def test_floors_are_these() -> None:
-    assert {each.name: (each.side, each.floor) for each in JUDGED if each.floor is not None} == FLOORS
+@pytest.mark.parametrize(("prefix", "floors"), [("", PYTHONS_FLOORS), ("kernel_", KERNELS_FLOORS)])
+def test_floors_are_these(prefix: str, floors: dict[str, tuple[str, float]]) -> None:
+    assert {each.name: (each.side, each.floors[prefix]) for each in JUDGED if prefix in each.floors} == floors
+
+
+def test_floor_is_that_of_the_engine() -> None:
+    (python,) = [each for each in judge(sampled(), "tcpha", "") if each.judged.name == "close_vs_haproxy"]
+    (kernel,) = [each for each in judge(sampled(), "tcpha", "kernel_") if each.judged.name == "close_vs_haproxy"]
+    (other,) = [each for each in judge(sampled(), "tcpha", "other_") if each.judged.name == "close_vs_haproxy"]
+    assert (python.floor, python.verdict) == (0.5, Verdict.HOLDS)
+    assert (kernel.floor, kernel.verdict) == (1.2, Verdict.FAILS)
+    assert (other.floor, other.verdict) == (None, None)
 
 
 def test_names_are_unique() -> None:

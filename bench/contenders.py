@@ -18,6 +18,9 @@ BACK_ENDS: Final = 2
 Rules = tuple[tuple[str, str], ...]
 RULES: Final[Rules] = (("jpg$", "be2"), (".*", "be1"))
 """Pattern and back end, searched in the request's target; the first match wins. The same for everybody."""
+FINISHED_TIME: Final = "finished_time = 1s"
+"""Of the engine in every lab. The default is a minute: what it costs to forget a connection would be counted in the
+windows of others."""
 
 
 class Door(Enum):
@@ -78,7 +81,7 @@ def node_by_rules(path: str, rules: Rules = RULES) -> str:
 def settings(*lines: str, rules: Rules = RULES, backends: int = BACK_ENDS) -> Settings:
     """Those of a lab of so many back ends whose engine follows `rules`, and `lines` on all its nodes."""
     address = {place.node: place.ipv4 for place in addressing.plan(backends).backends}
-    return Settings(both=(*(f"rule = {address[node]} {pattern}" for pattern, node in rules), *lines))
+    return Settings(both=(*(f"rule = {address[node]} {pattern}" for pattern, node in rules), FINISHED_TIME, *lines))
 
 
 def spread_over(backends: int) -> Contender:
@@ -125,5 +128,5 @@ def judged(contenders: tuple[Contender, ...] = CONTENDERS) -> tuple[Contender, .
 
 
 def essential(contenders: tuple[Contender, ...] = CONTENDERS) -> tuple[Contender, ...]:
-    """Those without whom there are no ratios."""
-    return tuple(each for each in contenders if each.judged_as is not None or each.key in (DIRECT, HAPROXY))
+    """Those without whom a floor cannot be judged."""
+    return tuple(each for each in contenders if each.judged_as is not None or each.key in (DIRECT, HAPROXY, REUSE))

@@ -6,6 +6,7 @@ time, and only one of them is given work.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from collections.abc import Iterable
@@ -142,11 +143,6 @@ class Arena:
         return Stand(contender, lab, Target(str(_address(lab, contender)), contender.port))
 
     @property
-    def labs(self) -> tuple[Lab, ...]:
-        """All of them."""
-        return tuple(self._labs.values())
-
-    @property
     def serves_from_memory(self) -> bool:
         """Whether documents are in a tmpfs."""
         return all(is_in_memory(lab.documents.parent) for lab in self._labs.values())
@@ -164,7 +160,7 @@ class Arena:
         for lab in self._labs.values():
             for node in lab.backends:
                 with suppress(FileNotFoundError):
-                    node.access_log.open("r+b").truncate(0)
+                    os.truncate(node.access_log, 0)
 
 
 def is_in_memory(directory: Path) -> bool:

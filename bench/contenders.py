@@ -18,6 +18,9 @@ BACK_ENDS: Final = 2
 Rules = tuple[tuple[str, str], ...]
 RULES: Final[Rules] = (("jpg$", "be2"), (".*", "be1"))
 """Pattern and back end, searched in the request's target; the first match wins. The same for everybody."""
+FINISHED_TIME: Final = "finished_time = 1s"
+"""Of the engine in every lab. The default is a minute: what it costs to forget a connection would be counted in the
+windows of others."""
 
 
 class Door(Enum):
@@ -78,7 +81,7 @@ def node_by_rules(path: str, rules: Rules = RULES) -> str:
 def settings(*lines: str, rules: Rules = RULES, backends: int = BACK_ENDS) -> Settings:
     """Those of a lab of so many back ends whose engine follows `rules`, and `lines` on all its nodes."""
     address = {place.node: place.ipv4 for place in addressing.plan(backends).backends}
-    return Settings(both=(*(f"rule = {address[node]} {pattern}" for pattern, node in rules), *lines))
+    return Settings(both=(*(f"rule = {address[node]} {pattern}" for pattern, node in rules), FINISHED_TIME, *lines))
 
 
 def spread_over(backends: int) -> Contender:
@@ -107,10 +110,11 @@ def _proxy(key: str, title: str, port: int, peer: Peer) -> Contender:
 
 DIRECT: Final = "direct"
 HAPROXY: Final = "haproxy"
+REUSE: Final = "haproxy_reuse"
 CONTENDERS: Final = (
     Contender(DIRECT, "direct", Door.BACK_END, SERVER_PORT, settings=settings()),
     _proxy(HAPROXY, "HAProxy", 8001, Peer("haproxy", reuses_connections=False)),
-    _proxy("haproxy_reuse", "HAProxy, http-reuse always", 8002, Peer("haproxy", reuses_connections=True)),
+    _proxy(REUSE, "HAProxy, http-reuse always", 8002, Peer("haproxy", reuses_connections=True)),
     _proxy("nginx", "nginx", 8003, Peer("nginx", reuses_connections=False)),
     _proxy("nginx_keepalive", "nginx, upstream keepalive", 8004, Peer("nginx", reuses_connections=True)),
     _engine("tcpha", "tcpha", settings(), judged_as=""),
@@ -124,5 +128,5 @@ def judged(contenders: tuple[Contender, ...] = CONTENDERS) -> tuple[Contender, .
 
 
 def essential(contenders: tuple[Contender, ...] = CONTENDERS) -> tuple[Contender, ...]:
-    """Those without whom there are no ratios."""
-    return tuple(each for each in contenders if each.judged_as is not None or each.key in (DIRECT, HAPROXY))
+    """Those without whom a floor cannot be judged."""
+    return tuple(each for each in contenders if each.judged_as is not None or each.key in (DIRECT, HAPROXY, REUSE))

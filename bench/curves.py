@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.picture import WIDTH, head, text
+from bench.svg import COLUMNS, MARGIN, OTHERS, OURS, PANEL_WIDTH, head, text
 from tcpha.lab import capacity
 from tcpha.lab.capacity import SMALL_OCTETS, Costs, Site
 from tcpha.lab.capacity_text import KB_OCTETS, SIZES_KB
@@ -21,12 +21,8 @@ from tcpha.lab.traffic import Load
 SITE: Final = Site(link_bits_per_s=10e9)
 BACK_ENDS: Final = tuple(range(1, 9))
 OBJECTS_KB: Final = (1, 1000)
-_COLUMNS = 2
-_MARGIN = 12
-_PANEL_WIDTH = (WIDTH - _MARGIN * (_COLUMNS + 1)) // _COLUMNS
 _PANEL_HEIGHT = 210
 _LEFT, _TOP, _BOTTOM, _RIGHT = 56, 44, 34, 12
-_OURS, _OTHERS = "#c2410c", "#64748b"
 _STEPS = (1, 2, 5, 10)
 _TICKS = 4
 
@@ -62,16 +58,16 @@ def draw(source: Source, measured: Scaling | None) -> str:
         panels.append(_points(source.costs, measured))
     body = []
     for number, panel in enumerate(panels):
-        left = _MARGIN + number % _COLUMNS * (_PANEL_WIDTH + _MARGIN)
-        top = _MARGIN + number // _COLUMNS * (_PANEL_HEIGHT + _MARGIN)
+        left = MARGIN + number % COLUMNS * (PANEL_WIDTH + MARGIN)
+        top = MARGIN + number // COLUMNS * (_PANEL_HEIGHT + MARGIN)
         body += [f'<g transform="translate({left} {top})">', *_panel(panel), "</g>"]
-    bottom = _MARGIN + math.ceil(len(panels) / _COLUMNS) * (_PANEL_HEIGHT + _MARGIN)
+    bottom = MARGIN + math.ceil(len(panels) / COLUMNS) * (_PANEL_HEIGHT + MARGIN)
     notes = [
         f"Model with 10 Gbit/s links, one core a node. Costs: {source.words.partition(' (')[0]}.",
         *_note(measured),
     ]
     for number, words in enumerate(notes):
-        body.append(text(_MARGIN, bottom + 8 + 16 * number, words, "note"))
+        body.append(text(MARGIN, bottom + 8 + 16 * number, words, "note"))
     return "\n".join([*head(bottom + 8 + 16 * len(notes), " ".join(notes)), *body, "</svg>", ""])
 
 
@@ -82,8 +78,8 @@ def _rates(costs: Costs, kb: int) -> Panel:
         "back ends",
         tuple(str(number) for number in BACK_ENDS),
         (
-            Series("tcpha", _OURS, tuple(capacity.handoff(costs, load, SITE, n).requests_per_s for n in BACK_ENDS)),
-            Series("HAProxy", _OTHERS, tuple(capacity.proxied(costs, load, SITE, n).requests_per_s for n in BACK_ENDS)),
+            Series("tcpha", OURS, tuple(capacity.handoff(costs, load, SITE, n).requests_per_s for n in BACK_ENDS)),
+            Series("HAProxy", OTHERS, tuple(capacity.proxied(costs, load, SITE, n).requests_per_s for n in BACK_ENDS)),
         ),
     )
 
@@ -95,8 +91,8 @@ def _cpu(costs: Costs) -> Panel:
         "KB",
         tuple(f"{kb:,}" for kb in SIZES_KB),
         (
-            Series("tcpha", _OURS, tuple(capacity.handoff(costs, load, SITE, 1).cpu_s * 1e6 for load in loads)),
-            Series("HAProxy", _OTHERS, tuple(capacity.proxied(costs, load, SITE, 1).cpu_s * 1e6 for load in loads)),
+            Series("tcpha", OURS, tuple(capacity.handoff(costs, load, SITE, 1).cpu_s * 1e6 for load in loads)),
+            Series("HAProxy", OTHERS, tuple(capacity.proxied(costs, load, SITE, 1).cpu_s * 1e6 for load in loads)),
         ),
         is_logarithmic=True,
     )
@@ -110,10 +106,10 @@ def _points(costs: Costs, measured: Scaling) -> Panel:
         "back ends",
         tuple(str(each.backends) for each in points),
         (
-            Series("predicted", _OURS, tuple(each.requests_per_s for each in foreseen)),
+            Series("predicted", OURS, tuple(each.requests_per_s for each in foreseen)),
             Series(
                 "measured",
-                _OTHERS,
+                OTHERS,
                 tuple(each.requests_per_s for each in points),
                 is_measured=True,
                 extents=tuple((each.low_per_s, each.high_per_s) for each in points),
@@ -145,7 +141,7 @@ def _panel(panel: Panel) -> Iterator[str]:
     marks = powers_of_ten(lowest, highest) if panel.is_logarithmic else ticks(highest)
     scale = _Scale(marks[0], marks[-1], panel.is_logarithmic)
     for mark in marks:
-        yield f'<path class="extent" opacity="0.25" d="M{_LEFT} {scale.y(mark):.1f} H{_PANEL_WIDTH - _RIGHT}"/>'
+        yield f'<path class="extent" opacity="0.25" d="M{_LEFT} {scale.y(mark):.1f} H{PANEL_WIDTH - _RIGHT}"/>'
         yield text(0, round(scale.y(mark) + 4), f"{mark:,g}")
     for number, place in enumerate(panel.places):
         yield text(_x(number, len(panel.places)) - 3.5 * len(place), _PANEL_HEIGHT - _BOTTOM + 16, place)
@@ -192,5 +188,5 @@ def powers_of_ten(lowest: float, highest: float) -> Sequence[float]:
 
 
 def _x(number: int, count: int) -> float:
-    room = _PANEL_WIDTH - _LEFT - _RIGHT - 24
+    room = PANEL_WIDTH - _LEFT - _RIGHT - 24
     return _LEFT + 12 + (room * number / (count - 1) if count > 1 else room / 2)

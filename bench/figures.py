@@ -46,6 +46,8 @@ class Counted:
     """By name, such as `p99_ms`."""
     servers_s: float = 0.0
     """CPU of the servers behind the contender, agents not included."""
+    steal_s: float = 0.0
+    """CPU that the machine's own host took."""
 
 
 class Verdict(Enum):
@@ -89,6 +91,7 @@ def derive(counted: Counted) -> dict[str, float]:
     }
     if counted.capacity_s > 0:
         found["foreign_share"] = max(0.0, counted.machine_s - counted.lab_s) / counted.capacity_s
+        found["steal_share"] = counted.steal_s / counted.capacity_s
     if counted.payload_octets:
         found["front_octets_per_octet"] = counted.front_octets / counted.payload_octets
         found["servers_s_per_gb"] = counted.servers_s * GB_OCTETS / counted.payload_octets

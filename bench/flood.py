@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 from random import Random
 
@@ -34,6 +34,7 @@ _IP_CHECKSUM, _IP_SOURCE, _TCP_PORT, _TCP_SEQUENCE, _TCP_CHECKSUM = 24, 26, 34, 
 """Where they begin in a frame."""
 _SEED = 4987
 _BATCH_S = 0.002
+_SENT_SHARE_LEAST = 0.95
 _CHECKED_PER_S = 5.0
 _SETTLE_S = 0.5
 
@@ -43,6 +44,9 @@ def measure(stand: Stand, per_s: int, seconds: int) -> tuple[dict[str, float], T
 
     `lab_us_per_syn` is CPU of everybody in the lab, the sender included; for the contender that is reached directly the
     flood goes to nobody, which is what to take off.
+
+    Raises:
+        StartError: fewer SYNs than `per_s` could be sent, or no route for the answers can be made.
     """
     client, front = stand.lab.client, stand.lab.fe
     is_baseline = stand.contender.door is Door.BACK_END
@@ -51,22 +55,21 @@ def measure(stand: Stand, per_s: int, seconds: int) -> tuple[dict[str, float], T
     count = min(_FRAMES_MAX, per_s * seconds)
     flood = frames(hardware_address(client), hardware_address(front), address, port, count)
     documents, pids = [stand.document("/1k.html")], stand.pids()
-    tallies: list[Tally] = []
-
-    def check() -> None:
-        tallies.append(paced(client.enter, stand.target, documents, _CHECKED_PER_S, seconds))
-
-    checking = threading.Thread(target=check, name="checking", daemon=True)
     before, lab = {role: cpu.of_processes(found) for role, found in pids.items()}, cpu.of_lab(stand.residents())
-    checking.start()
-    sent = send(client, flood, per_s, seconds)
-    checking.join()
+    with ThreadPoolExecutor(1, "checking") as thread:
+        checking = thread.submit(paced, client.enter, stand.target, documents, _CHECKED_PER_S, seconds)
+        sent = send(client, flood, per_s, seconds)
+        tally = checking.result()
     time.sleep(_SETTLE_S)
     used_s = {role: cpu.of_processes(found) - before[role] for role, found in pids.items()}
     lab_s = cpu.of_lab(stand.residents()).since(lab)
-    tally = tallies[0]
     asked = max(1, tally.answers + tally.errors + len(tally.wrong))
-    figures = {"syns": float(sent), "lab_us_per_syn": lab_s * 1e6 / sent, "answered_share": tally.answers / asked}
+    figures = {
+        "syns": float(sent),
+        "syns_per_s": sent / seconds,
+        "lab_us_per_syn": lab_s * 1e6 / sent,
+        "answered_share": tally.answers / asked,
+    }
     if used_s:
         figures["process_us_per_syn"] = sum(used_s.values()) * 1e6 / sent
         figures |= {f"process_us_per_syn_{role}": each_s * 1e6 / sent for role, each_s in used_s.items()}
@@ -74,7 +77,11 @@ def measure(stand: Stand, per_s: int, seconds: int) -> tuple[dict[str, float], T
 
 
 def send(client: Node, flood: list[bytes], per_s: int, seconds: float) -> int:
-    """Send frames in turn, in small batches; how many were sent."""
+    """Send frames in turn, in small batches; how many were sent.
+
+    Raises:
+        StartError: clearly fewer than `per_s`: it was another flood than the others'.
+    """
     with client.enter():
         raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     with raw:
@@ -85,8 +92,13 @@ def send(client: Node, flood: list[bytes], per_s: int, seconds: float) -> int:
                 raw.send(flood[sent % len(flood)])
                 sent += 1
             time.sleep(_BATCH_S)
-    if not sent:
-        raise StartError("no SYN could be sent")
+    return enough(sent, per_s, seconds)
+
+
+def enough(sent: int, per_s: int, seconds: float) -> int:
+    """`sent`. Raises StartError if it is clearly less than was asked for."""
+    if sent < _SENT_SHARE_LEAST * per_s * seconds:
+        raise StartError(f"only {sent / seconds:,.0f} SYNs a second could be sent, not {per_s:,}")
     return sent
 
 

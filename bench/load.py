@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +91,8 @@ def script_for_one_document() -> str:
 def script_for_pages(pages: Sequence[Sequence[int]], directory: str, threads: int) -> str:
     """Text of the script that asks for pages in order, each on a connection of its own.
 
-    wrk must run `threads` threads with a connection each; every thread begins at another page. Documents are named by
-    number, below the path `directory`.
+    Each of wrk's `threads` threads begins at another page and takes its connections in turn: with several of them to a
+    thread, pages must have one document each. Documents are named by number, below the path `directory`.
     """
     lines = "".join(f"    {{{', '.join(map(str, page))}}},\n" for page in pages)
     return _PAGES % (lines, threads, directory) + _DONE
@@ -123,7 +124,7 @@ def run_wrk(
     """Run wrk in the client's node.
 
     Raises:
-        LoadError: it is not installed, or failed.
+        LoadError: it is not installed, failed, or did not end.
     """
     program = shutil.which("wrk")
     if program is None:
@@ -131,7 +132,10 @@ def run_wrk(
     amount = [f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", f"{TIMEOUT_S}s"]
     header = ["-H", "Connection: close"] if closes else []
     url = f"http://{target.address}:{target.port}{path}"
-    done = client.run([program, *amount, *header, "-s", str(script), url], limit_s=seconds + _GRACE_S)
+    try:
+        done = client.run([program, *amount, *header, "-s", str(script), url], limit_s=seconds + _GRACE_S)
+    except subprocess.TimeoutExpired as error:
+        raise LoadError(f"wrk did not end within {_GRACE_S:g} s behind its {seconds} s") from error
     if done.returncode != 0:
         raise LoadError(f"wrk ended with status {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
     return read_report(done.stdout)

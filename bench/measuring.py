@@ -1,26 +1,31 @@
 """One window: what a contender's processes, its machine and its network did while it was given work.
 
-Must not know which contender it is. The order: settle, warm up, settle, count, work, settle, count.
+Must not know which contender it is. The order: await answers, warm up, settle, count, work, settle, count.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench import cpu, flood, idle
 from bench.arena import IFACE, Stand
 from bench.checking_client import paced
 from bench.figures import Counted, derive
-from bench.workloads import SAMPLED, Workload
+from bench.workloads import SAMPLED, Offered, Workload
 from tcpha.errors import TcphaError
 from tcpha.lab.waiting import wait_until
 
 WARM_UP_S = 1
 SETTLE_S = 0.5
 """Also what is done behind a window's last answer is counted: the ends of connections."""
+FORGET_S = 2.5
+"""Instead, behind a workload that leaves many connections: until an engine has forgotten them (`FINISHED_TIME`)."""
 _ANSWERS_LIMIT_S = 20.0
 ERRORS_MAX_SHARE = 0.001
+CHECK_ERRORS_MAX = 1
+"""Of a window; its sample is small, so that a share of it says nothing."""
 
 
 class MeasuringError(TcphaError):
@@ -44,20 +49,39 @@ def work(stand: Stand, workload: Workload, seconds: int, warm_up_s: int = WARM_U
     Raises:
         TcphaError: it could not be measured: nothing, or hardly anything, was answered; a program ended.
     """
-    await_answers(stand)
+    await_answers(stand, workload.offer.paths)
     if warm_up_s:
         workload.offer(stand, warm_up_s)
     time.sleep(SETTLE_S)
     before = _Counts(stand)
     offered = workload.offer(stand, seconds)
-    time.sleep(SETTLE_S)
+    time.sleep(settle_s(workload))
     after = _Counts(stand)
+    if fault := _fault(offered):
+        raise MeasuringError(f"{stand.contender.title}, {workload.title}: {fault}")
+    counted = _counted(offered, before, after)
+    return Measured(derive(counted), offered.errors + offered.check_errors, offered.wrong)
+
+
+def settle_s(workload: Workload) -> float:
+    """How long a window waits behind its last answer."""
+    return FORGET_S if workload.leaves_connections else SETTLE_S
+
+
+def _fault(offered: Offered) -> str | None:
+    """Why a window is none, in words."""
     if not offered.requests or offered.errors > ERRORS_MAX_SHARE * offered.requests + 1:
-        raise MeasuringError(
-            f"{stand.contender.title}, {workload.title}: {offered.errors} of {offered.requests} requests failed"
-        )
+        return f"{offered.errors} requests failed, {offered.requests} were answered"
+    if offered.check_errors > CHECK_ERRORS_MAX:
+        return f"{offered.check_errors} requests of the checking client failed, {offered.checked} were answered"
+    if offered.sample is not None and not offered.checked and not offered.wrong:
+        return "no answer was looked at"
+    return None
+
+
+def _counted(offered: Offered, before: _Counts, after: _Counts) -> Counted:
     machine = after.machine.since(before.machine)
-    counted = Counted(
+    return Counted(
         offered.seconds,
         offered.requests,
         offered.checked,
@@ -70,8 +94,8 @@ def work(stand: Stand, workload: Workload, seconds: int, warm_up_s: int = WARM_U
         after.front_octets - before.front_octets,
         offered.latencies_ms,
         after.servers_s - before.servers_s,
+        machine.steal_s,
     )
-    return Measured(derive(counted), offered.errors, offered.wrong)
 
 
 def memory_of_idle_connections(stand: Stand, count: int) -> Measured:
@@ -94,13 +118,13 @@ def cost_of_flood(stand: Stand, per_s: int, seconds: int) -> Measured:
     return Measured(figures, tally.errors, tuple(tally.wrong))
 
 
-def await_answers(stand: Stand) -> None:
-    """Wait until the contender answers right, by each rule.
+def await_answers(stand: Stand, paths: Sequence[str] = SAMPLED) -> None:
+    """Wait until the contender answers right for each of some documents; as a rule there is one for each rule.
 
     Raises:
         MeasuringError: it does not.
     """
-    documents = [stand.document(path) for path in SAMPLED]
+    documents = [stand.document(path) for path in paths]
     last: list[str] = []
 
     def answers() -> bool:

@@ -5,7 +5,7 @@ Must not know what is measured, but for the contender `direct`, which depends on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -13,6 +13,8 @@ from bench.figures import spread
 
 FOREIGN_SHARE_MAX = 0.10
 STEAL_SHARE_MAX = 0.02
+WINDOWS_MAX = 0.05
+"""So many windows, as a share of all, may be disturbed: in a long run one always is."""
 DIRECT_SPREAD_MAX = 0.30
 """From low to high, as a share of the median."""
 
@@ -30,29 +32,57 @@ class Observation:
     """Of all processors, taken by the machine's own host."""
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What was seen of others in a window, as shares of all processors, 0 to 1."""
+
+    foreign_share: float
+    """In use by others."""
+    steal_share: float
+    """Taken by the machine's own host."""
+
+
+def window_of(figures: Mapping[str, float]) -> Window | None:
+    """Of the figures of a window; None where they say nothing of others."""
+    foreign_share = figures.get("foreign_share")
+    return None if foreign_share is None else Window(foreign_share, figures.get("steal_share", 0.0))
+
+
 def reasons(
-    observations: Sequence[Observation], windows: Sequence[float], direct: Mapping[str, Sequence[float]]
+    observations: Sequence[Observation], windows: Sequence[Window], direct: Mapping[str, Sequence[float]]
 ) -> list[str]:
     """Why the machine was too noisy, in words; empty if it was quiet.
 
-    windows: of each window, the share of the processors that others used. direct: by workload, the rate of the
-    contender `direct` in each round.
+    direct: by workload, the rate of the contender `direct` in each round.
     """
-    found = []
+    return [*_between_rounds(observations), *_in_windows(windows), *_of_direct(direct)]
+
+
+def _between_rounds(observations: Sequence[Observation]) -> Iterator[str]:
     for name, bound in (("foreign_share", FOREIGN_SHARE_MAX), ("steal_share", STEAL_SHARE_MAX)):
         shares = [getattr(observation, name) for observation in observations]
         if shares and median(shares) > bound:
             who = "others used" if name == "foreign_share" else "the machine's host took"
-            found.append(f"{who} {median(shares):.0%} of its processors between rounds (bound: {bound:.0%})")
-    busy = [share for share in windows if share > FOREIGN_SHARE_MAX]
-    if busy:
-        found.append(
-            f"others used more than {FOREIGN_SHARE_MAX:.0%} of its processors in {len(busy)} of {len(windows)} windows,"
-            f" up to {max(busy):.0%}"
-        )
+            yield f"{who} {median(shares):.0%} of its processors between rounds (bound: {bound:.0%})"
+
+
+def _in_windows(windows: Sequence[Window]) -> Iterator[str]:
+    foreign, stolen = [each.foreign_share for each in windows], [each.steal_share for each in windows]
+    for who, shares, bound in (
+        ("others used", foreign, FOREIGN_SHARE_MAX),
+        ("the machine's host took", stolen, STEAL_SHARE_MAX),
+    ):
+        above = [share for share in shares if share > bound]
+        if len(above) > WINDOWS_MAX * len(shares):
+            yield (
+                f"{who} more than {bound:.0%} of its processors in {len(above)} of {len(shares)} windows,"
+                f" up to {max(above):.0%} (bound: {WINDOWS_MAX:.0%} of the windows)"
+            )
+
+
+def _of_direct(direct: Mapping[str, Sequence[float]]) -> Iterator[str]:
     for workload, rates in direct.items():
         if rates and (relative := spread(rates).relative) > DIRECT_SPREAD_MAX:
-            found.append(
+            yield (
                 f"direct, {workload}: rounds are {relative:.0%} of their median apart (bound: {DIRECT_SPREAD_MAX:.0%})"
             )
-    return found

@@ -1,7 +1,7 @@
 """bench/results.svg: bars of everybody, a panel for each figure. SVG 1.1, written by hand. Pure.
 
 Must not know how anything was measured: it draws `Results`. A bar is the median, the line on it reaches from low to
-high. Text has the colour of the page it stands on, light or dark.
+high. Colours and text are `bench.svg`'s.
 """
 
 from __future__ import annotations
@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
-from xml.sax.saxutils import escape
 
 from bench.results import Extent, Results
+from bench.svg import COLUMNS, MARGIN, OTHERS, OURS, PANEL_WIDTH, head, text
 
-WIDTH: Final = 860
-_COLUMNS = 2
-_MARGIN = 12
-_PANEL_WIDTH = (WIDTH - _MARGIN * (_COLUMNS + 1)) // _COLUMNS
 _LABEL_WIDTH = 170
 _NUMBER_WIDTH = 62
 _TITLE_HEIGHT = 26
 _BAR_HEIGHT, _BAR_STEP = 13, 19
-_OURS, _OTHERS, _BASE = "#c2410c", "#64748b", "#94a3b8"
+_BASE = "#94a3b8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +51,19 @@ def draw(results: Results, engines: frozenset[str], base: str) -> str:
     """The picture; `engines` are drawn in our colour, `base` paler than the others."""
     panels = [(panel, _bars(results, panel)) for panel in PANELS]
     shown = [(panel, bars) for panel, bars in panels if bars]
-    rows = [shown[first : first + _COLUMNS] for first in range(0, len(shown), _COLUMNS)]
-    body, top = [], _MARGIN
+    rows = [shown[first : first + COLUMNS] for first in range(0, len(shown), COLUMNS)]
+    body, top = [], MARGIN
     for row in rows:
         for column, (panel, bars) in enumerate(row):
-            left = _MARGIN + column * (_PANEL_WIDTH + _MARGIN)
+            left = MARGIN + column * (PANEL_WIDTH + MARGIN)
             body.append(f'<g transform="translate({left} {top})">')
             body.extend(_panel(panel, bars, engines, base))
             body.append("</g>")
-        top += _TITLE_HEIGHT + _BAR_STEP * max(len(bars) for _, bars in row) + _MARGIN
+        top += _TITLE_HEIGHT + _BAR_STEP * max(len(bars) for _, bars in row) + MARGIN
     kind = "quick run" if results.quick else "run"
     quiet = "" if results.noise.is_quiet else "; the machine was too noisy to tell"
     caption = f"Median of {results.rounds} rounds, {kind} of {results.made}; the line reaches from low to high{quiet}."
-    body.append(text(_MARGIN, top + 8, caption, "note"))
+    body.append(text(MARGIN, top + 8, caption, "note"))
     return "\n".join([*head(top + 24, caption), *body, "</svg>", ""])
 
 
@@ -78,41 +74,17 @@ def _bars(results: Results, panel: Panel) -> list[tuple[str, str, Extent]]:
     return [(named.key, named.title, extent) for named, extent in found if extent is not None]
 
 
-def head(height: int, caption: str) -> Iterator[str]:
-    """The beginning of a picture: size, title, colours, ground."""
-    yield (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-        ' role="img">'
-    )
-    yield f"<title>{escape(caption)}</title>"
-    yield "<style>"
-    yield "text { font: 12px system-ui, sans-serif; fill: #1e293b }"
-    yield ".title { font-weight: 600 } .note { font-size: 11px }"
-    yield ".ground { fill: #ffffff } .extent { stroke: #1e293b; stroke-width: 1.2 }"
-    yield "@media (prefers-color-scheme: dark) {"
-    yield "  text { fill: #e2e8f0 } .ground { fill: #0f172a } .extent { stroke: #e2e8f0 }"
-    yield "}"
-    yield "</style>"
-    yield f'<rect class="ground" width="{WIDTH}" height="{height}"/>'
-
-
 def _panel(panel: Panel, bars: list[tuple[str, str, Extent]], engines: frozenset[str], base: str) -> Iterator[str]:
     yield text(0, 14, panel.title, "title")
     longest = max(max(extent.high, extent.median) for _, _, extent in bars)
-    room = _PANEL_WIDTH - _LABEL_WIDTH - _NUMBER_WIDTH
+    room = PANEL_WIDTH - _LABEL_WIDTH - _NUMBER_WIDTH
     scale = room / longest if longest > 0 else 0.0
     for number, (key, title, extent) in enumerate(bars):
         top = _TITLE_HEIGHT + number * _BAR_STEP
-        colour = _OURS if key in engines else _BASE if key == base else _OTHERS
+        colour = OURS if key in engines else _BASE if key == base else OTHERS
         low, high = (_LABEL_WIDTH + max(0.0, end) * scale for end in (extent.low, extent.high))
         middle, width = top + _BAR_HEIGHT / 2, max(0.0, extent.median) * scale
         yield text(0, top + 11, title)
         yield f'<rect x="{_LABEL_WIDTH}" y="{top}" width="{width:.1f}" height="{_BAR_HEIGHT}" fill="{colour}"/>'
         yield f'<path class="extent" d="M{low:.1f} {middle} H{high:.1f}"/>'
         yield text(max(high, _LABEL_WIDTH + width) + 5, top + 11, f"{extent.median:,.{panel.digits}f}")
-
-
-def text(x: float, y: float, words: str, kind: str = "") -> str:
-    """Words that begin at a place."""
-    of_kind = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y}"{of_kind}>{escape(words)}</text>'

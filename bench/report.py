@@ -54,10 +54,11 @@ def markdown(results: Results) -> str:
     """The whole report."""
     parts = [
         list(_heading(results)),
+        list(_noise(results)),
         table(results, RATES),
         table(results, COSTS),
+        list(_failures(results)),
         list(_floors(results)),
-        list(_noise(results)),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
@@ -108,6 +109,19 @@ def _number(value: float, column: Column) -> str:
     return f"{value * column.scale:,.{column.digits}f}"
 
 
+def _failures(results: Results) -> Iterator[str]:
+    """A line for everybody of whom requests failed, of the workloads in which none should."""
+    windows = [each for each in results.samples if "requests" in each.figures]
+    for contender in results.contenders:
+        own = [each for each in windows if each.contender == contender.key]
+        failed = sum(each.errors for each in own)
+        asked = failed + round(sum(each.figures["requests"] + each.figures.get("checked", 0.0) for each in own))
+        if failed:
+            yield f"- {contender.title}: {failed:,} of {asked:,} requests failed."
+    if windows and not any(each.errors for each in windows):
+        yield "No request failed."
+
+
 def _floors(results: Results) -> Iterator[str]:
     if not results.spreads:
         return
@@ -129,6 +143,9 @@ def _noise(results: Results) -> Iterator[str]:
     if results.noise.is_quiet:
         yield "The machine was quiet."
         return
-    yield "**The machine was too noisy to tell:** rates and verdicts are not to be trusted."
+    yield (
+        "**The machine was too noisy to tell** anything by rates and latencies. Processor time is counted by process,"
+        " and others only make it dearer: a cost that is below its floor all the same holds."
+    )
     yield ""
     yield from (f"- {reason}" for reason in results.noise.reasons)

@@ -40,6 +40,7 @@ class Sample(_Model):
     contender: str
     figures: dict[str, float]
     errors: int = 0
+    """Requests and connections that failed, those of the checking client included."""
     wrong: list[str] = []
 
 
@@ -70,7 +71,7 @@ class Floor(_Model):
     verdict: str
 
 
-class Seen(_Model):
+class Observed(_Model):
     """What was seen before a round."""
 
     round: int
@@ -84,7 +85,7 @@ class Noise(_Model):
 
     is_quiet: bool
     reasons: list[str]
-    observations: list[Seen]
+    observations: list[Observed]
 
 
 class Named(_Model):
@@ -127,16 +128,16 @@ def compose(
 ) -> Results:
     """Everything that follows from the samples."""
     figures = Figures((each.workload, each.contender, each.round, each.figures) for each in samples)
+    direct = {workload: list(figures.rounds(workload, DIRECT, rate).values()) for workload, rate in RATES.items()}
+    windows = [window for each in samples if (window := noise.window_of(each.figures)) is not None]
+    faults = noise.reasons(observations, windows, direct)
+    seen = [Observed(**{name: getattr(each, name) for name in Observed.model_fields}) for each in observations]
     judgements = [
         judgement
         for contender in contenders
         if contender.judged_as is not None
-        for judgement in judge(figures, contender.key, contender.judged_as)
+        for judgement in judge(figures, contender.key, contender.judged_as, is_quiet=not faults)
     ]
-    direct = {workload: list(figures.rounds(workload, DIRECT, rate).values()) for workload, rate in RATES.items()}
-    windows = [each.figures["foreign_share"] for each in samples if "foreign_share" in each.figures]
-    faults = noise.reasons(observations, windows, direct)
-    seen = [Seen(**{name: getattr(each, name) for name in Seen.model_fields}) for each in observations]
     return Results(
         made=made,
         quick=quick,
@@ -148,7 +149,7 @@ def compose(
         differences=_medians(judgements, "differences"),
         cost=_medians(judgements, "cost"),
         spreads={each.key: Told(title=each.judged.title, **extent(each.spread).model_dump()) for each in judgements},
-        floors=[_floor(each, each.judged.floor) for each in judgements if each.judged.floor is not None],
+        floors=[_floor(each, each.floor) for each in judgements if each.floor is not None],
         noise=Noise(is_quiet=not faults, reasons=faults, observations=seen),
         figures={
             workload.key: {

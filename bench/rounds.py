@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from bench import cpu, measuring
 from bench.arena import Arena, Stand
 from bench.contenders import DIRECT, Contender
+from bench.floors import JUDGED
 from bench.measuring import Measured
 from bench.noise import Observation
 from bench.results import Named, Sample
@@ -38,6 +39,9 @@ class Programme:
     flood_per_s: int = 0
     """0: there is no flood."""
     flood_s: int = 3
+    is_quick: bool = False
+    spares_variants: bool = False
+    """Whether a variant of another contender is only measured where an engine is held against it."""
 
     @property
     def named(self) -> list[Named]:
@@ -45,13 +49,20 @@ class Programme:
         found = [Named(key=each.key, title=each.title) for each in self.workloads]
         return found + [IDLE] * bool(self.idle_connections) + [FLOOD] * bool(self.flood_per_s)
 
+    def takes(self, workload: str) -> list[Contender]:
+        """Who is measured in a workload."""
+        compared = {each.against for each in JUDGED if each.workload == workload}
+        return [
+            each for each in self.contenders if not (self.spares_variants and each.is_variant) or each.key in compared
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it."""
+    """What came of it, as far as it went."""
 
-    samples: list[Sample]
-    observations: list[Observation]
+    samples: list[Sample] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
 
     @property
     def wrong(self) -> list[str]:
@@ -62,21 +73,20 @@ class Outcome:
 Say = Callable[[str], None]
 
 
-def run(arena: Arena, programme: Programme, say: Say) -> Outcome:
-    """Do it all.
+def run(arena: Arena, programme: Programme, outcome: Outcome, say: Say) -> None:
+    """Do it all; `outcome` grows window by window.
 
     What restarts contenders or leaves remains in the kernel (memory, floods) has rounds of its own at the end.
 
     Raises:
-        TcphaError: something could not be measured.
+        TcphaError: something could not be measured; what was before it is in `outcome`.
     """
-    outcome = Outcome([], [])
     for number in range(1, programme.rounds + 1):
         outcome.observations.append(observe(number, say))
         for workload in programme.workloads:
             step = partial(measuring.work, workload=workload, seconds=programme.window_s, warm_up_s=programme.warm_up_s)
             named = Named(key=workload.key, title=workload.title)
-            outcome.samples.extend(_turn(arena, programme.contenders, number, named, step, say))
+            outcome.samples.extend(_turn(arena, programme.takes(workload.key), number, named, step, say))
     if programme.idle_connections:
         balancers = [each for each in programme.contenders if each.roles]
         step = partial(measuring.memory_of_idle_connections, count=programme.idle_connections)
@@ -88,7 +98,6 @@ def run(arena: Arena, programme: Programme, say: Say) -> Outcome:
         for number in range(1, programme.rounds + 1):
             found = list(_turn(arena, originals, number, FLOOD, step, say))
             outcome.samples.extend(without_sender(found))
-    return outcome
 
 
 def without_sender(floods: Sequence[Sample]) -> list[Sample]:

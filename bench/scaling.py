@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from bench import capacity_page, curves, measuring, noise
-from bench.__main__ import describe_machine, positive
+from bench.__main__ import ROUNDS_MAX, WINDOW_S_MAX, describe_machine, up_to
 from bench.arena import Arena, obstacle
 from bench.contenders import spread_over
 from bench.figures import spread
@@ -44,6 +44,7 @@ ROUNDS = 5
 WINDOW_S = 4
 WARM_UP_S = 1
 CONNECTIONS = 32
+BACK_ENDS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,12 @@ def point(backends: int, windows: Sequence[Measured], cores: int) -> Point:
 
 def compose(outcome: Outcome, machine: dict[str, str | int | bool], cores: int, made: str, command: str) -> Scaling:
     """bench/scaling.json."""
-    windows = [each.figures["foreign_share"] for found in outcome.windows.values() for each in found]
+    windows = [
+        window
+        for found in outcome.windows.values()
+        for each in found
+        if (window := noise.window_of(each.figures)) is not None
+    ]
     reasons = noise.reasons(outcome.observations, windows, {})
     return Scaling(
         made=made,
@@ -124,7 +130,7 @@ def run(
         for number, arena in arenas.items():
             arena.empty_logs()
             load = OneAfterTheOther(CONNECTIONS, number)
-            workload = Workload("close", "new connection per 1 KB request", load)
+            workload = Workload("close", "new connection per 1 KB request", load, leaves_connections=True)
             measured = measuring.work(arena.stand(arena.contenders[0]), workload, seconds, warm_up_s)
             outcome.windows[number].append(measured)
             say(
@@ -198,9 +204,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench.scaling",
         description="tcpha with 1, 2, 3, ... back ends, and the picture of its capacity.",
     )
-    parser.add_argument("--backends", nargs="+", type=positive, default=[1, 2, 3, 4], metavar="N", help="1 2 3 4")
-    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="how many (default %(default)s)")
-    parser.add_argument("--seconds", type=positive, default=WINDOW_S, help="of each window (default %(default)s)")
+    parser.add_argument(
+        "--backends", nargs="+", type=up_to(BACK_ENDS_MAX), default=[1, 2, 3, 4], metavar="N", help="1 2 3 4"
+    )
+    parser.add_argument("--rounds", type=up_to(ROUNDS_MAX), default=ROUNDS, help="how many (default %(default)s)")
+    parser.add_argument(
+        "--seconds", type=up_to(WINDOW_S_MAX), default=WINDOW_S, help="of each window (default %(default)s)"
+    )
     parser.add_argument("--measured", type=Path, default=RESULTS, metavar="FILE", help="default bench/scaling.json")
     parser.add_argument("--costs", metavar="FILE|built-in", help="of the picture; as in python -m tcpha.lab sim")
     parser.add_argument("--picture", type=Path, default=PICTURE, metavar="FILE", help="default docs/capacity.svg")

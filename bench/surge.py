@@ -5,7 +5,8 @@ Server Performance Evaluation, SIGMETRICS 1998.
 
 Deviation: sizes end at `SIZE_MAX_OCTETS`, else single documents of gigabytes would decide the outcome; a page has at
 most `EMBEDDED_MAX` embedded documents; times in which a user is silent are left out, for the load is a closed loop;
-which document is how popular is drawn without regard to its size.
+which document is how popular is drawn without regard to its size; there is no temporal locality (stack distances): each
+request is drawn by popularity alone, without regard to what was asked before.
 """
 
 from __future__ import annotations

@@ -6,10 +6,13 @@ checking client asks beside wrk for a sample.
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
 from bench import load, surge
 from bench.arena import UPLOAD_PATH, Stand
@@ -24,6 +27,9 @@ SPREAD_PATH: Final = "/spread"
 SITE_SEED: Final = 1998
 SITE_DOCUMENTS: Final = 500
 SITE_PAGES: Final = 1500
+_POPULAR_CHECKED, _LARGE_CHECKED = 6, 2
+_CHECKED_OCTETS_MAX = 1_000_000
+"""Of a document that is only looked at beside wrk's load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +38,33 @@ class Offered:
 
     seconds: float
     requests: int
-    checked: int
     payload_octets: int
     latencies_ms: dict[str, float]
     errors: int
+    """Of the load's requests; those of the sample are its own."""
     wrong: tuple[str, ...]
+    """Answers that were not right, in words, the sample's included."""
+    sample: Tally | None = None
+    """What the checking client got beside the load; None: the load itself looks at every octet."""
+
+    @property
+    def checked(self) -> int:
+        """Right answers beside the load."""
+        return self.sample.answers if self.sample else 0
+
+    @property
+    def check_errors(self) -> int:
+        """Connections of the checking client that failed beside the load."""
+        return self.sample.errors if self.sample else 0
 
 
 class Offer(Protocol):
     """One kind of load."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Documents of which each has to be answered right before the load begins, and beside one that wrk makes."""
+        ...
 
     def __call__(self, stand: Stand, seconds: int) -> Offered:
         """Put it on a contender for so long, and wait for the end."""
@@ -56,6 +80,8 @@ class Workload:
     offer: Offer
     is_essential: bool = False
     """Whether ratios or costs with a floor come of it."""
+    leaves_connections: bool = False
+    """Whether so many are over at its end that whoever has to forget them needs processor time for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +92,16 @@ class SmallRequests:
     closes: bool
     """Whether each request has a connection of its own."""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """One for each rule."""
+        return SAMPLED
+
     def __call__(self, stand: Stand, seconds: int) -> Offered:
         """Offer it by wrk."""
         script = _script(stand, "one", load.script_for_one_document())
         document = stand.document("/1k.html")
-        with _Sample(stand, seconds) as sample:
+        with _sampling(stand, self.paths, seconds) as sampled:
             report = load.run_wrk(
                 stand.lab.client,
                 stand.target,
@@ -80,35 +111,36 @@ class SmallRequests:
                 closes=self.closes,
                 seconds=seconds,
             )
-        octets = report.requests * len(document.content)
-        short = [f"{report.octets} octets for {report.requests} answers"] if report.octets < octets else []
-        return _by_wrk(report, sample.tally, octets, short)
+        return _by_wrk_of_size(report, sampled.result(), len(document.content))
 
 
 @dataclass(frozen=True, slots=True)
 class OneAfterTheOther:
-    """wrk asks for documents of 1 KB in turn, each on a new connection: `SPREAD_PATH`/1, /2, ..."""
+    """wrk asks for documents of one size in turn, each on a new connection: `SPREAD_PATH`/1, /2, ..."""
 
     connections: int
     documents: int
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All that are asked for."""
+        return tuple(f"{SPREAD_PATH}/{number}" for number in range(1, self.documents + 1))
+
     def __call__(self, stand: Stand, seconds: int) -> Offered:
         """Offer it by wrk."""
-        numbers = range(1, self.documents + 1)
-        script = _script(stand, "spread", load.script_for_pages([(number,) for number in numbers], SPREAD_PATH, 1))
-        octets_each = min(len(stand.document(f"{SPREAD_PATH}/{number}").content) for number in numbers)
-        with _Sample(stand, seconds) as sample:
+        pages = [(number,) for number in range(1, self.documents + 1)]
+        script = _script(stand, "spread", load.script_for_pages(pages, SPREAD_PATH, 1))
+        octets_each = min(len(stand.document(path).content) for path in self.paths)
+        with _sampling(stand, self.paths, seconds) as sampled:
             report = load.run_wrk(
                 stand.lab.client,
                 stand.target,
-                f"{SPREAD_PATH}/1",
+                self.paths[0],
                 script,
                 connections=self.connections,
                 seconds=seconds,
             )
-        octets = report.requests * octets_each
-        short = [f"{report.octets} octets for {report.requests} answers"] if report.octets < octets else []
-        return _by_wrk(report, sample.tally, octets, short)
+        return _by_wrk_of_size(report, sampled.result(), octets_each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +149,16 @@ class Pages:
 
     connections: int
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """One for each rule, the most popular documents of the site, and large ones of it."""
+        return (*SAMPLED, *(f"{SITE_PATH}/{number}" for number in documents_to_check(the_site())))
+
     def __call__(self, stand: Stand, seconds: int) -> Offered:
         """Offer it by wrk."""
-        text = load.script_for_pages(the_site().pages, SITE_PATH, self.connections)
-        script = _script(stand, "pages", text)
-        with _Sample(stand, seconds) as sample:
+        site = the_site()
+        script = _script(stand, "pages", load.script_for_pages(site.pages, SITE_PATH, self.connections))
+        with _sampling(stand, self.paths, seconds) as sampled:
             report = load.run_wrk(
                 stand.lab.client,
                 stand.target,
@@ -131,7 +168,8 @@ class Pages:
                 threads=self.connections,
                 seconds=seconds,
             )
-        return _by_wrk(report, sample.tally, report.octets, [])
+        # wrk counts octets with their heads, also of answers that did not end: payload is what answers have on average.
+        return _by_wrk(report, sampled.result(), round(report.requests * site.mean_octets), [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +178,11 @@ class Downloads:
 
     path: str
     concurrency: int
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """One for each rule."""
+        return SAMPLED
 
     def __call__(self, stand: Stand, seconds: int) -> Offered:
         """Offer it by the checking client."""
@@ -153,6 +196,11 @@ class Uploads:
 
     path: str
     concurrency: int
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """One for each rule."""
+        return SAMPLED
 
     def __call__(self, stand: Stand, seconds: int) -> Offered:
         """Offer it by the checking client."""
@@ -168,50 +216,63 @@ class LowRate:
 
     per_s: float
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """One for each rule."""
+        return SAMPLED
+
     def __call__(self, stand: Stand, seconds: int) -> Offered:
         """Offer it by the checking client."""
         documents = [stand.document("/1k.html")]
         return _by_checking(paced(stand.lab.client.enter, stand.target, documents, self.per_s, seconds))
 
 
-CLOSE: Final = Workload("close", "new connection per 1 KB request", SmallRequests(32, closes=True), is_essential=True)
+CLOSE: Final = Workload(
+    "close",
+    "new connection per 1 KB request",
+    SmallRequests(32, closes=True),
+    is_essential=True,
+    leaves_connections=True,
+)
 KEEPALIVE: Final = Workload("keepalive", "1 KB, keep-alive", SmallRequests(32, closes=False), is_essential=True)
 DOWNLOAD: Final = Workload("download", "10 MB download", Downloads("/10m.html", 4), is_essential=True)
+MIXED: Final = Workload("mixed", "SURGE pages", Pages(16), leaves_connections=True)
 WORKLOADS: Final = (
     CLOSE,
     KEEPALIVE,
     DOWNLOAD,
     Workload("download_large", "100 MB download", Downloads("/100m.html", 2)),
     Workload("upload", "10 MB upload", Uploads("/10m.html", 2)),
-    Workload("latency", "1 KB at 100 requests/s", LowRate(100.0)),
-    Workload("mixed", "SURGE pages", Pages(16)),
+    Workload("latency", "1 KB at 100 requests/s", LowRate(100.0), leaves_connections=True),
+    MIXED,
 )
 """In the order in which each round takes them."""
 
 
+@cache
 def the_site() -> surge.Site:
     """The site that `Pages` asks for."""
     return surge.site(SITE_SEED, SITE_DOCUMENTS, SITE_PAGES)
 
 
-class _Sample:
-    """The checking client beside a load, in a thread of its own."""
+def documents_to_check(site: surge.Site) -> tuple[int, ...]:
+    """The most popular documents of a site and the largest below `_CHECKED_OCTETS_MAX`, none twice, by number."""
+    popular = tuple(range(min(_POPULAR_CHECKED, len(site.sizes_octets))))
+    others = [
+        number
+        for number, octets in enumerate(site.sizes_octets)
+        if number not in popular and octets < _CHECKED_OCTETS_MAX
+    ]
+    others.sort(key=lambda number: site.sizes_octets[number])
+    return (*popular, *others[-_LARGE_CHECKED:])
 
-    def __init__(self, stand: Stand, seconds: float) -> None:
-        self.tally = Tally()
-        documents = [stand.document(path) for path in SAMPLED]
 
-        def run() -> None:
-            self.tally = paced(stand.lab.client.enter, stand.target, documents, SAMPLED_PER_S, seconds)
-
-        self._thread = threading.Thread(target=run, name="sample", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._thread.join()
+@contextmanager
+def _sampling(stand: Stand, paths: tuple[str, ...], seconds: float) -> Iterator[Future[Tally]]:
+    """The checking client beside a load, in a thread of its own; `result` raises what ended it, if anything did."""
+    documents = [stand.document(path) for path in paths]
+    with ThreadPoolExecutor(1, "sample") as thread:
+        yield thread.submit(paced, stand.lab.client.enter, stand.target, documents, SAMPLED_PER_S, seconds)
 
 
 def _script(stand: Stand, name: str, text: str) -> Path:
@@ -220,16 +281,23 @@ def _script(stand: Stand, name: str, text: str) -> Path:
     return file
 
 
+def _by_wrk_of_size(report: load.WrkReport, sample: Tally, octets_each: int) -> Offered:
+    """Every answer has a body of so many octets."""
+    octets = report.requests * octets_each
+    short = [f"{report.octets} octets for {report.requests} answers"] if report.octets < octets else []
+    return _by_wrk(report, sample, octets, short)
+
+
 def _by_wrk(report: load.WrkReport, sample: Tally, payload_octets: int, wrong: list[str]) -> Offered:
     refused = [f"{report.refused} answers with an error status"] if report.refused else []
     return Offered(
         report.seconds,
         report.requests,
-        sample.answers,
         payload_octets,
         report.latencies_ms,
-        report.failed + sample.errors,
+        report.failed,
         (*sample.wrong, *refused, *wrong),
+        sample,
     )
 
 
@@ -237,4 +305,4 @@ def _by_checking(tally: Tally) -> Offered:
     milliseconds = [latency_s * 1e3 for latency_s in tally.latencies_s]
     shares = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99} if milliseconds else {}
     latencies = {name: percentile(milliseconds, share) for name, share in shares.items()}
-    return Offered(tally.seconds, tally.answers, 0, tally.octets, latencies, tally.errors, tuple(tally.wrong))
+    return Offered(tally.seconds, tally.answers, tally.octets, latencies, tally.errors, tuple(tally.wrong))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from tcpha import __version__, route
-from tcpha.invocation import command
+from tcpha.invocation import command, status_of
 
 _PROGRAMS = {
     "tcpha.fe": "the front end: answers the virtual addresses and hands connections off",
@@ -59,4 +59,4 @@ def _programs() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status_of(main))

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from tcpha.errors import TcphaError
-from tcpha.invocation import command
+from tcpha.invocation import command, status_of
 from tcpha.lab import cluster, impair_command, keeper, sim_command
 from tcpha.lab.addressing import DEFAULT_NAME, MTU_OCTETS
 from tcpha.lab.aftermath import told
@@ -256,4 +256,4 @@ def _status(name: str | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(status_of(lambda: main(sys.argv[1:])))

@@ -22,7 +22,7 @@ SIZES_KB: Final = (1, 10, 100, 1000, 10_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Compared:
     """A measured point beside a predicted one."""
 
     backends: int
@@ -91,7 +91,7 @@ def of_shared_cores(costs: Costs, load: Load, cores: int, backends: int) -> Iter
         yield f"With {_back_ends(backends)} processors are left over: one thread has no more than one."
 
 
-def of_measured(costs: Costs, load: Load, points: Sequence[Seen]) -> Iterator[str]:
+def of_measured(costs: Costs, load: Load, points: Sequence[Compared]) -> Iterator[str]:
     """Predicted and measured points, each with the processors that others left meanwhile."""
     rows = [
         [

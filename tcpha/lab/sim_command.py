@@ -13,7 +13,7 @@ from typing import Final
 from tcpha.errors import StartError
 from tcpha.lab import capacity_text
 from tcpha.lab.capacity import SMALL_OCTETS, Site
-from tcpha.lab.capacity_text import KB_OCTETS, Seen
+from tcpha.lab.capacity_text import KB_OCTETS, Compared
 from tcpha.lab.measured import Source, built_in, read_costs, read_scaling
 from tcpha.lab.traffic import Load
 
@@ -92,7 +92,7 @@ def _compared(source: Source, file: Path) -> list[str]:
     scaling = read_scaling(file)
     quiet = "a quiet machine" if scaling.is_quiet else f"a machine that was not quiet ({'; '.join(scaling.reasons)})"
     points = [
-        Seen(
+        Compared(
             each.backends,
             each.requests_per_s,
             each.lab_us,

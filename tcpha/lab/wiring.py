@@ -42,6 +42,7 @@ _PRIORITY_OF_CONNECTED_IPV6 = 256
 _CARRIER_LIMIT_S = 10.0
 _SETTINGS_OF_SWITCH = {"ipv6/conf/all/disable_ipv6": 1, "ipv6/conf/default/disable_ipv6": 1}
 _SETTINGS_OF_NODE = {
+    "ipv4/ip_forward": 0,  # a new namespace has the host's; before the others, for it sets some of them
     "ipv6/conf/all/disable_ipv6": 0,
     "ipv6/conf/default/disable_ipv6": 0,
     "ipv6/conf/default/accept_dad": 0,
@@ -50,7 +51,7 @@ _SETTINGS_OF_NODE = {
 }
 _SETTINGS_OF_ROUTER = {
     **_SETTINGS_OF_NODE,
-    "ipv4/ip_forward": 1,  # before the others: it sets some of them
+    "ipv4/ip_forward": 1,  # in the same place as above
     "ipv6/conf/all/forwarding": 1,
     # A back end's answers come from the virtual address, which the router has on another segment.
     "ipv4/conf/all/rp_filter": 0,

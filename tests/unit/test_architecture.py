@@ -110,6 +110,7 @@ EFFECTS = {
     "select", "selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time", "urllib",
 }  # fmt: skip
 EFFECTS_OF_PROCESS = {
+    "tcpha.invocation": {"os", "signal"},
     "tcpha.eventloop": {"logging", "os", "selectors", "signal"},
     "tcpha.container.__main__": {"signal"},
     "tcpha.container.command": {"os"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,16 @@ def test_interpreter_below_the_working_directory_is_named_from_there(
 def test_command_is_pasted_it_runs() -> None:
     words = [*shlex.split(command("tcpha")), "--version"]
     assert subprocess.run(words, capture_output=True, check=False, cwd=ROOT).returncode == 0
+
+
+def test_reader_of_a_command_goes_it_ends_as_if_by_sigpipe_without_a_word() -> None:
+    words = [*shlex.split(command("tcpha.lab")), "sim", "--costs", "built-in", "--backends", "16"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 128 + signal.SIGPIPE
 
 
 @pytest.mark.parametrize(

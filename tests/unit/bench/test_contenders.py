@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from bench.contenders import CONTENDERS, DIRECT, HAPROXY, RULES, Contender, Door, essential, judged
+from bench import measuring
+from bench.contenders import (
+    CONTENDERS,
+    DIRECT,
+    FINISHED_TIME,
+    HAPROXY,
+    REUSE,
+    RULES,
+    Contender,
+    Door,
+    essential,
+    judged,
+    spread_over,
+)
 from tcpha.lab import addressing
 
 
@@ -24,6 +37,12 @@ def test_engine_in_every_lab_follows_the_rules_of_the_proxies(contender: Contend
     assert [(pattern, address[server]) for _, _, server, pattern in lines] == list(RULES)
 
 
+@pytest.mark.parametrize("contender", [*CONTENDERS, spread_over(3)], ids=lambda contender: contender.key)
+def test_engine_in_every_lab_forgets_connections_before_a_window_ends(contender: Contender) -> None:
+    assert FINISHED_TIME in contender.settings.both
+    assert float(FINISHED_TIME.partition("= ")[2].removesuffix("s")) < measuring.FORGET_S - 1
+
+
 @pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.key)
 def test_whoever_is_not_direct_answers_by_the_rules(contender: Contender) -> None:
     expected = ("be1", "be1") if contender.door is Door.BACK_END else ("be2", "be1")
@@ -31,7 +50,7 @@ def test_whoever_is_not_direct_answers_by_the_rules(contender: Contender) -> Non
 
 
 def test_quick_run_has_the_engines_and_whom_they_are_compared_with() -> None:
-    assert [each.key for each in essential()] == [DIRECT, HAPROXY, *(each.key for each in judged())]
+    assert [each.key for each in essential()] == [DIRECT, HAPROXY, REUSE, *(each.key for each in judged())]
 
 
 def test_only_direct_has_no_processes() -> None:

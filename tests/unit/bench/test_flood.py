@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
-from bench.flood import SOURCES, frames
+from bench.flood import SOURCES, enough, frames
+from tcpha.errors import StartError
 
 HARDWARE = ("02:00:00:00:00:0a", "02:00:00:00:00:17")
 COUNT = 300
@@ -26,3 +28,10 @@ def test_every_frame_is_a_right_syn_from_another_address() -> None:
         del again[IP].chksum, again[TCP].chksum
         assert bytes(again) == octets
     assert len(sources) == len({Ether(octets)[TCP].seq for octets in made}) == COUNT
+
+
+def test_sender_could_not_keep_up_it_is_told() -> None:
+    assert enough(28_500, 10_000, 3) == 28_500
+    for sent in (28_499, 0):
+        with pytest.raises(StartError, match=f"only {sent / 3:,.0f} SYNs a second could be sent, not 10,000"):
+            enough(sent, 10_000, 3)

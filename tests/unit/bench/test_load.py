@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+from typing import cast
+
 import pytest
 
-from bench.load import LoadError, read_report, script_for_one_document, script_for_pages
+from bench.checking_client import Target
+from bench.load import LoadError, read_report, run_wrk, script_for_one_document, script_for_pages
+from tcpha.lab.node import Node
 
 LINE = (
     'bench {"seconds":4.0,"requests":1200,"octets":1500000,"failed":2,"refused":0,'
@@ -29,3 +35,16 @@ def test_pages_are_in_the_script_in_order() -> None:
     assert "#pages / 4" in text
     assert '"/site/"' in text
     assert text.endswith(script_for_one_document())
+
+
+class Client:
+    """Stands in for the client's node: its programs do not end."""
+
+    def run(self, command: list[str], *, limit_s: float) -> object:
+        raise subprocess.TimeoutExpired(command, limit_s)
+
+
+def test_wrk_does_not_end_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.load.shutil.which", lambda _name: "/usr/bin/wrk")
+    with pytest.raises(LoadError, match="did not end within 30 s behind its 4 s"):
+        run_wrk(cast(Node, Client()), Target("198.18.0.36", 80), "/", Path("one.lua"), connections=1, seconds=4)

@@ -97,9 +97,25 @@ def test_noisy_machine_is_told_first_of_all_verdicts() -> None:
     found = composed(samples, foreign_share=0.8)
     assert not found.noise.is_quiet
     text = report.markdown(found)
-    assert "too noisy to tell" in text
-    assert "others used 80%" in text
+    assert text.index("**The machine was too noisy") < text.index("others used 80%") < text.index("| direct |")
+    rates = [line for line in text.splitlines() if "_vs_" in line and " at least " in line]
+    assert [line for line in rates if "| too noisy to tell |" in line] == rates != []
+    assert not [line for line in rates if "| holds |" in line or "| does not hold |" in line]
+    # Processor time is counted by process.
+    assert "(`fe_us_per_connection`) | 100 (100 to 100) | at most 110 | holds |" in text
     assert "too noisy to tell" in picture.draw(found, frozenset({"tcpha"}), DIRECT)
+
+
+def test_failed_requests_are_told_of_everybody_who_has_some(found: Results) -> None:
+    assert "No request failed." in report.markdown(found)
+    failing = [
+        each.model_copy(update={"errors": 2}) if each.contender == HAPROXY and each.round == 1 else each
+        for each in found.samples
+    ]
+    text = report.markdown(composed(failing))
+    assert "- HAProxy: 4 of 3,004 requests failed." in text
+    assert text.count("requests failed.") == 1
+    assert "No request failed." not in text
 
 
 def test_picture_has_a_panel_for_every_figure_that_was_measured(found: Results) -> None:

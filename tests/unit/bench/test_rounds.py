@@ -9,11 +9,12 @@ import pytest
 from bench import __main__ as command
 from bench import measuring, rounds
 from bench.arena import Arena, Stand
-from bench.contenders import CONTENDERS, DIRECT
+from bench.contenders import CONTENDERS, DIRECT, HAPROXY, REUSE, judged
+from bench.floors import ROUNDS_TO_TELL
 from bench.measuring import Measured
 from bench.noise import Observation
 from bench.results import Sample
-from bench.rounds import Programme, without_sender
+from bench.rounds import Outcome, Programme, without_sender
 from bench.workloads import WORKLOADS, Workload
 
 
@@ -38,7 +39,8 @@ def test_rounds_take_everybody_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "work", work)
     monkeypatch.setattr(rounds, "observe", lambda number, _say: Observation(number, 0.0, 0.0, 0.0))
     programme = Programme(CONTENDERS[:3], WORKLOADS[:2], rounds=2, window_s=3, warm_up_s=1)
-    outcome = rounds.run(cast(Arena, Listed()), programme, lambda _text: None)
+    outcome = Outcome()
+    rounds.run(cast(Arena, Listed()), programme, outcome, lambda _text: None)
     expected = [
         (number, workload.key, contender.key)
         for number in (1, 2)
@@ -74,15 +76,33 @@ def test_full_run_has_everybody_and_everything() -> None:
     assert [each.key for each in programme.named][-2:] == ["idle", "flood"]
 
 
-def test_quick_run_takes_under_4_minutes() -> None:
+def test_quick_run_is_three_rounds_of_what_floors_need() -> None:
     programme = parsed("--quick")
-    assert programme.rounds == 3
-    assert [each.key for each in programme.contenders] == ["direct", "haproxy", "tcpha"]
+    assert programme.rounds == ROUNDS_TO_TELL
+    engines = [each.key for each in judged()]
+    assert [each.key for each in programme.contenders] == [DIRECT, HAPROXY, REUSE, *engines]
     assert [each.key for each in programme.workloads] == ["close", "keepalive", "download"]
     assert not programme.idle_connections
     assert not programme.flood_per_s
-    windows = programme.rounds * len(programme.contenders) * len(programme.workloads)
-    assert windows * (programme.window_s + programme.warm_up_s + 3 * measuring.SETTLE_S) < 200
+
+
+def test_quick_run_measures_a_variant_only_where_somebody_is_held_against_it() -> None:
+    quick, full, named = parsed("--quick"), parsed(), parsed("--quick", "--contenders", "nginx_keepalive")
+    assert [each.key for each in quick.takes("close") if each.is_variant] == [REUSE]
+    assert [each.key for each in quick.takes("keepalive") if each.is_variant] == []
+    assert full.takes("keepalive") == list(CONTENDERS)
+    assert [each.key for each in named.takes("keepalive")] == ["nginx_keepalive"]
+
+
+def test_windows_of_a_quick_run_with_two_engines_take_under_210_seconds() -> None:
+    programme = parsed("--quick")
+    engines = len(judged())
+    each_s = programme.window_s + programme.warm_up_s + measuring.SETTLE_S
+    windows_s = sum(
+        (len(programme.takes(workload.key)) - engines + 2) * (each_s + measuring.settle_s(workload))
+        for workload in programme.workloads
+    )
+    assert programme.rounds * windows_s < 210
 
 
 def test_parts_can_be_named() -> None:
@@ -94,11 +114,24 @@ def test_parts_can_be_named() -> None:
     assert programme.rounds == 1
 
 
-@pytest.mark.parametrize("words", [["--rounds", "0"], ["--workloads", "nothing"], ["--contenders", "nobody"]])
-def test_command_line_that_is_none_is_refused(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--rounds", "0"], "'0' is no whole number from 1 to 100"),
+        (["--rounds", "101"], "'101' is no whole number from 1 to 100"),
+        (["--seconds", "9" * 5000], "is no whole number from 1 to 600"),
+        (["--seconds", "x"], "'x' is no whole number from 1 to 600"),
+        (["--workloads", "nothing"], "nothing"),
+        (["--contenders", "nobody"], "nobody"),
+    ],
+)
+def test_command_line_that_is_none_is_refused(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as raised:
         parsed(*words)
     assert raised.value.code == 2
+    assert reason in capsys.readouterr().err
 
 
 def test_machine_cannot_hold_it_status_2_and_the_remedy(

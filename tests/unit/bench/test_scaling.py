@@ -15,7 +15,9 @@ from bench.curves import powers_of_ten, ticks
 from bench.measuring import Measured
 from bench.noise import Observation
 from bench.workloads import OneAfterTheOther, Workload
+from tcpha.lab.capacity import SMALL_OCTETS
 from tcpha.lab.measured import Scaling, built_in, read_scaling
+from tcpha.lab.traffic import Load
 
 FIGURES = {
     "requests_per_s": 2000.0,
@@ -129,11 +131,13 @@ def test_curve_reaches_the_place_of_its_value() -> None:
     panel = next(node for node in root if node.tag.endswith("}g"))
     lines = [node.get("d", "") for node in panel if node.tag.endswith("}path") and node.get("fill") == "none"]
     ours, theirs = ([float(place.split()[1]) for place in line.strip("M").split(" L")] for line in lines)
-    # From the 2nd back end on the front end is the limit: 192 us a request, HAProxy 56 us; the scale ends at 20,000.
-    height = 210 - 44 - 34
-    assert ours[-1] == ours[1] < ours[0]
-    assert 210 - 34 - ours[-1] == pytest.approx(height * 1e6 / 192 / 20_000, abs=0.2)
-    assert 210 - 34 - theirs[0] == pytest.approx(height * 1e6 / 56 / 20_000, abs=0.2)
+    # With 8 back ends the front end's core is the limit, with HAProxy its core from the first one on.
+    costs, small = built_in().costs, Load(SMALL_OCTETS)
+    ours_per_s, theirs_per_s = (1 / each.of_request_s(small) for each in (costs.front_end, costs.proxy))
+    height, end_per_s = 210 - 44 - 34, ticks(theirs_per_s)[-1]
+    assert ours[-1] < ours[0]
+    assert 210 - 34 - ours[-1] == pytest.approx(height * ours_per_s / end_per_s, abs=0.2)
+    assert 210 - 34 - theirs[0] == pytest.approx(height * theirs_per_s / end_per_s, abs=0.2)
 
 
 @pytest.mark.parametrize(

@@ -352,10 +352,10 @@ class Dispatcher:
         for flow in self.table.sweep(SWEEP_FLOWS):
             if flow.state is not FORWARDED or flow.backend is None:
                 continue
-            if flow.retained:
-                unsure.setdefault(flow.backend, []).append(flow.key)
-            elif self._is_idle(flow, now):
+            if self._is_idle(flow, now):
                 self._ask_or_drop(flow, flow.backend, actions, now)
+            elif flow.retained:
+                unsure.setdefault(flow.backend, []).append(flow.key)
         for backend in unsure.keys() & set(self.backends.up()):
             keys = unsure[backend]
             actions += [

@@ -17,7 +17,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -35,6 +35,8 @@ _FOREVER_S = 0xFFFFFFFF
 _GONE = (errno.ENODEV, errno.EADDRNOTAVAIL)  # the interface or the address went away by itself
 
 _INHERITS_MARK = "ipv4/tcp_fwmark_accept"
+_LARGE_BELOW, _LARGE_BELOW_DEFAULT, _LARGE_BELOW_16_MS = "ipv4/tcp_tso_rtt_log", "9", "14"
+"""Below which round trip segments leave in packets as large as can be (docs/adr/0013)."""
 
 # arp_ignore 1, 2 and 8 keep an address of lo to ourselves; 0 and 3 answer for it.
 _ARP_IGNORE_SILENT = ("1", "2", "8")
@@ -108,6 +110,7 @@ class Footprint:
             self._install_rules(record, plan)
             if self._role == "be":
                 self._let_sockets_inherit_marks(record, plan)
+                self._let_packets_be_large(record)
                 self._silence_arp(record, plan)
             self._add_addresses(record, plan)
         except BaseException as error:
@@ -168,7 +171,7 @@ class Footprint:
                 self._remove_address(record, iface, addr)
         settings = self._sysctls(record)
         for name in list(record.sysctls):
-            if f"/{plan.iface}/" not in name and (name != _INHERITS_MARK or plan.kernel_mark is None):
+            if not _is_kept(name, plan):
                 settings.restore(name)
         for iface in list(record.merging):
             if iface != plan.iface:
@@ -215,6 +218,12 @@ class Footprint:
         """A connection that the kernel adopts is known by the mark that its socket has of its first segment."""
         if plan.kernel_mark is not None:
             self._sysctls(record).change(_INHERITS_MARK, "1")
+
+    def _let_packets_be_large(self, record: _Record) -> None:
+        """Where there is such a setting (Linux 5.18), nobody has chosen another value, and it may be written."""
+        with suppress(EdgeError):
+            if sysctl.read(_LARGE_BELOW) == _LARGE_BELOW_DEFAULT and sysctl.may_write(_LARGE_BELOW):
+                self._sysctls(record).change(_LARGE_BELOW, _LARGE_BELOW_16_MS)
 
     def _silence_arp(self, record: _Record, plan: Plan) -> None:
         """Keep the interface from answering ARP for addresses of lo, and from asking in their name.
@@ -322,6 +331,13 @@ class Footprint:
 
     def _sysctls(self, record: _Record) -> sysctl.Sysctls:
         return sysctl.Sysctls(record.sysctls, lambda: self._save(record))
+
+
+def _is_kept(name: str, plan: Plan) -> bool:
+    """Does the process that starts need what one before it has set?"""
+    if name == _INHERITS_MARK:
+        return plan.kernel_mark is not None
+    return name == _LARGE_BELOW or f"/{plan.iface}/" in name
 
 
 def _rules_taken(count: int) -> tuple[str, ...]:

@@ -252,6 +252,30 @@ def test_all_interfaces_are_silent_already_back_end_changes_none(host: Host, sta
             assert sysctl.read(f"ipv4/conf/{host.iface}/arp_{name}") == "0"
 
 
+@pytest.mark.parametrize(("before", "during"), [("9", "14"), ("0", "0"), ("12", "12")])
+def test_back_ends_packets_are_large_below_16_ms_unless_somebody_chose_otherwise(
+    before: str, during: str, host: Host, state: Path
+) -> None:
+    with host.inside():
+        sysctl.write("ipv4/tcp_tso_rtt_log", before)
+        footprint = Footprint("be", state)
+        footprint.install(plan_of(host))
+        assert sysctl.read("ipv4/tcp_tso_rtt_log") == during
+        footprint.release()  # as a killed process leaves it
+        footprint = Footprint("be", state)
+        footprint.install(plan_of(host))
+        assert sysctl.read("ipv4/tcp_tso_rtt_log") == during
+        footprint.remove()
+        assert sysctl.read("ipv4/tcp_tso_rtt_log") == before
+
+
+def test_front_end_leaves_the_size_of_packets_alone(host: Host, state: Path) -> None:
+    with host.inside():
+        sysctl.write("ipv4/tcp_tso_rtt_log", "9")
+        Footprint("fe", state).install(plan_of(host))
+        assert sysctl.read("ipv4/tcp_tso_rtt_log") == "9"
+
+
 def test_back_end_is_silent_about_its_addresses(hosts: tuple[Host, Host], state: Path) -> None:
     host, neighbour = hosts
     with host.inside():

@@ -29,6 +29,7 @@ class UnopenedFrontEnd(FrontEnd):
 
     def __init__(self) -> None:
         self._dispatcher = fe_playbook.Playbook().dispatcher
+        self._acceleration = None
 
     def __getattr__(self, name: str) -> Any:
         return MagicMock()

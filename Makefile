@@ -56,7 +56,7 @@ bench: ## side by side with HAProxy and nginx: bench/results.json, .svg, .md (ro
 	@$(PYTHON) -m bench $(BENCH_ARGS)
 
 bench-micro: venv ## time the inner loops, with pytest-benchmark
-	@$(PYTHON) -m pytest bench --benchmark-only
+	@$(PYTHON) -m pytest bench --benchmark-only --benchmark-time-unit=us --benchmark-columns=min,median,rounds
 
 wire: venv ## write docs/wire.md again from the code
 	@$(PYTHON) -m tcpha.proto.wiredoc

@@ -1,8 +1,9 @@
 """`python -m bench`: tcpha side by side with HAProxy and nginx; results.json, results.svg and results.md. Needs root.
 
 Exit status: 0 everything was measured and every answer was right, whatever the figures are; 1 an answer was wrong or
-something could not be measured (results.partial.json has what was); 2 this machine cannot hold the lab, or the command
-line is none; 128 + n if signal n interrupted.
+something could not be measured; 2 this machine cannot hold the lab, the results cannot be written, or the command line
+is none; 128 + n if signal n interrupted. What was measured before something failed or a signal came is in
+results.partial.json.
 """
 
 from __future__ import annotations
@@ -13,25 +14,28 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import picture, report, results
+from bench import leavings, output, picture, report, results
 from bench.arena import Arena, find_haproxy, obstacle
 from bench.contenders import CONTENDERS, DIRECT, essential, judged
 from bench.results import Results
 from bench.rounds import Outcome, Programme, run
+from bench.usage import Parser, up_to
 from bench.workloads import MIXED, SITE_PATH, WORKLOADS, the_site
-from tcpha.errors import TcphaError
+from tcpha.errors import StartError, TcphaError
 from tcpha.lab import cluster
 from tcpha.lab.interruption import Interrupted, raise_on_signals
 from tcpha.lab.nginx import find_program as find_nginx
 
-HERE = Path(__file__).parent
+RESULTS, PICTURE, TABLE = "results.json", "results.svg", "results.md"
 PARTIAL = "results.partial.json"
 """What is left of a run that could not be finished."""
+FULL = "results.full.json"
+"""What a quick run found in its place: the results of a full one."""
 Machine = dict[str, str | int | bool]
 """What figures depend on, by name."""
 ROUNDS = 5
@@ -47,8 +51,11 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run it; its exit status."""
     arguments = _parser().parse_args(words)
     programme = programme_of(arguments)
-    if reason := cluster.obstacle() or obstacle(programme.contenders):
-        print(f"bench: {reason}; tools/bootstrap bench .venv installs what is missing", file=sys.stderr)
+    directory = directory_of(arguments)
+    try:
+        _require(programme, directory)
+    except StartError as error:
+        print(f"bench: {error}", file=sys.stderr)
         return 2
     raise_on_signals()
     started = time.monotonic()
@@ -61,20 +68,29 @@ def main(words: Sequence[str] | None = None) -> int:
     except Interrupted as interruption:
         arena.down()
         print("\nInterrupted; everything is taken down.", file=sys.stderr)
+        _write_partial(directory, _composed(programme, outcome, machine))
         return 128 + interruption.number
     except TcphaError as error:
         print(f"bench: could not measure: {error}", file=sys.stderr)
-        _write_partial(arguments.output, _composed(programme, outcome, machine))
+        _write_partial(directory, _composed(programme, outcome, machine))
         return 1
     machine["seconds"] = round(time.monotonic() - started)
-    _write(arguments.output, programme, _composed(programme, outcome, machine))
+    _write(directory, programme, _composed(programme, outcome, machine))
     for words_of_fault in outcome.wrong:
         print(f"bench: wrong answer: {words_of_fault}", file=sys.stderr)
     return 1 if outcome.wrong else 0
 
 
+def _require(programme: Programme, directory: Path) -> None:
+    """Raises StartError if the lab cannot stand, or its results not be written."""
+    if reason := cluster.obstacle() or obstacle(programme.contenders):
+        raise StartError(f"{reason}; tools/bootstrap bench .venv installs what is missing")
+    output.require_writable(directory / name for name in (RESULTS, PICTURE, TABLE, PARTIAL))
+
+
 def _measure(arena: Arena, programme: Programme, outcome: Outcome, machine: Machine) -> None:
     """Bring up the labs, describe the machine, and do it all. Raises as `run`."""
+    leavings.remove(_say)
     _say(f"A lab for {', '.join(each.title for each in programme.contenders)}")
     arena.up()
     machine |= describe_machine(in_memory=arena.serves_from_memory)
@@ -107,6 +123,13 @@ def programme_of(arguments: argparse.Namespace) -> Programme:
     )
 
 
+def directory_of(arguments: argparse.Namespace) -> Path:
+    """Where results go: of some workloads or some contenders only, not to the place of complete ones."""
+    given: Path | None = arguments.output
+    is_partial = arguments.workloads or arguments.contenders
+    return given or (output.PARTIAL if is_partial else output.FULL)
+
+
 def describe_machine(*, in_memory: bool) -> Machine:
     """What the figures depend on."""
     return {
@@ -122,7 +145,7 @@ def describe_machine(*, in_memory: bool) -> Machine:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="tcpha side by side with HAProxy and nginx.")
+    parser = Parser(prog="python -m bench", description="tcpha side by side with HAProxy and nginx.")
     parser.add_argument(
         "--quick", action="store_true", help="3 rounds of what the floors of rates and CPU need; under 4 minutes"
     )
@@ -139,19 +162,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     keys = [*(each.key for each in WORKLOADS), "idle", "flood"]
     parser.add_argument("--workloads", nargs="+", default=[], metavar="KEY", choices=keys, help="only these")
-    parser.add_argument("--output", type=Path, default=HERE, help="directory of the results (default bench)")
+    parser.add_argument(
+        "--output", type=Path, help="directory of the results (default bench; of only some, bench/partial)"
+    )
     return parser
-
-
-def up_to(most: int) -> Callable[[str], int]:
-    """Reader of an option's value: a whole number from 1 to `most`."""
-
-    def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or not 1 <= int(text[: len(str(most)) + 1]) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
-        return int(text)
-
-    return read
 
 
 def _composed(programme: Programme, outcome: Outcome, machine: Machine) -> Results:
@@ -171,20 +185,33 @@ def _write_partial(directory: Path, found: Results) -> None:
     """What was measured before something could not be."""
     if not found.samples:
         return
-    directory.mkdir(parents=True, exist_ok=True)
     results.write(found, directory / PARTIAL)
     print(f"bench: the {len(found.samples)} windows before that are in {directory / PARTIAL}", file=sys.stderr)
 
 
 def _write(directory: Path, programme: Programme, found: Results) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
+    _keep_full(directory, programme)
     (directory / PARTIAL).unlink(missing_ok=True)
-    results.write(found, directory / "results.json")
+    results.write(found, directory / RESULTS)
     engines = frozenset(each.key for each in judged(programme.contenders))
-    (directory / "results.svg").write_text(picture.draw(found, engines, DIRECT))
+    (directory / PICTURE).write_text(picture.draw(found, engines, DIRECT))
     text = report.markdown(found)
-    (directory / "results.md").write_text(text)
-    print(f"\n{text}\nWritten: {directory}/results.json, results.svg, results.md", flush=True)
+    (directory / TABLE).write_text(text)
+    print(f"\n{text}\nWritten: {directory / RESULTS}, {PICTURE}, {TABLE}", flush=True)
+
+
+def _keep_full(directory: Path, programme: Programme) -> None:
+    """A quick run does not lose the results of a full one."""
+    file = directory / RESULTS
+    if not programme.is_quick or not file.exists():
+        return
+    try:
+        is_full = not results.read(file).quick
+    except ValueError:  # of another version: nobody can say what it is
+        is_full = True
+    if is_full:
+        file.replace(directory / FULL)
+        _say(f"The results that were in {file} are in {directory / FULL}")
 
 
 def _processor() -> str:

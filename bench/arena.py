@@ -32,6 +32,8 @@ IFACE = "eth0"
 UPLOAD_PATH = "/sink"
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _MEMORY = Path("/dev/shm")
+ROOTS = (_MEMORY, RUN_DIRECTORY.parent)
+"""In one of them an arena has its directory."""
 _CONNECT_LIMIT_S = 1.0
 _SETTINGS_OF_CLIENTS = {
     # Whoever connects often must not run out of ports: all of them, and those that wait for stragglers at once again.
@@ -96,7 +98,7 @@ class Arena:
         """`name` begins the names of the labs, each of so many back ends."""
         self._backends = backends
         self.contenders = tuple(contenders)
-        self._root = (_MEMORY if is_in_memory(_MEMORY) else RUN_DIRECTORY.parent) / f"tcpha-{name}"
+        self._root = next((root for root in ROOTS if is_in_memory(root)), ROOTS[-1]) / root_name(name)
         distinct = dict.fromkeys(contender.settings for contender in self.contenders)
         self._labs: dict[Settings, Lab] = {
             each: Lab(f"{name}-{number}", root=self._root) for number, each in enumerate(distinct)
@@ -161,6 +163,11 @@ class Arena:
             for node in lab.backends:
                 with suppress(FileNotFoundError):
                     os.truncate(node.access_log, 0)
+
+
+def root_name(arena: str) -> str:
+    """What an arena's directory is called."""
+    return f"tcpha-{arena}"
 
 
 def is_in_memory(directory: Path) -> bool:

@@ -12,7 +12,6 @@ Exit status: 0 it was measured; 1 it could not be; 2 no lab can stand here; 128 
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import os
 import re
@@ -28,11 +27,14 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from bench import cpu, limits
+from bench import cpu, leavings, limits
 from bench.arena import Arena, Stand, obstacle
 from bench.contenders import CONTENDERS, DIRECT, HAPROXY, judged
 from bench.load import WrkReport, run_wrk, script_for_one_document
 from bench.measuring import ERRORS_MAX_SHARE, await_answers, work
+from bench.noise import Observation
+from bench.rounds import observe
+from bench.usage import Parser
 from bench.workloads import CLOSE, KEEPALIVE
 from tcpha.errors import StartError, TcphaError
 from tcpha.lab import cluster
@@ -86,6 +88,8 @@ class Breakdown:
     shares: Mapping[str, float]
     """By purpose, 0 to 1; `PYTHON` and `WAITING` are two of them."""
     answers_per_s: float = 0.0
+    samples: int = 0
+    """Of the profiler."""
 
     def us(self, purpose: str) -> float:
         """Microseconds per answer for a purpose."""
@@ -137,6 +141,21 @@ def shares(stacks: Iterable[str], known: Places) -> dict[str, float]:
     return {purpose: count / found.total() for purpose, count in found.most_common()}
 
 
+def samples(stacks: Iterable[str]) -> int:
+    """How many there are in lines as py-spy writes them."""
+    return sum(int(line.rpartition(" ")[2]) for line in stacks)
+
+
+def heading(breakdowns: Mapping[str, Breakdown], closes: bool, seen: Observation) -> str:
+    """What was asked for and answered, of how many samples the table is, and what else ran on the machine."""
+    asked = "new connections" if closes else "requests on open connections"
+    parts = [f"{who} {each.answers_per_s:,.0f}/s, {each.samples:,} samples" for who, each in breakdowns.items()]
+    return (
+        f"1 KB, {CONNECTIONS} {asked} at a time; {'; '.join(parts)}; before that others used {seen.foreign_share:.0%}"
+        f" of the processors, stolen {seen.steal_share:.0%}"
+    )
+
+
 def middle(found: Sequence[Breakdown]) -> Breakdown:
     """Of several runs the one whose processor time is the median, as it was: its rows add up."""
     return sorted(found, key=lambda each: each.us_per_answer)[len(found) // 2]
@@ -169,7 +188,7 @@ def measure(stand: Stand, pid: int, closes: bool, directory: Path) -> Breakdown:
     before = cpu.of_processes(cpu.group_of(pid))
     report = load(SECONDS)
     spent_s = cpu.of_processes(cpu.group_of(pid)) - before
-    sampler = ["py-spy", "record", "--pid", str(pid), "--duration", str(SECONDS - 2 * _SETTLE_S)]
+    sampler = [find_py_spy() or "py-spy", "record", "--pid", str(pid), "--duration", str(SECONDS - 2 * _SETTLE_S)]
     sampler += ["--rate", str(RATE_PER_S), "--format", "raw", "--output", str(stacks)]
     with subprocess.Popen(sampler, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sampling:
         try:
@@ -177,8 +196,14 @@ def measure(stand: Stand, pid: int, closes: bool, directory: Path) -> Breakdown:
             await_end(sampling)
         finally:
             sampling.kill()
-    found = shares(stacks.read_text().splitlines(), places())
-    return Breakdown(spent_s * 1e6 / report.requests, found, report.requests / report.seconds)
+    lines = stacks.read_text().splitlines()
+    rate = report.requests / report.seconds
+    return Breakdown(spent_s * 1e6 / report.requests, shares(lines, places()), rate, samples(lines))
+
+
+def find_py_spy() -> str | None:
+    """Path of the profiler: beside the interpreter, where an environment has it, or in PATH; None if there is none."""
+    return shutil.which("py-spy", path=Path(sys.executable).parent) or shutil.which("py-spy")
 
 
 def answered(report: WrkReport) -> WrkReport:
@@ -202,16 +227,14 @@ def await_end(sampling: subprocess.Popen[str]) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run it; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m bench.breakdown", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="python -m bench.breakdown", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--keepalive", action="store_true", help="requests on open connections, not new connections")
     arguments = parser.parse_args(words)
     missing = (
-        cluster.obstacle()
-        or obstacle([*_OTHERS, _ENGINE])
-        or (None if shutil.which("py-spy") else "py-spy is not installed")
+        cluster.obstacle() or obstacle([*_OTHERS, _ENGINE]) or (None if find_py_spy() else "py-spy is not installed")
     )
     if missing:
-        print(f"bench.breakdown: {missing}", file=sys.stderr)
+        print(f"bench.breakdown: {missing}; tools/bootstrap bench .venv installs what is missing", file=sys.stderr)
         return 2
     raise_on_signals()
     try:
@@ -225,6 +248,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _measure_all(closes: bool) -> None:
+    leavings.remove(lambda text: print(text, file=sys.stderr))
     with (
         Arena(f"breakdown-{os.getpid()}", [*_OTHERS, _ENGINE]) as arena,
         tempfile.TemporaryDirectory() as directory,
@@ -232,13 +256,15 @@ def _measure_all(closes: bool) -> None:
         arena.up()
         stand = arena.stand(_ENGINE)
         await_answers(stand)
+        seen = observe(1, lambda _text: None)
         found: dict[str, Breakdown] = {}
-        for title, node in (("front end", "fe"), ("back end's agent", "be1")):
+        for title, node in (("front end", "fe"), ("agent of be1", "be1")):
             pid = stand.lab.node(node).engine.pid
             if pid is None:
                 raise StartError(f"the {title} does not run")
             found[title] = middle([measure(stand, pid, closes, Path(directory)) for _ in range(RUNS)])
         ends_us, haproxy = _of_others(arena, closes)
+    print(f"{heading(found, closes, seen)}\n")
     print(table(found))
     in_all_us, kernel_us = (
         sum(getattr(each, name) for each in found.values()) for name in ("us_per_answer", "kernel_us")

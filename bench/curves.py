@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.figures import rounds_in_words
 from bench.svg import COLUMNS, MARGIN, OTHERS, OURS, PANEL_WIDTH, head, text
 from tcpha.lab import capacity
 from tcpha.lab.capacity import SMALL_OCTETS, Costs, Site
@@ -122,7 +123,7 @@ def _note(measured: Scaling | None) -> Iterator[str]:
     if measured is None:
         yield "No points were measured."
         return
-    rounds = "1 round" if measured.rounds == 1 else f"{measured.rounds} rounds"
+    rounds = rounds_in_words(measured.rounds)
     quiet = "a quiet machine" if measured.is_quiet else "the machine was not quiet, which predictions suffer from"
     yield f"Points: median of {rounds} of {measured.made}, from low to high; {quiet}."
 

@@ -155,3 +155,8 @@ def verdict(found: Spread, floor: float, *, at_least: bool) -> Verdict:
     if low_holds != high_holds:
         return Verdict.UNCLEAR
     return Verdict.HOLDS if low_holds else Verdict.FAILS
+
+
+def rounds_in_words(count: int) -> str:
+    """So many."""
+    return "1 round" if count == 1 else f"{count} rounds"

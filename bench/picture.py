@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from bench.figures import rounds_in_words
 from bench.results import Extent, Results
 from bench.svg import COLUMNS, MARGIN, OTHERS, OURS, PANEL_WIDTH, head, text
 
@@ -62,7 +63,8 @@ def draw(results: Results, engines: frozenset[str], base: str) -> str:
         top += _TITLE_HEIGHT + _BAR_STEP * max(len(bars) for _, bars in row) + MARGIN
     kind = "quick run" if results.quick else "run"
     quiet = "" if results.noise.is_quiet else "; the machine was too noisy to tell"
-    caption = f"Median of {results.rounds} rounds, {kind} of {results.made}; the line reaches from low to high{quiet}."
+    rounds = rounds_in_words(results.rounds)
+    caption = f"Median of {rounds}, {kind} of {results.made}; the line reaches from low to high{quiet}."
     body.append(text(MARGIN, top + 8, caption, "note"))
     return "\n".join([*head(top + 24, caption), *body, "</svg>", ""])
 

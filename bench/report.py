@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.figures import rounds_in_words
 from bench.results import Extent, Results
 
 
@@ -79,7 +80,7 @@ def table(results: Results, columns: Sequence[Column]) -> list[str]:
 def _heading(results: Results) -> Iterator[str]:
     kind = "quick run" if results.quick else "run"
     machine = results.machine
-    yield f"Median (low to high) of {results.rounds} rounds, {kind} of {results.made}."
+    yield f"Median (low to high) of {rounds_in_words(results.rounds)}, {kind} of {results.made}."
     yield (
         f"{machine.get('processor', '?')}, "
         f"{machine.get('processors', '?')} processors for everybody, Linux {machine.get('linux', '?')}; "

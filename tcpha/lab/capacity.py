@@ -45,6 +45,11 @@ class Cost:
         return Cost(self.first_s + other.first_s, self.further_s + other.further_s, self.octet_s + other.octet_s)
 
 
+def is_between_measured(object_octets: float) -> bool:
+    """Whether the cost of such a body is read off the line between the two measured ones."""
+    return SMALL_OCTETS < object_octets < LARGE_OCTETS
+
+
 def fitted(close_us: float, keepalive_us: float, s_per_gb: float) -> Cost:
     """The line through two measured points, and a third for further requests.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tcpha.lab import capacity
-from tcpha.lab.capacity import Cost, Costs, Prediction, Site
+from tcpha.lab.capacity import LARGE_OCTETS, SMALL_OCTETS, Cost, Costs, Prediction, Site
 from tcpha.lab.traffic import Load
 
 KB_OCTETS: Final = 1e3
@@ -46,6 +46,7 @@ def of_site(costs: Costs, load: Load, site: Site, backends: int) -> Iterator[str
     yield from _table(f"KB, {_back_ends(backends)}", rows, costs, site)
     yield ""
     yield from conclusions(costs, load, site, backends)
+    yield from _doubt(load)
 
 
 def conclusions(costs: Costs, load: Load, site: Site, backends: int) -> Iterator[str]:
@@ -81,14 +82,15 @@ def of_shared_cores(costs: Costs, load: Load, cores: int, backends: int) -> Iter
         rows.append([f"{number:,}", *_cells(ours), *_cells(theirs)])
     yield from _aligned(rows)
     yield ""
-    last = capacity.on_shared_cores(costs, load, cores, backends)
-    if last.bottleneck.name == "the shared cores":
+    busy = _first_busy(costs, load, cores, backends)
+    if busy is not None:
         yield (
-            f"All processors are busy with {_back_ends(backends)}: further ones bring nothing, for the CPU of a request"
+            f"All processors are busy from {_back_ends(busy)} on: further ones bring nothing, for the CPU of a request"
             " stays as it is."
         )
     else:
         yield f"With {_back_ends(backends)} processors are left over: one thread has no more than one."
+    yield from _doubt(load)
 
 
 def of_measured(costs: Costs, load: Load, points: Sequence[Compared]) -> Iterator[str]:
@@ -148,6 +150,29 @@ def costs_line(costs: Costs) -> str:
     return f"CPU of a new connection with 1 KB, and of a GB: {', '.join(parts)}"
 
 
+def _first_busy(costs: Costs, load: Load, cores: int, backends: int) -> int | None:
+    """The least of up to so many back ends that keep all processors busy; None if not even all of them do.
+
+    More back ends never need fewer processors, so the number is found by halving.
+    """
+    low, high = 1, backends + 1
+    while low < high:
+        middle = (low + high) // 2
+        if capacity.on_shared_cores(costs, load, cores, middle).bottleneck.name == "the shared cores":
+            high = middle
+        else:
+            low = middle + 1
+    return low if low <= backends else None
+
+
+def _doubt(load: Load) -> Iterator[str]:
+    if capacity.is_between_measured(load.object_octets):
+        yield (
+            f"Costs between {SMALL_OCTETS / KB_OCTETS:g} KB and {LARGE_OCTETS / _MB_OCTETS:g} MB are a straight line"
+            " through these two measured sizes: the real ones are higher (docs/capacity.md)."
+        )
+
+
 def _table(title: str, rows: Sequence[tuple[str, Load, int]], costs: Costs, site: Site) -> Iterator[str]:
     head = [title, *("tcpha/s", "MB/s", "us CPU", "saturates"), *("HAProxy/s", "MB/s", "us CPU", "saturates")]
     lines = [head]
@@ -155,7 +180,7 @@ def _table(title: str, rows: Sequence[tuple[str, Load, int]], costs: Costs, site
         cells = [label]
         for kind in (capacity.handoff, capacity.proxied):
             rate, cpu, bottleneck = _cells(found := kind(costs, load, site, backends))
-            cells += [rate, f"{found.requests_per_s * load.object_octets / _MB_OCTETS:,.1f}", cpu, bottleneck]
+            cells += [rate, _tenths(found.requests_per_s * load.object_octets / _MB_OCTETS), cpu, bottleneck]
         lines.append(cells)
     yield from _aligned(lines)
 
@@ -201,7 +226,7 @@ def _saturation_of_the_proxy(costs: Costs, load: Load, site: Site) -> str:
     servers = max(1, math.ceil(proxy.requests_per_s / behind)) if math.isfinite(behind) else 1
     return (
         f"HAProxy saturates from {_back_ends(servers)} on ({proxy.name}), at {_rate(proxy.requests_per_s)}"
-        f" requests/s: {proxy.requests_per_s * load.object_octets / _MB_OCTETS:,.1f} MB/s."
+        f" requests/s: {_tenths(proxy.requests_per_s * load.object_octets / _MB_OCTETS)} MB/s."
     )
 
 
@@ -218,4 +243,9 @@ def _back_ends(count: int) -> str:
 
 
 def _rate(per_s: float) -> str:
-    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:,.1f}"
+    return f"{per_s:,.0f}" if per_s >= 100 else _tenths(per_s)
+
+
+def _tenths(value: float) -> str:
+    """One decimal, and two digits of what would be hardly anything then."""
+    return f"{value:,.1f}" if value >= 0.1 or value == 0 else f"{value:.2g}"

@@ -21,13 +21,13 @@ class Interrupted(BaseException):
 
 
 def raise_on_signals() -> None:
-    """Have the first SIGINT, SIGTERM or SIGHUP raise `Interrupted`; further ones must not disturb the taking down.
+    """Have the first SIGINT, SIGQUIT, SIGTERM or SIGHUP raise `Interrupted`.
 
-    What the process was started to ignore stays ignored.
+    Further ones must not disturb the taking down. What the process was started to ignore stays ignored.
     """
     numbers = [
         number
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
         if signal.getsignal(number) is not signal.SIG_IGN
     ]
 

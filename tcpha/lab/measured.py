@@ -20,11 +20,16 @@ SERVERS_SHARE: Final = 0.4
 new connections (the built-in costs). On virtual links who sends pays for part of the receiver's work."""
 SCALING_SCHEMA: Final = 1
 _HOW = "python -m bench --quick measures all of it"
+_COSTS, _POINTS = "python -m bench", "python -m bench.scaling"
 _BALANCERS = {"front_end": ("tcpha", "_fe"), "agent": ("tcpha", "_be"), "proxy": ("haproxy", "")}
 """Whose figures, and which role's."""
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class IncompleteError(StartError):
+    """Results that lack a workload or a contender that the model needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +135,16 @@ def read_costs(file: Path) -> Source:
     """Costs of bench/results.json.
 
     Raises:
-        StartError: it cannot be read, is no such file, or lacks a workload or a contender that the model needs.
+        IncompleteError: it lacks a workload or a contender that the model needs.
+        StartError: it cannot be read, or is no such file.
     """
-    found = _read(file, _Results)
+    found = _read(file, _Results, _COSTS)
 
     def figure(workload: str, contender: str, name: str) -> float:
         try:
             return found.figures[workload][contender][name].median
         except KeyError:
-            raise StartError(f"{file}: no figure {workload} {contender} {name}; {_HOW}") from None
+            raise IncompleteError(f"{file}: no figure {workload} {contender} {name}; {_HOW}") from None
 
     three = {role: _of_balancer(figure, *whose) for role, whose in _BALANCERS.items()}
     direct = _Three(
@@ -153,7 +159,7 @@ def read_costs(file: Path) -> Source:
             figure("download", "direct", "servers_s_per_gb"),
         )
         told = ""
-    except StartError:
+    except IncompleteError:
         servers = _share_of_servers(direct)
         told = f"; servers not told apart there: {SERVERS_SHARE:.0%} of servers and clients together"
     quiet = "a quiet machine" if found.noise.is_quiet else "a machine too noisy to trust it"
@@ -166,7 +172,7 @@ def read_scaling(file: Path) -> Scaling:
     Raises:
         StartError: it cannot be read, or is no such file.
     """
-    return _read(file, Scaling)
+    return _read(file, Scaling, _POINTS)
 
 
 def _of_balancer(figure: Callable[[str, str, str], float], contender: str, role: str) -> _Three:
@@ -206,14 +212,29 @@ def _costs(three: Mapping[str, _Three], servers: _Three, direct: _Three) -> Cost
     )
 
 
-def _read(file: Path, model: type[_Model]) -> _Model:
+def _read(file: Path, model: type[_Model], maker: str) -> _Model:
+    """`maker`: the command that writes such files. Raises StartError if this is none."""
     try:
-        return model.model_validate_json(file.read_text())
+        text = file.read_text()
+        return model.model_validate_json(text)
     except OSError as error:
         raise StartError(f"{file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise StartError(f"{file}: is no text") from error
     except ValidationError as error:
+        if hint := _other_kind(text, maker):
+            raise StartError(f"{file} is no result of {maker}, but of {hint}") from error
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise StartError(f"{file}: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def _other_kind(text: str, maker: str) -> str | None:
+    """Of which other command a file is, and what it is good for; None if it is not known."""
+    other: type[BaseModel] = Scaling if maker == _COSTS else _Results
+    hint = f"{_POINTS}: use --measured" if maker == _COSTS else f"{_COSTS}: use --costs"
+    try:
+        other.model_validate_json(text)
+    except ValidationError:
+        return None
+    return hint

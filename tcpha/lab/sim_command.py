@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from tcpha.errors import StartError
 from tcpha.lab import capacity_text
 from tcpha.lab.capacity import SMALL_OCTETS, Site
 from tcpha.lab.capacity_text import KB_OCTETS, Compared
-from tcpha.lab.measured import Source, built_in, read_costs, read_scaling
+from tcpha.lab.measured import IncompleteError, Source, built_in, read_costs, read_scaling
 from tcpha.lab.traffic import Load
 
 HELP = "predict how many requests a cluster answers, of tcpha and of a proxy, from measured costs"
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--costs",
         metavar=f"FILE|{BUILT_IN}",
-        help=f"results of python -m bench (default: {RESULTS} if it is there, else {BUILT_IN})",
+        help=f"results of python -m bench (default: {RESULTS} if it is there and complete, else {BUILT_IN})",
     )
     parser.add_argument(
         "--shared-cores", type=_count, metavar="C", help="all nodes and the client share C processors, as in a lab"
@@ -78,14 +79,22 @@ def run(options: argparse.Namespace) -> str:
 
 
 def costs_of(given: str | None) -> Source:
-    """Costs of a file's name, or `BUILT_IN`; None: of `RESULTS` if it is there, else the built-in ones.
+    """Costs of a file's name, or `BUILT_IN`; None: of `RESULTS` if it is there and complete, else the built-in ones.
 
     Raises:
         StartError: the file cannot be used.
     """
     if given == BUILT_IN or (given is None and not RESULTS.exists()):
         return built_in()
-    return read_costs(RESULTS if given is None else Path(given))
+    if given == "":
+        raise StartError(f"--costs needs the name of a file, or {BUILT_IN}")
+    if given is not None:
+        return read_costs(Path(given))
+    try:
+        return read_costs(RESULTS)
+    except IncompleteError as error:
+        source = built_in()
+        return replace(source, words=f"{source.words}, for {error}")
 
 
 def _compared(source: Source, file: Path) -> list[str]:
@@ -151,7 +160,7 @@ def _requests(text: str) -> float:
 
 def _positive(text: str) -> float:
     if not 0 < (value := _number(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} must be more than 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number above 0")
     return value
 
 

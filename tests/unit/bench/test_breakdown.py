@@ -21,13 +21,16 @@ from bench.breakdown import (
     SystemCall,
     answered,
     await_end,
+    heading,
     lines_of,
     middle,
     places,
+    samples,
     shares,
     table,
 )
 from bench.load import WrkReport
+from bench.noise import Observation
 from tcpha.errors import StartError
 
 KNOWN = {("tcpha/net/link.py", 66): "packets sent", ("selectors.py", 468): WAITING}
@@ -133,5 +136,27 @@ def test_no_profiler_no_lab_is_set_up(
     monkeypatch.setattr("bench.breakdown.cluster.obstacle", lambda: None)
     monkeypatch.setattr(breakdown, "obstacle", lambda _contenders: None)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("bench.breakdown.sys.executable", str(tmp_path / "python"))
     assert breakdown.main([]) == 2
-    assert "py-spy is not installed" in capsys.readouterr().err
+    assert "py-spy is not installed; tools/bootstrap bench .venv installs" in capsys.readouterr().err
+
+
+def test_profiler_is_beside_the_interpreter_before_it_is_looked_for_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("bench.breakdown.sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    assert breakdown.find_py_spy() is None
+    for directory in (tmp_path / "path", tmp_path):
+        directory.mkdir(exist_ok=True)
+        (directory / "py-spy").touch(0o755)
+        assert breakdown.find_py_spy() == str(directory / "py-spy")
+
+
+def test_first_line_says_rates_samples_and_what_others_used() -> None:
+    found = {"front end": Breakdown(200.0, {}, 2460.4, samples(STACKS)), "agent of be1": Breakdown(9.0, {}, 1.0, 3900)}
+    assert heading(found, True, Observation(1, 0.5, 0.07, 0.01)) == (
+        "1 KB, 32 new connections at a time; front end 2,460/s, 100 samples; agent of be1 1/s, 3,900 samples;"
+        " before that others used 7% of the processors, stolen 1%"
+    )
+    assert "32 requests on open connections" in heading(found, False, Observation(1, 0.5, 0.07, 0.01))

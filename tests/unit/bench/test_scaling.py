@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import capacity_page, curves, measuring, scaling
+from bench import capacity_page, curves, measuring, output, scaling
 from bench.arena import Arena, Stand
 from bench.contenders import node_by_rules, spread_over
 from bench.curves import powers_of_ten, ticks
@@ -171,10 +171,10 @@ def test_examples_of_a_page_are_said_again_and_nothing_else_changes() -> None:
 # The command
 
 
-def test_only_drawing_needs_no_lab_and_writes_the_picture(tmp_path: Path) -> None:
+def test_only_drawing_needs_no_lab_and_writes_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = tmp_path / "capacity.svg"
-    words = ["--draw", "--costs", "built-in", "--measured", str(tmp_path / "none.json"), "--picture", str(picture)]
-    assert scaling.main(words) == 0
+    monkeypatch.setattr(scaling, "RESULTS", tmp_path / "none.json")
+    assert scaling.main(["--draw", "--costs", "built-in", "--picture", str(picture)]) == 0
     assert picture.read_text() == curves.draw(built_in(), None)
 
 
@@ -184,3 +184,43 @@ def test_points_that_cannot_be_read_end_with_2(tmp_path: Path, capsys: pytest.Ca
     assert scaling.main([*words, "--picture", str(tmp_path / "x.svg")]) == 2
     assert "scaling.json: made: Field required" in capsys.readouterr().err
     assert not (tmp_path / "x.svg").exists()
+
+
+def files_of(*words: str) -> scaling.Files:
+    return scaling.files_of(scaling._parser().parse_args(words))
+
+
+def test_usual_run_is_written_to_the_tracked_files() -> None:
+    assert files_of() == scaling.Files(scaling.RESULTS, scaling.PICTURE)
+    assert files_of("--draw") == scaling.Files(scaling.RESULTS, scaling.PICTURE)
+
+
+@pytest.mark.parametrize("words", [["--backends", "1"], ["--rounds", "1"], ["--seconds", "1"]])
+def test_run_of_another_size_leaves_the_tracked_files_alone(words: list[str]) -> None:
+    assert files_of(*words) == scaling.Files(output.PARTIAL / "scaling.json", output.PARTIAL / "capacity.svg")
+
+
+def test_picture_of_other_points_is_beside_them(tmp_path: Path) -> None:
+    assert files_of("--measured", str(tmp_path / "x.json")).picture == tmp_path / "capacity.svg"
+
+
+def test_drawing_of_points_that_are_not_there_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scaling.main(["--draw", "--costs", "built-in", "--measured", str(tmp_path / "none.json")]) == 2
+    assert "none.json: No such file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_drawing_with_a_size_of_a_run_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert scaling.main(["--draw", "--rounds", "1"]) == 2
+    assert "--draw goes without" in capsys.readouterr().err
+
+
+def test_points_could_not_be_written_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.scaling.cluster.obstacle", lambda: None)
+    monkeypatch.setattr(scaling, "obstacle", lambda _contenders: None)
+    monkeypatch.setattr(scaling, "Arena", None)
+    (tmp_path / "file").touch()
+    assert scaling.main(["--costs", "built-in", "--measured", str(tmp_path / "file" / "x.json")]) == 2
+    assert "x.json cannot be written" in capsys.readouterr().err

@@ -27,20 +27,22 @@ sys.exit(process.run(json.loads(sys.argv[1])))
 AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 AGENT = """
-import signal, sys
+import os, signal, sys
 waited_for = {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP}
-print("agent runs", sorted(each.name for each in signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)), flush=True)
+blocked = sorted(each.name for each in signal.pthread_sigmask(signal.SIG_BLOCK, waited_for))
+os.write(1, f"agent runs {blocked}\\n".encode())
 number = None
 while number != signal.SIGTERM:
     number = signal.sigwait(waited_for)
-    print("agent got", number.name, flush=True)
+    os.write(1, f"agent got {number.name}\\n".encode())
 sys.exit({status})
 """
 SERVER = "import signal; signal.pause()"
 STUBBORN = """
+import os
 import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("stubborn runs", flush=True)
+os.write(1, b"stubborn runs\\n")
 while True:
     signal.pause()
 """

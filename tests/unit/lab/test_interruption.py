@@ -55,3 +55,28 @@ def test_other_end_is_closed_the_wait_ends() -> None:
     os.close(mouth)
     wait_until_readable(ear)
     os.close(ear)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_that_asks_to_end_is_raised_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    functions: dict[int, object] = {}
+    monkeypatch.setattr(
+        interruption,
+        "signal",
+        SimpleNamespace(
+            SIGINT=signal.SIGINT,
+            SIGQUIT=signal.SIGQUIT,
+            SIGTERM=signal.SIGTERM,
+            SIGHUP=signal.SIGHUP,
+            SIG_IGN=signal.SIG_IGN,
+            getsignal=lambda _number: signal.SIG_DFL,
+            signal=functions.__setitem__,
+        ),
+    )
+    interruption.raise_on_signals()
+    function = functions[number]
+    assert callable(function)
+    with pytest.raises(interruption.Interrupted) as raised:
+        function(number, None)
+    assert raised.value.number == number
+    assert set(functions.values()) == {signal.SIG_IGN}

@@ -93,8 +93,9 @@ def written(directory: Path, content: object) -> Path:
         (["--object-kb", "-1"], "'-1' is no size: 0 to"),
         (["--object-kb", "nan"], "'nan' is no size"),
         (["--requests-per-connection", "0.5"], "'0.5' requests per connection: 1 or more"),
-        (["--link-gbit", "0"], "'0' must be more than 0"),
-        (["--link-gbit", "inf"], "'inf' must be more than 0"),
+        (["--link-gbit", "0"], "'0' is no finite number above 0"),
+        (["--link-gbit", "inf"], "'inf' is no finite number above 0"),
+        (["--link-gbit", "nan"], "'nan' is no finite number above 0"),
         (["--shared-cores", "0"], "'0' is no number"),
     ],
 )
@@ -116,6 +117,7 @@ def test_value_that_cannot_be_ends_with_2_and_one_line(
         (["--measured", "x", "--backends", "2"], "--measured goes without --backends"),
         (["--measured", "x", "--object-kb", "2", "--shared-cores", "2"], "without --object-kb and --shared-cores"),
         (["--costs", "/nowhere/results.json"], "/nowhere/results.json: No such file or directory"),
+        (["--costs", ""], "--costs needs the name of a file, or built-in"),
         (["--measured", "/nowhere/scaling.json"], "/nowhere/scaling.json: No such file or directory"),
     ],
 )
@@ -217,7 +219,68 @@ def test_results_in_their_place_are_used_unless_built_in_costs_are_asked_for(
     assert said[1].startswith("Costs: built-in")
 
 
+def test_results_in_their_place_are_not_complete_built_in_costs_are_used_and_it_is_said_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = results()
+    del content["figures"]["keepalive"]
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "results.json").write_text(json.dumps(content))
+    assert main(["sim"]) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith("Costs: built-in")
+    assert said.endswith(
+        ", for bench/results.json: no figure keepalive tcpha cpu_us_per_request_fe;"
+        " python -m bench --quick measures all of it"
+    )
+    assert main(["sim", "--costs", "bench/results.json"]) == 2
+
+
+def test_file_of_the_other_command_says_which_option_takes_it(tmp_path: Path) -> None:
+    points, costs = tmp_path / "points.json", tmp_path / "costs.json"
+    points.write_text(json.dumps(scaling()))
+    costs.write_text(json.dumps(results()))
+    with pytest.raises(
+        StartError, match=r"is no result of python -m bench, but of python -m bench\.scaling: use --meas"
+    ):
+        read_costs(points)
+    with pytest.raises(
+        StartError, match=r"is no result of python -m bench\.scaling, but of python -m bench: use --costs"
+    ):
+        read_scaling(costs)
+
+
 # What is said
+
+
+@pytest.mark.parametrize("site", [[], ["--shared-cores", "2"]])
+@pytest.mark.parametrize(("kb", "is_doubted"), [("1", False), ("1.1", True), ("9999", True), ("10000", False)])
+def test_size_between_the_measured_ones_its_costs_are_doubted_in_one_line(
+    kb: str, is_doubted: bool, site: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sim", "--costs", "built-in", "--object-kb", kb, *site]) == 0
+    doubts = [line for line in capsys.readouterr().out.splitlines() if "straight line" in line]
+    expected = "Costs between 1 KB and 10 MB are a straight line through these two measured sizes: the real ones are"
+    assert len(doubts) == is_doubted
+    assert all(line.startswith(expected) for line in doubts)
+
+
+def test_rates_that_are_hardly_anything_keep_two_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", "--costs", "built-in", "--object-kb", "1e9", "--link-gbit", "1e-6"]) == 0
+    text = capsys.readouterr().out
+    assert "0.0" not in re.findall(r"\S+", text)
+    assert "at 1.1e-10 requests/s: 0.00011 MB/s" in text
+
+
+def test_few_back_ends_leave_processors_over_more_of_them_do_not(capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for number in ("1", "40"):
+        words = ["--shared-cores", "2", "--requests-per-connection", "1000", "--object-kb", "100000"]
+        assert main(["sim", "--costs", "built-in", *words, "--backends", number]) == 0
+        said.append(capsys.readouterr().out.splitlines()[-1])
+    assert said[0] == "With 1 back end processors are left over: one thread has no more than one."
+    assert said[1].startswith("All processors are busy from 2 back ends on")
 
 
 def cells(text: str, first: str) -> list[str]:
@@ -254,7 +317,7 @@ def test_shared_cores_bring_no_more_with_further_back_ends(tmp_path: Path, capsy
     # 200 + 600 + 30 + 70 us.
     assert cells(text, "1")[1:4] == ["1,667", "900", "agents' cores"]
     assert cells(text, "4")[1:4] == ["2,222", "900", "the shared cores"]
-    assert "All processors are busy with 4 back ends" in text
+    assert "All processors are busy from 2 back ends on" in text
 
 
 def test_measured_points_are_compared_with_what_the_model_says(

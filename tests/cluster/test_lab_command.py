@@ -215,7 +215,9 @@ def test_up_with_a_program_that_is_not_ready_takes_all_down(lab_name: str) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_up_interrupted_cleans_up(lab_name: str, number: signal.Signals) -> None:
-    words = [*COMMAND, "up", "--name", lab_name, "--engine", "none", "--server", "sleep 876543"]
+    # Whoever starts tests in the background has them ignore SIGINT.
+    words = ["env", "--default-signal", *COMMAND, "up", "--name", lab_name, "--engine", "none"]
+    words += ["--server", "sleep 876543"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
         try:
             assert wait_until(lambda: len(processes_naming("sleep\x00876543")) == 2, 30.0)

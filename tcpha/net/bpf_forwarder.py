@@ -10,7 +10,6 @@ SYN any more and takes no ACK out: only what is established goes on then.
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -50,19 +49,6 @@ def obstacle(pins: Path | None = None) -> str | None:
     except EdgeError as error:
         return str(error)
     return None
-
-
-def remove_pins(pins: Path) -> None:
-    """Forget what an earlier process left: its flows, and its program at the interface."""
-    for name in PINNED:
-        (pins / name).unlink(missing_ok=True)
-    try:
-        pins.rmdir()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            raise EdgeError(f"{pins} cannot be removed: {error}") from error
 
 
 class Forwarder:
@@ -233,7 +219,7 @@ class Forwarder:
         return {name: counts.lookup_sum(encode_number(at)) for at, name in enumerate(fe_maps.COUNTS)}
 
     def close(self) -> None:
-        """Let go of everything. What is pinned goes on: `detach` and `remove_pins` end it. Raises: EdgeError."""
+        """Let go of everything. What is pinned goes on: `detach` and `tcpha.net.pins` end it. Raises: EdgeError."""
         if isinstance(self._attached, Link):
             self._attached.close()
         elif self._attached is not None and self._pins is None:

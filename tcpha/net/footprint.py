@@ -15,7 +15,6 @@ import logging
 import os
 import socket
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -29,7 +28,6 @@ from pyroute2.netlink.exceptions import NetlinkError
 from tcpha.errors import EdgeError, StartError, TcphaError
 from tcpha.net import firewall, link, pins, sysctl
 
-_SO_NETNS_COOKIE = 71
 _IFA_F_NODAD = 0x02
 _FOREVER_S = 0xFFFFFFFF
 _GONE = (errno.ENODEV, errno.EADDRNOTAVAIL)  # the interface or the address went away by itself
@@ -359,12 +357,7 @@ def _read_record(file: Path) -> _Record | None:
 def _host_identity() -> str:
     """Return what tells this boot and this network namespace from any other."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        try:
-            cookie = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-            return f"{boot} {int.from_bytes(cookie, sys.byteorder)}"
-        except OSError:  # before Linux 5.14; an inode number may come back, a cookie does not
-            return f"{boot} inode {os.stat('/proc/thread-self/ns/net').st_ino}"
+    return f"{boot} {pins.namespace()}"
 
 
 def _effective(name: str) -> str:

@@ -45,7 +45,7 @@ def directory(role: str, state: Path) -> Path:
 def places(role: str, state: Path) -> tuple[Path, Path]:
     """Return where the directory of the calling thread's network namespace is, or else would be."""
     # Where a file system is mounted only for this the kernel puts files of its own beside the directory.
-    return SHARED / "tcpha" / f"{role}-{_namespace()}", state / f"pins-{role}" / "tcpha"
+    return SHARED / "tcpha" / f"{role}-{namespace()}", state / f"pins-{role}" / "tcpha"
 
 
 def remove(role: str, state: Path) -> bool:
@@ -56,7 +56,7 @@ def remove(role: str, state: Path) -> bool:
     shared, beside = places(role, state)
     own = beside.parent
     try:
-        found = _remove(shared) | _remove(beside)
+        found = clear(shared) | clear(beside)
         if own.exists() and _unmount(own):
             own.rmdir()
         if shared.parent.exists() and not any(shared.parent.iterdir()):
@@ -66,13 +66,13 @@ def remove(role: str, state: Path) -> bool:
     return found
 
 
-def _namespace() -> str:
+def namespace() -> str:
     """Return what tells the calling thread's network namespace from all others of this boot."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             return str(int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder))
         except OSError:  # before Linux 5.14
-            return f"inode{os.stat('/proc/thread-self/ns/net').st_ino}"
+            return f"inode {os.stat('/proc/thread-self/ns/net').st_ino}"
 
 
 def _is_mounted(place: Path) -> bool:
@@ -100,8 +100,8 @@ def _unmount(place: Path) -> bool:
     return True
 
 
-def _remove(place: Path) -> bool:
-    """Remove a directory of pins; was there any?"""
+def clear(place: Path) -> bool:
+    """Remove a directory of pins, and with it what nothing else holds; was there any? Raises: OSError."""
     if not place.is_dir():
         return False
     pinned = list(place.iterdir())

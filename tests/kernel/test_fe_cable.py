@@ -20,7 +20,8 @@ from scapy.layers.l2 import Dot1Q, Ether
 from tcpha.lab import namespaces
 from tcpha.lab.waiting import wait_until
 from tcpha.net import clock
-from tcpha.net.bpf_forwarder import PINNED, Forwarder, remove_pins
+from tcpha.net.bpf_forwarder import PINNED, Forwarder
+from tcpha.net.pins import clear
 from tcpha.proto.seqnum import seq_add
 from tests.kernel.conftest import unique_name
 from tests.kernel.three_hosts import (
@@ -226,4 +227,4 @@ def _end(forwarder: Forwarder, pins: Path) -> None:
     assert {each.name for each in pins.iterdir()} == set(PINNED)
     forwarder.detach()
     forwarder.close()
-    remove_pins(pins)
+    clear(pins)

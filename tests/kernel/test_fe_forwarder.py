@@ -21,10 +21,11 @@ from tcpha.kernel.fe_maps import BackEnd
 from tcpha.lab import namespaces
 from tcpha.net import bpf_forwarder, bpf_object
 from tcpha.net.bpf import BpfMap, MapShape, MapType
-from tcpha.net.bpf_forwarder import PROGRAMS, Forwarder, obstacle, remove_pins
+from tcpha.net.bpf_forwarder import PROGRAMS, Forwarder, obstacle
 from tcpha.net.bpf_object import ObjectFile, load
 from tcpha.net.bpf_syscall import Command, call
 from tcpha.net.bpf_table import Table
+from tcpha.net.pins import clear
 from tcpha.proto.ip import connection_key
 from tcpha.proto.keyring import Key, Keyring
 from tcpha.proto.messages import Identity
@@ -192,9 +193,9 @@ def test_process_ends_the_next_one_finds_flows_and_ways(inside: None, bpffs: Pat
     assert (backend, flow.identity, flow.noted) == (NEAR, identity(1), (6,))
     assert [each.identity for each in second.flows()] == [identity(1)]
     second.close()
-    remove_pins(pins)
+    clear(pins)
     assert not pins.exists()
-    remove_pins(pins)
+    clear(pins)
 
 
 def test_way_is_given_to_another_back_end_only_after_its_flows_are_gone(inside: None, bpffs: Path) -> None:

@@ -50,8 +50,9 @@ class Pending:
     """What a flow needs only until a back end has confirmed it: the client's octets and how to speak to the client."""
 
     __slots__ = (
-        "ack_at", "acknowledged", "answer", "arrivals", "assembly", "cookie", "covered", "delivered", "give_up_at",
-        "has_more", "patience", "repeats", "request", "told", "tried", "tsval_client", "tsval_recent", "window",
+        "ack_at", "acknowledged", "answer", "arrivals", "assembly", "cookie", "covered", "delivered", "follows",
+        "give_up_at", "has_more", "patience", "repeats", "request", "told", "tried", "tsval_client", "tsval_recent",
+        "window",
     )  # fmt: skip
 
     arrivals: Arrivals
@@ -69,7 +70,7 @@ class Pending:
         self.tsval_client = tsval
         """TS.Recent when the head was complete: what the server echoes, and no later segment is older."""
         self.tsval_recent = tsval
-        """The TSval to be echoed (TS.Recent, RFC 7323, 4.3)."""
+        """The TSval to be echoed (TS.Recent, RFC 7323, 4.3); behind a HANDOFF the latest, which our segments carry."""
         self.window = window
         """SEG.WND of the latest segment, unscaled."""
         self.request: Inspected | None = None
@@ -78,6 +79,8 @@ class Pending:
         """What matches of rules may still take, once one was tried."""
         self.has_more = False
         """Octets behind what was read were given to a back end, too."""
+        self.follows = False
+        """Segments of ours follow the HANDOFF, and are repeated with it."""
         self.tried: set[Endpoint] = set()
         self.repeats = 0
         self.ack_at = inf

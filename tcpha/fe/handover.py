@@ -73,13 +73,15 @@ class Handover:
         self._tell_slow_at = -inf
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
-        """The back end already gets everything; it holds what comes too early. Raises: ChecksumError."""
+        """The back end already gets everything; it holds what comes too early. Raises: ChecksumError, OptionError."""
         if flow.backend is None:  # the client repeats it
             return _NOTHING
         pending = flow.pending
         if pending is not None:
             if segment.end > segment.payload_offset:
                 self._note_octets(pending, segment)
+            if pending.follows:
+                self._renew_timestamp(pending, segment)
             if self._proves(flow, pending, segment):
                 segment.check_checksum()
                 flow.proven = True
@@ -241,6 +243,18 @@ class Handover:
         if pending.request is not None and _goes_on(pending.request, seq_diff(end, pending.assembly.start)):
             pending.has_more = True
 
+    def _renew_timestamp(self, pending: Pending, segment: Segment) -> None:
+        """Note the client's latest TSval: with one from before, the server would refuse what we repeat (RFC 7323, 5.3).
+
+        Unlike TS.Recent it may be that of a segment behind a gap: nothing here echoes it.
+        """
+        stamps = segment.timestamps
+        if stamps is None or not seq_lt(SeqNum(pending.tsval_recent), SeqNum(stamps[0])):
+            return
+        if 0 <= seq_diff(segment.seg_seq, pending.assembly.start) <= self._config.window:
+            segment.check_checksum()
+            pending.tsval_recent = stamps[0]
+
     def _schedule(self, flow: Flow, pending: Pending, now: float) -> None:
         last = pending.repeats >= self._config.handoff_repeats and not flow.proven
         wait = self._config.handoff_wait if last else self._config.handoff_repeat * (1 << pending.repeats)
@@ -308,6 +322,7 @@ class Handover:
         actions: list[Action] = [Send(backend, message)]
         if len(octets) <= room and not pending.assembly.has_more:
             return actions
+        pending.follows = True
         for seq, piece, flags in self._followers(flow, pending, min(room, len(octets))):
             actions.append(Forward(backend, self._client_segment(flow, pending, seq, piece, flags)))
         return actions

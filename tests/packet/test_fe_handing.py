@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as altered
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from scapy.layers.inet import TCP
 
 from tcpha.errors import ChecksumError
-from tcpha.fe.actions import PassOn, Send
+from tcpha.fe.actions import Forward, PassOn, Send
 from tcpha.fe.backends import HEAR_S
 from tcpha.fe.flows import FlowState
 from tcpha.fe.handover import LOOK_AGAIN_S
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Handoff, Moved, NodeState, Reason, Refused
 from tcpha.proto.seqnum import SeqNum, seq_add
-from tests.packet.fe_client import GET, GET_JPG, MASK, POST, Client
+from tests.packet.fe_client import GET, GET_JPG, MASK, POST, Client, dissect, tcp_options
 from tests.packet.fe_playbook import (
     BE1,
     BE2,
@@ -48,6 +50,11 @@ def adopted(client: Client, octets: int = len(GET)) -> Adopted:
 
 def refused(client: Client, reason: Reason = Reason.BACKLOG_FULL) -> Refused:
     return Refused(client.identity, reason)
+
+
+def follows_octets(book: Playbook) -> int:
+    """How many octets follow the latest HANDOFF as segments."""
+    return sum(len(dissect(action.packet)[TCP].payload) for action in book.actions if isinstance(action, Forward))
 
 
 def status_line(client: Client) -> bytes:
@@ -365,6 +372,44 @@ def test_handing_octets_behind_a_gap_without_sack_only_what_precedes_it_is_owed(
     assert isinstance(action.message, Handoff)
     assert action.message.acknowledged == seq_add(SeqNum(client.irs), 5)
     book >> Says(BE1, adopted(client, 4)) << nothing >> After(60) << nothing
+
+
+LONG = b"GET / HTTP/1.1\r\nHost: www\r\nX: " + b"x" * 2000 + b"\r\n\r\n"
+
+
+def stamps_that_follow(book: Playbook) -> list[int]:
+    """TSval of every segment that was sent to a back end behind a HANDOFF."""
+    packets = [action.packet for action in book.actions if isinstance(action, Forward)]
+    return [tcp_options(dissect(packet))["Timestamp"][0] for packet in packets]
+
+
+@pytest.mark.parametrize("tsval", [5001, MASK - 2])
+def test_handing_octets_that_follow_are_repeated_as_new_as_the_client(tsval: int, family: int) -> None:
+    """The server has seen a later TSval and would refuse an earlier one (RFC 7323, 5.3)."""
+    book = Playbook()
+    client = book.connected(family, tsval=tsval)
+    book >> client.sends(LONG) << anything
+    assert stamps_that_follow(book) == [tsval]
+    later = altered(client, tsval=(tsval + 12) & MASK)
+    book >> later.sends(LONG[-100:], len(LONG) - 100) << PassOn(BE1)
+    book >> client.sends(LONG[-50:], len(LONG) - 50) << PassOn(BE1)  # it was overtaken
+    book >> After(0.05) << anything
+    assert book.actions[0] == Send(BE1, handoff(client, LONG[: len(LONG) - follows_octets(book)]))
+    assert stamps_that_follow(book) == [later.tsval]
+
+
+def test_handing_timestamps_of_strangers_and_of_damaged_segments_are_not_taken(family: int) -> None:
+    book = Playbook()
+    client = book.connected(family)
+    book >> client.sends(LONG) << anything
+    stranger = altered(client, tsval=90_000)
+    book >> stranger.sends(b"x", at=1 << 20) << PassOn(BE1)
+    damaged = bytearray(stranger.sends(b"x", len(LONG)))
+    damaged[-1] ^= 1
+    with pytest.raises(ChecksumError):
+        book >> bytes(damaged)
+    book >> After(0.05) << anything
+    assert stamps_that_follow(book) == [client.tsval]
 
 
 def test_handing_adopted_that_was_overtaken_takes_nothing_back(family: int) -> None:

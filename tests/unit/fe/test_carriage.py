@@ -8,9 +8,11 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from tcpha.fe.assembly import Assembly
 from tcpha.fe.carriage import LATER_AT_ONCE, LATER_S, BackEnd, Carriage
-from tcpha.fe.flows import ANSWERED, FORWARDED, HANDING, READING, Flow, FlowState
+from tcpha.fe.flows import ANSWERED, FORWARDED, HANDING, READING, Flow, FlowState, Pending
 from tcpha.flowtable import FlowTable
+from tcpha.proto.cookie import Agreement, Cookie
 from tcpha.proto.ip import ConnectionKey, connection_key
 from tcpha.proto.messages import Identity
 from tcpha.proto.seqnum import SeqNum, seq_add
@@ -142,6 +144,14 @@ def test_request_is_handed_over_the_flow_is_carried_unconfirmed_by_one_call(boun
 
 def test_request_waits_for_a_back_end_its_flow_is_held(bound: Bound) -> None:
     bound.flow(state=HANDING, backend=None)
+    assert bound.settled() == ["hold"]
+
+
+def test_segments_of_ours_follow_the_handoff_every_packet_comes_here(bound: Bound) -> None:
+    """They are repeated with the client's latest TSval, which a bare acknowledgement may have."""
+    flow = bound.flow(state=HANDING)
+    flow.pending = Pending(Cookie(Agreement(1460, 7, True), 1, 9), Assembly(SeqNum(8), 65535), 5, 500)
+    flow.pending.follows = True
     assert bound.settled() == ["hold"]
 
 

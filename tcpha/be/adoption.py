@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tcpha.be.actions import Action, ClearTuple, DeliverArriving, DeliverLeaving, Inject, Send
 from tcpha.be.closing import watch_arriving
+from tcpha.be.confirmations import Confirmations
 from tcpha.be.counters import BackEndCounters
 from tcpha.be.flows import ACK_SENT, ADOPTED, SYN_SENT, Flow
 from tcpha.be.holding import PACKETS_A_FLOW, Holding
@@ -48,7 +49,12 @@ class Adoption:
     """Flows that are being rebuilt."""
 
     def __init__(
-        self, config: BackEndConfig, table: FlowTable[Flow], holding: Holding, counters: BackEndCounters
+        self,
+        config: BackEndConfig,
+        table: FlowTable[Flow],
+        holding: Holding,
+        confirmations: Confirmations,
+        counters: BackEndCounters,
     ) -> None:
         self._targets = {address.packed + port.to_bytes(2, "big") for address in config.vaddr for port in config.vport}
         """As they stand in a key: the virtual address, and at its end the port."""
@@ -58,6 +64,7 @@ class Adoption:
         self._table = table
         self._refused = FinishedIdentities(config.max_finished)
         self._holding = holding
+        self._confirmations = confirmations
         self._counters = counters
 
     def begin(self, frontend: Endpoint, handoff: Handoff, now: float) -> Sequence[Action]:
@@ -100,7 +107,7 @@ class Adoption:
         if flow.handoff is None or flow.replay is None:
             return _NOTHING
         if flow.state is ACK_SENT:
-            return self._on_first_acknowledgement(flow, flow.handoff, segment)
+            return self._on_first_acknowledgement(flow, flow.handoff, segment, now)
         answer = read_answer(flow.handoff, segment)
         if answer is Answer.EXPECTED:
             return self._on_syn_ack(flow, flow.handoff, segment, now)
@@ -258,7 +265,9 @@ class Adoption:
             watch_arriving(flow, each)
         return actions
 
-    def _on_first_acknowledgement(self, flow: Flow, handoff: Handoff, segment: Segment) -> Sequence[Action]:
+    def _on_first_acknowledgement(
+        self, flow: Flow, handoff: Handoff, segment: Segment, now: float
+    ) -> Sequence[Action]:  # fmt: skip
         """The server's TCP speaks from an established connection, if the packet fits to what was injected."""
         if segment.flags & SYN:
             known = segment.seg_seq == flow.server_iss  # its SYN-ACK again: the injected ACK was not taken yet
@@ -283,7 +292,10 @@ class Adoption:
         if not handoff.confirm or segment.flags & RST:
             return _NOTHING
         flow.rcv_nxt = segment.seg_ack
-        if flow.owed is not None and seq_le(flow.owed, flow.rcv_nxt):
+        if flow.owed is None:
+            self._confirmations.add(flow, now)
+            return _NOTHING
+        if seq_le(flow.owed, flow.rcv_nxt):
             flow.owed = None
         return (Send(flow.frontend, Adopted(flow.identity, flow.rcv_nxt)),)
 

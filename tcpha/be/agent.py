@@ -18,6 +18,7 @@ from math import inf
 from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Inject, LeaveToHost, Note, Send
 from tcpha.be.adoption import Adoption
 from tcpha.be.closing import Farewells, has_ended, is_late, watch_arriving, watch_leaving
+from tcpha.be.confirmations import Confirmations
 from tcpha.be.counters import BackEndCounters
 from tcpha.be.flows import ACK_SENT, ADOPTED, FINISHED, SYN_SENT, Flow
 from tcpha.be.holding import Holding
@@ -58,7 +59,8 @@ class Agent:
         sources = (*config.uaddr, *(endpoint.addr for endpoint in config.fe))
         self._probe = Probe(sources, config.vaddr, config.vport, config.probe_time)
         self._holding = Holding(config.hold_packets, config.hold_time)
-        self._adoption = Adoption(config, self.table, self._holding, self.counters)
+        self._confirmations = Confirmations()
+        self._adoption = Adoption(config, self.table, self._holding, self._confirmations, self.counters)
         self._farewells = Farewells(config.fe)
         self._digest = config.digest()
         self._state = NodeState.UP
@@ -303,8 +305,10 @@ class Agent:
             actions += [Examine(flow.key) for flow in idle if flow.state is ADOPTED]
         if now >= self._next_answer:
             actions += self._next_answers(now)
-        actions += self._farewells.on_timer(now)
-        return actions
+        confirmations, some_are_over = self._confirmations.on_timer(now)
+        if some_are_over:
+            self._farewells.hasten(now)
+        return [*actions, *confirmations, *self._farewells.on_timer(now)]
 
     def _on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
         return (Examine(flow.key),) if flow.state is ADOPTED else self._adoption.on_deadline(flow, now)
@@ -320,6 +324,7 @@ class Agent:
             self.table.deadlines.next(),
             self._holding.next_deadline(),
             self._probe.next_deadline(),
+            self._confirmations.next_deadline(),
             self._farewells.next_deadline(),
             self._next_answer,
             self._next_sweep,

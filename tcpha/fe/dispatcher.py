@@ -256,7 +256,7 @@ class Dispatcher:
             flow.assign(backend)
             self.table.insert(flow, now)
             self.counters.learned += 1
-        elif flow is not None and flow.identity == identity and flow.state is HANDING and flow.backend is None:
+        elif flow is not None and flow.identity == identity and flow.state is HANDING:
             self._handover.on_held(flow, backend, now)
         if flow is not None and flow.identity == identity and flow.backend == backend:
             flow.checks = 0

@@ -125,9 +125,19 @@ class Handover:
         return self.begin(flow, pending, now)
 
     def on_held(self, flow: Flow, backend: Endpoint, now: float) -> None:
-        """A request that waits for any back end turns out to be one that a front end before handed to this one."""
-        flow.assign(backend)
-        self._settle(flow, now)
+        """A back end says that it has the connection.
+
+        That confirms its HANDOFF. A request that waits for any back end is one that a front end before has handed over.
+        """
+        pending = flow.pending
+        if flow.backend is None:
+            flow.assign(backend)
+            self._settle(flow, now)
+        elif flow.backend == backend and pending is not None:
+            self._counters.adopted += not flow.proven
+            flow.proven = True
+            if seq_le(pending.told, pending.covered):
+                self._settle(flow, now)
 
     def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
         """No confirmation yet: repeat, or turn to the next. No back end yet: look again."""

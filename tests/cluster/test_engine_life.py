@@ -125,7 +125,7 @@ def test_both_close_at_once_all_is_over(odd_lab: Lab, family: Family) -> None:
     node = odd_lab.backends[0]
     with Conversation.open(odd_lab, family) as client:
         port = client.port
-        assert client.ask(get("/?later=0.2&then=close")).status == 200
+        assert client.ask(get("/?later=1&then=close")).status == 200
         with stopped(node.engine.pid):
             client.half_close()
             assert wait_until(lambda: states(node, port) == ["FIN-WAIT-1"], PATIENCE_S)

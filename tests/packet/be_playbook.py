@@ -38,13 +38,14 @@ from tcpha.be.actions import (
     Send,
 )
 from tcpha.be.agent import Agent
+from tcpha.be.confirmations import CONFIRM_DELAY_S
 from tcpha.be.translator import translate_arriving, translate_icmp_error, translate_leaving
 from tcpha.config import BackEndConfig, Endpoint, load_back_end
 from tcpha.errors import WireError
 from tcpha.proto.cookie import Agreement
 from tcpha.proto.icmp import IcmpError, decode_icmp_error
 from tcpha.proto.ip import ConnectionKey, IpAddress, connection_key
-from tcpha.proto.messages import Handoff, Identity, Message
+from tcpha.proto.messages import Flows, Handoff, Identity, Message
 from tcpha.proto.seqnum import SeqNum
 from tcpha.proto.tcp import ACK, Segment, decode_segment
 
@@ -117,6 +118,11 @@ def to_client(**fields: object) -> Event:
 
 def send(message: Message, **fields: object) -> Event:
     return Event("send", {"message": message, **fields})
+
+
+def confirmed(*identities: Identity, **fields: object) -> Event:
+    """A front end is told that connections are adopted."""
+    return send(Flows(identities), **fields)
 
 
 def clear(**fields: object) -> Event:
@@ -323,9 +329,11 @@ class Playbook:
         return self
 
     def until_adopted(self, message: Handoff | None = None, **fields: Any) -> Playbook:
+        """Adopted, and the front end knows."""
         self.until_ack_sent(message, **fields)
         self.holder = "established"
         self.leaves(ack=1 + len((message or self.handoff()).octets))
+        self.passes(CONFIRM_DELAY_S)
         return self
 
     def until_finished(self) -> Playbook:

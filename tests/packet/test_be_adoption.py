@@ -22,6 +22,7 @@ from tests.packet.be_playbook import (
     Playbook,
     both_families,
     clear,
+    confirmed,
     inject,
     relative,
     send,
@@ -220,20 +221,21 @@ def test_ack_sent_segment_arrives_translated_at_once(family: int) -> None:
 
 @both_families
 @pytest.mark.parametrize("payload", [b"", b"HTTP/1.1 200 OK\r\n"])
-def test_ack_sent_acknowledgement_delivered_and_one_adopted(family: int, payload: bytes) -> None:
+def test_ack_sent_acknowledgement_delivered_and_one_confirmation(family: int, payload: bytes) -> None:
     book = Playbook(family).until_ack_sent()
     assert book.leaves("A", payload=payload) == [
-        to_client(flags="A", seq=1, ack=NEXT, payload=payload, stamps=(3, 5), window=509),
-        adopted(book, to=book.fe),
+        to_client(flags="A", seq=1, ack=NEXT, payload=payload, stamps=(3, 5), window=509)
     ]
     assert book.leaves("A", payload=payload) == [to_client(seq=1, ack=NEXT)]
-    assert book.passes(1.0) == []
+    assert book.passes(0.009) == []
+    assert book.passes(1.0) == [confirmed(book.identity(), to=book.fe, at=0.01)]
     assert book.agent.counters.adopted == 1
 
 
 @both_families
 def test_ack_sent_partial_acknowledgement_adopted_says_how_far(family: int) -> None:
-    book = Playbook(family).until_ack_sent()
+    book = Playbook(family)
+    book.until_ack_sent(book.handoff(acknowledged=seq_add(SeqNum(IRS), NEXT)))
     assert book.leaves(ack=5) == [to_client(ack=5), adopted(book, 5)]
 
 
@@ -244,7 +246,8 @@ def test_ack_sent_packet_that_does_not_cover_the_request_dropped(
 ) -> None:
     book = Playbook(family).until_ack_sent()
     assert book.leaves(flags, **fields) == []
-    assert book.leaves() == [to_client(ack=NEXT), adopted(book)]
+    assert book.leaves() == [to_client(ack=NEXT)]
+    assert book.passes(1.0) == [confirmed(book.identity())]
 
 
 @both_families
@@ -262,7 +265,8 @@ def test_ack_sent_fin_acknowledges_the_empty_request_adopted(family: int) -> Non
     """A HANDOFF without octets is proven by whatever the server's TCP says from ESTABLISHED."""
     book = Playbook(family)
     book.until_ack_sent(book.handoff(octets=b""))
-    assert book.leaves("FA", ack=1) == [to_client(flags="FA", seq=1, ack=1), adopted(book, 1)]
+    assert book.leaves("FA", ack=1) == [to_client(flags="FA", seq=1, ack=1)]
+    assert book.passes(1.0) == [confirmed(book.identity())]
 
 
 @both_families

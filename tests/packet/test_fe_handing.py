@@ -84,6 +84,37 @@ def test_handing_repeats_follow_the_configuration() -> None:
     assert status_line(client) == b"HTTP/1.1 503 Service Unavailable"
 
 
+def test_handing_back_end_holds_it_the_repeats_end(family: int) -> None:
+    """Confirmations come in bulk: one FLOWS for many connections."""
+    book = Playbook()
+    client, other = handing(book, family), book.connected(family, port=40_001)
+    book.handing(other)
+    book >> Says(BE1, Flows((client.identity, other.identity))) << nothing >> After(60) << nothing
+    assert book.flow(client).state is book.flow(other).state is FlowState.FORWARDED
+    assert book.dispatcher.counters.adopted == 2
+
+
+def test_handing_another_back_end_or_connection_is_held_nothing_is_confirmed(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    other = replace(client.identity, iss=seq_add(SeqNum(client.iss), 1))
+    book >> Says(BE2, Flows((client.identity,))) << nothing >> Says(BE1, Flows((other,))) << nothing
+    assert book.flow(client).state is FlowState.HANDING
+    book >> After(0.05) << Send(BE1, handoff(client, GET))
+
+
+def test_handing_owned_octets_and_the_connection_is_held_they_are_repeated_all_the_same(family: int) -> None:
+    """That a back end has the connection does not say how much of the request its server has."""
+    book = Playbook()
+    client = owning(book, family)
+    book >> Says(BE1, Flows((client.identity,))) << nothing
+    book >> After(0.05) << Send(BE1, handoff(client, GET, acknowledged=seq_add(SeqNum(client.irs), 10)))
+    book >> Says(BE1, refused(client)) << nothing
+    book >> Says(BE1, adopted(client, 9)) << nothing >> After(60) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+    assert book.dispatcher.counters.adopted == 2
+
+
 def test_handing_adopted_ends_the_repeats(family: int) -> None:
     book = Playbook()
     client = handing(book, family)

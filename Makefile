@@ -16,7 +16,7 @@ UNITS   := /etc/systemd/system
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv format check test test-long compose-test fuzz demo bench bench-micro wire kernel install uninstall clean secret
+.PHONY: help venv format check test test-all test-long compose-test fuzz demo bench bench-micro wire kernel install uninstall clean secret
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: venv ## the gate: format, lint, types, unit and packet tests, the fuzzers
 
 test: venv ## every test; as root, with real kernels in network namespaces
 	@$(PYTHON) -m pytest
+
+test-all: venv ## the engine's tests over every engine, with offloads and without, MTU 1500 and 9000: 16 runs, an hour or two (root)
+	@$(PYTHON) -m tests.matrix
 
 test-long: venv ## the endurance tests at full length: 10,000 connections; takes minutes (root)
 	@TCPHA_LONG=1 $(PYTHON) -m pytest -m long

@@ -41,6 +41,8 @@ AGENT_USER = "tcpha"
 DEFAULT_SERVER_USER = "www-data"
 CAPABILITIES = ("net_admin", "net_raw", "net_bind_service")
 """Addresses, rules and queues; packets; the handoff port."""
+KERNEL_CAPABILITIES = {39: "bpf", 38: "perfmon"}
+"""For the kernel fast path (`accelerate`), where the container has them; by their numbers (capabilities(7))."""
 _LOADERS = {"fe": load_front_end, "be": load_back_end}
 _SECRET_BITS = 256
 
@@ -89,7 +91,9 @@ def agent_command(role: Role, python: str, file: Path) -> list[str]:
     words = [python, "-P", "-m", f"tcpha.{role}", "-c", str(file)]
     if os.geteuid() != 0:
         return words
-    kept = ",".join(["-all", *(f"+{capability}" for capability in CAPABILITIES)])
+    held = _held()
+    further = [name for number, name in KERNEL_CAPABILITIES.items() if held & 1 << number]
+    kept = ",".join(["-all", *(f"+{capability}" for capability in (*CAPABILITIES, *further))])
     return [*_as_user(AGENT_USER), f"--inh-caps={kept}", f"--ambient-caps={kept}", "--", *words]
 
 
@@ -111,6 +115,12 @@ def server_command(words: Sequence[str], environment: Mapping[str, str]) -> list
         return list(words)
     _let_write(1, account.pw_uid)
     return [*_as_user(user), "--inh-caps=-all", "--ambient-caps=-all", "--", *words]
+
+
+def _held() -> int:
+    """The capabilities of this process, a bit each (proc_pid_status(5), CapPrm)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("CapPrm:")[2].split(maxsplit=1)[0], 16)
 
 
 def _as_user(user: str) -> list[str]:

@@ -33,6 +33,7 @@ from tcpha.lab import (
 from tcpha.lab.addressing import DEFAULT_NAME, MTU_OCTETS, ROUTER, SWITCH, Plan, namespace_of
 from tcpha.lab.aftermath import cleaning_up_after
 from tcpha.lab.blueprint import NGINX, Blueprint
+from tcpha.lab.cables import Cables
 from tcpha.lab.configuration import Settings
 from tcpha.lab.daemon import READY_LIMIT_S, Daemon, await_ready
 from tcpha.lab.impairment import Impairment, Way
@@ -176,6 +177,7 @@ class Lab:
         client_mtu_octets: int = MTU_OCTETS,
         backend_mtu_octets: int = MTU_OCTETS,
         protocols: bool = False,
+        cables: Cables | None = None,
         ready_limit_s: float = READY_LIMIT_S,
     ) -> None:
         """Bring it up, wait until everything serves, leave it running.
@@ -189,7 +191,7 @@ class Lab:
         `client_mtu_octets` towards the client or `backend_mtu_octets` towards the back ends.
 
         With `protocols` the back ends serve, beside nginx's port 80, TLS, HTTP/2 in clear text, WebSocket and Redis,
-        and the lab's own rules know them.
+        and the lab's own rules know them. `cables`: None leaves them as the kernel makes them.
 
         Raises:
             StartError: there can be no such lab, it stands, or this machine cannot hold it.
@@ -203,6 +205,8 @@ class Lab:
             with _system_faults_named(self.name):
                 known = self._record(wanted)
                 self._build(known)
+                if cables is not None:
+                    cables.lay(self._nodes)
                 self._configure(known, settings or Settings(), fe_conf, be_conf)
                 self._start_servers(ready_limit_s)
                 if engine:

@@ -18,7 +18,7 @@ from tcpha.lab.cluster import Lab, obstacle
 from tcpha.lab.configuration import Settings
 from tests.cluster import choosy_rules, engine_sight, host_state
 from tests.cluster.conversation import FAMILIES, Family
-from tests.cluster.engines import with_engines
+from tests.cluster.engines import cables_of, with_engines
 
 _numbers = itertools.count(1)
 _with_engine: list[Lab] = []
@@ -97,7 +97,7 @@ def choosy_lab(_protocols: None) -> Iterator[Lab]:
 def plain_lab(_machine: None) -> Iterator[Lab]:
     """A standing lab without the engine: only the network and the servers."""
     with Lab(unique_name()) as standing:
-        standing.up(engine=False)
+        standing.up(engine=False, cables=cables_of())
         yield standing
 
 
@@ -125,6 +125,7 @@ def make_lab(_machine: None) -> Iterator[MakeLab]:
                 fe_conf=fe_conf,
                 be_conf=be_conf,
                 routed=routed,
+                cables=cables_of(routed),
             )
             return lab
 
@@ -154,6 +155,7 @@ def engine_lab(
             client_mtu_octets=client_mtu_octets,
             backend_mtu_octets=backend_mtu_octets,
             protocols=protocols,
+            cables=cables_of(routed),
         )
         _with_engine.append(standing)
         try:

@@ -1,7 +1,8 @@
-"""Which engines carry the packets of the labs that tests bring up: Python's, the kernel's, or one of each.
+"""Which engines carry the packets of the labs that tests bring up, Python's, the kernel's, or one of each; and on which
+cables.
 
-`TCPHA_ENGINES` says so for a whole run (`make test-all` runs all of them); a test that is about one engine names it in
-its own settings.
+`TCPHA_ENGINES`, `TCPHA_OFFLOADS` (on or off) and `TCPHA_MTU` (octets) say so for a whole run (`make test-all` runs all
+of them, `tests.matrix`); a test that is about one engine names it in its own settings.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Literal
 
 import pytest
 
+from tcpha.lab.cables import OFFLOADS, Cables, Offload
 from tcpha.lab.configuration import Settings
 
 ENGINES = {
@@ -22,6 +24,10 @@ ENGINES = {
     "kernel-be": ("off", "require"),
 }
 CHOSEN = os.environ.get("TCPHA_ENGINES", "python")
+CHOSEN_OFFLOADS = {"": None, "on": frozenset(OFFLOADS), "off": frozenset[Offload]()}[
+    os.environ.get("TCPHA_OFFLOADS", "")
+]
+CHOSEN_MTU = os.environ.get("TCPHA_MTU", "")
 
 
 def with_engines(settings: Settings | None, chosen: str = CHOSEN) -> Settings:
@@ -37,3 +43,9 @@ def needs_python(role: Literal["fe", "be"], reason: str) -> None:
     """Skip a test that looks at what only Python's engine has, where a run lets the kernel carry packets of a role."""
     if ENGINES[CHOSEN][("fe", "be").index(role)] == "require":
         pytest.skip(f"the kernel carries packets of the {role}: {reason}")
+
+
+def cables_of(routed: bool = False) -> Cables | None:
+    """The chosen ones, None where nothing is chosen. A routed lab's tests are about MTUs of their own."""
+    mtu_octets = int(CHOSEN_MTU) if CHOSEN_MTU and not routed else None
+    return None if (mtu_octets, CHOSEN_OFFLOADS) == (None, None) else Cables(mtu_octets, CHOSEN_OFFLOADS)

@@ -40,8 +40,9 @@ class Cluster:
         self.engine = engine
         self.words = tuple(compose)
         further = engine.directory / "documents.yml"
-        mounted = json.dumps({"volumes": [f"{documents}:/srv/www:ro"]})
-        further.write_text(f"services:\n  be1: {mounted}\n  be2: {mounted}\n")
+        told = {"environment": {"TCPHA_ACCELERATE": "auto"}}
+        mounted = told | {"volumes": [f"{documents}:/srv/www:ro"]}
+        further.write_text(json.dumps({"services": {"fe": told, "be1": mounted, "be2": mounted}}))
         files = [word for each in (file, FILES[1], further) for word in ("-f", str(each))]
         self._compose = (*compose, "--project-directory", str(ROOT), *files)
 

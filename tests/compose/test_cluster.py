@@ -21,6 +21,14 @@ def test_cluster_comes_up_every_health_check_passes(cluster: Cluster) -> None:
         cluster.await_health(service)
 
 
+def test_rights_for_the_kernel_fast_path_are_missing_each_node_says_so_once_and_goes_on(cluster: Cluster) -> None:
+    for node in NODES:
+        cluster.await_health(node)
+        [line] = [line for line in cluster.logs(node).splitlines() if "accelerate" in line]
+        assert "not accelerated" in line
+    assert cluster.fetch("/page.html").status == 200
+
+
 def test_request_goes_out_by_compose_exec_the_back_end_the_rules_name_answers(cluster: Cluster) -> None:
     for path, node in (("/page.html", "be1"), ("/picture.jpg", "be2")):
         head = cluster.compose("exec", "-T", "client", "curl", "-sSi", "-m", "5", f"http://{VIP}{path}")

@@ -83,3 +83,32 @@ def test_third_back_end_is_added_as_documented_it_takes_its_turns(
         assert edited.answers("/picture.jpg", "be2")
     finally:
         edited.down()
+
+
+def with_rights_for_the_kernel_fast_path() -> str:
+    """The file beside docker-compose.yml of docs/containers.md."""
+    document = (ROOT / "docs/containers.md").read_text()
+    found = re.search(r"(?m)^    x-node: &node\n(?:(?: {4}.*)?\n)+", document)
+    assert found is not None
+    return textwrap.dedent(found[0])
+
+
+def test_file_for_the_kernel_fast_path_is_laid_over_as_documented_every_node_has_the_rights(
+    engine: Engine, say: Say
+) -> None:
+    """No engine of this version takes it: what Compose makes of it is looked at."""
+    file = engine.directory / "kernel.yml"
+    file.write_text(with_rights_for_the_kernel_fast_path())
+    versions = [found for found in (compose_v2.find_v1(engine), compose_v2.find_v2(engine, say)) if found is not None]
+    for words in versions:
+        shown = engine.run([*words, "-f", str(ROOT / "docker-compose.yml"), "-f", str(file), "config"], limit_s=LIMIT_S)
+        for node, others in (("fe", 0), ("be1", 1), ("be2", 1)):
+            service = re.search(rf"(?m)^  {node}:\n(?:(?: {{4}}.*)?\n)+", shown)
+            assert service is not None
+            assert {"- NET_ADMIN", "- SETUID", "- BPF", "- PERFMON"} <= {
+                line.strip() for line in service[0].splitlines()
+            }
+            assert "/sys/fs/bpf" in service[0]
+            assert "/var/lib/tcpha-secret" in service[0]
+            assert len(re.findall("tcp_fwmark_accept: ", service[0])) == others
+            assert len(re.findall("arp_ignore: ", service[0])) == others

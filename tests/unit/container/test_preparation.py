@@ -188,8 +188,27 @@ def test_directory_cannot_be_made_it_is_a_start_error(tmp_path: Path, environmen
         prepare("fe", environment, tmp_path / "etc", tmp_path / "file/run")
 
 
+@pytest.mark.parametrize(
+    ("held", "further"),
+    [("bf", ""), ("000001ffffffffff", ",+bpf,+perfmon"), ("0000008000000000", ",+bpf")],
+)
+def test_container_has_the_rights_for_the_kernel_fast_path_agent_gets_them_too(
+    monkeypatch: pytest.MonkeyPatch, held: str, further: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(preparation, "_held", lambda: int(held, 16))
+    (ambient,) = [word for word in agent_command("be", "/python", Path("/c")) if word.startswith("--ambient-caps=")]
+    assert ambient == f"--ambient-caps=-all,+net_admin,+net_raw,+net_bind_service{further}"
+
+
+def test_capabilities_that_are_held_are_the_kernels_word() -> None:
+    status = Path("/proc/self/status").read_text()
+    assert f"CapPrm:\t{preparation._held():016x}\n" in status
+
+
 def test_process_is_root_agent_gets_three_capabilities_and_server_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(preparation, "_held", lambda: 0)
     agent = agent_command("be", "/python", Path("/c"))
     assert agent[agent.index("--") + 1 :] == ["/python", "-P", "-m", "tcpha.be", "-c", "/c"]
     assert "--ambient-caps=-all,+net_admin,+net_raw,+net_bind_service" in agent

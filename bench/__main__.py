@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,7 @@ from tcpha.errors import StartError, TcphaError
 from tcpha.lab import cluster
 from tcpha.lab.interruption import Interrupted, raise_on_signals
 from tcpha.lab.nginx import find_program as find_nginx
+from tcpha.net import bpf_adopter
 
 RESULTS, PICTURE, TABLE = "results.json", "results.svg", "results.md"
 PARTIAL = "results.partial.json"
@@ -52,6 +54,8 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     programme = programme_of(arguments)
     directory = directory_of(arguments)
+    if not arguments.contenders:
+        programme = without_impossible(programme)
     try:
         _require(programme, directory)
     except StartError as error:
@@ -85,6 +89,8 @@ def _require(programme: Programme, directory: Path) -> None:
     """Raises StartError if the lab cannot stand, or its results not be written."""
     if reason := cluster.obstacle() or obstacle(programme.contenders):
         raise StartError(f"{reason}; tools/bootstrap bench .venv installs what is missing")
+    if any(each.needs_programs for each in programme.contenders) and (reason := bpf_adopter.obstacle()):
+        raise StartError(f"no kernel fast path here: {reason}")
     output.require_writable(directory / name for name in (RESULTS, PICTURE, TABLE, PARTIAL))
 
 
@@ -121,6 +127,15 @@ def programme_of(arguments: argparse.Namespace) -> Programme:
         is_quick=quick,
         spares_variants=quick and not arguments.contenders,
     )
+
+
+def without_impossible(programme: Programme) -> Programme:
+    """The same without whom this machine's kernel cannot carry; who is left out is said."""
+    wanting = [each for each in programme.contenders if each.needs_programs]
+    if not wanting or (reason := bpf_adopter.obstacle()) is None:
+        return programme
+    _say(f"Without {', '.join(each.title for each in wanting)}: {reason}")
+    return replace(programme, contenders=tuple(each for each in programme.contenders if each not in wanting))
 
 
 def directory_of(arguments: argparse.Namespace) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench import cpu, peers
+from bench import cpu, peers, programs
 from bench.checking_client import Document, Target
 from bench.contenders import BACK_ENDS, RULES, Contender, Door, Role
 from tcpha.errors import StartError
@@ -120,6 +120,8 @@ class Arena:
             StartError: this machine cannot hold them, or a proxy is not installed.
             DaemonError: a program ended or was not ready in time.
         """
+        if any(each.needs_programs for each in self.contenders):
+            self._standing.enter_context(programs.counted())
         for own_settings, lab in self._labs.items():
             self._standing.enter_context(lab)
             lab.up(backends=self._backends, settings=own_settings)

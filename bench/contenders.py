@@ -23,6 +23,10 @@ FINISHED_TIME: Final = "finished_time = 1s"
 windows of others."""
 
 
+IN_PYTHON: Final = "accelerate = off"
+BY_THE_KERNEL: Final = "accelerate = require"
+
+
 class Door(Enum):
     """Where clients of a contender connect to."""
 
@@ -68,6 +72,11 @@ class Contender:
     """Whether it differs from another contender only behind the connections it accepts."""
     rules: Rules = RULES
 
+    @property
+    def needs_programs(self) -> bool:
+        """Whether the kernel runs programs for it."""
+        return BY_THE_KERNEL in self.settings.both
+
     def node_for(self, path: str) -> str:
         """Which back end has to answer."""
         return "be1" if self.door is Door.BACK_END else node_by_rules(path, self.rules)
@@ -78,10 +87,10 @@ def node_by_rules(path: str, rules: Rules = RULES) -> str:
     return next(node for pattern, node in rules if re.search(pattern, path))
 
 
-def settings(*lines: str, rules: Rules = RULES, backends: int = BACK_ENDS) -> Settings:
-    """Those of a lab of so many back ends whose engine follows `rules`, and `lines` on all its nodes."""
+def settings(carried: str = IN_PYTHON, rules: Rules = RULES, backends: int = BACK_ENDS) -> Settings:
+    """Those of a lab of so many back ends whose engine follows `rules`; `carried`: by whom."""
     address = {place.node: place.ipv4 for place in addressing.plan(backends).backends}
-    return Settings(both=(*(f"rule = {address[node]} {pattern}" for pattern, node in rules), FINISHED_TIME, *lines))
+    return Settings(both=(*(f"rule = {address[node]} {pattern}" for pattern, node in rules), FINISHED_TIME, carried))
 
 
 def spread_over(backends: int) -> Contender:
@@ -118,6 +127,7 @@ CONTENDERS: Final = (
     _proxy("nginx", "nginx", 8003, Peer("nginx", reuses_connections=False)),
     _proxy("nginx_keepalive", "nginx, upstream keepalive", 8004, Peer("nginx", reuses_connections=True)),
     _engine("tcpha", "tcpha", settings(), judged_as=""),
+    _engine("tcpha_kernel", "tcpha, kernel fast path", settings(BY_THE_KERNEL), judged_as="kernel_"),
 )
 """In the order in which each round takes them."""
 

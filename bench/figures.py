@@ -31,7 +31,7 @@ class Counted:
     payload_octets: int
     """Of bodies, in the direction of the transfer, by the load."""
     cpu_s: Mapping[str, float]
-    """Of the contender's processes, by role."""
+    """Of the contender's processes, by role, and of the programs that the kernel runs for them."""
     lab_s: float
     """CPU of everybody in the lab, clients, servers and other contenders included, and of `softirq_threads_s`."""
     softirq_threads_s: float
@@ -48,6 +48,8 @@ class Counted:
     """CPU of the servers behind the contender, agents not included."""
     steal_s: float = 0.0
     """CPU that the machine's own host took."""
+    programs_s: Mapping[str, float] = field(default_factory=dict)
+    """Of `cpu_s`, by role: what programs had that the kernel ran, in whatever process."""
 
 
 class Verdict(Enum):
@@ -94,6 +96,7 @@ def derive(counted: Counted) -> dict[str, float]:
         found["steal_share"] = counted.steal_s / counted.capacity_s
     if counted.payload_octets:
         found["front_octets_per_octet"] = counted.front_octets / counted.payload_octets
+        found["lab_s_per_gb"] = counted.lab_s * GB_OCTETS / counted.payload_octets
         found["servers_s_per_gb"] = counted.servers_s * GB_OCTETS / counted.payload_octets
     if served:
         found["lab_us_per_request"] = counted.lab_s * 1e6 / served
@@ -105,13 +108,20 @@ def derive(counted: Counted) -> dict[str, float]:
 def _costs(counted: Counted, served: int) -> dict[str, float]:
     if not counted.cpu_s:
         return {}
-    parts = {"": sum(counted.cpu_s.values())} | {f"_{role}": cpu_s for role, cpu_s in counted.cpu_s.items()}
-    found = {f"cpu_s{part}": cpu_s for part, cpu_s in parts.items()}
-    if served:
-        found |= {f"cpu_us_per_request{part}": cpu_s * 1e6 / served for part, cpu_s in parts.items()}
-    if counted.payload_octets:
-        gb = counted.payload_octets / GB_OCTETS
-        found |= {f"cpu_s_per_gb{part}": cpu_s / gb for part, cpu_s in parts.items()}
+    programs_s = {role: counted.programs_s.get(role, 0.0) for role in counted.cpu_s}
+    processes_s = {role: counted.cpu_s[role] - programs_s[role] for role in counted.cpu_s}
+    shares = {"cpu": counted.cpu_s, "processes": processes_s} | (
+        {"programs": programs_s} if any(programs_s.values()) else {}
+    )
+    found: dict[str, float] = {}
+    for name, by_role in shares.items():
+        parts = {"": sum(by_role.values())} | {f"_{role}": each_s for role, each_s in by_role.items()}
+        found |= {f"{name}_s{part}": each_s for part, each_s in parts.items()}
+        if served:
+            found |= {f"{name}_us_per_request{part}": each_s * 1e6 / served for part, each_s in parts.items()}
+        if counted.payload_octets:
+            gb = counted.payload_octets / GB_OCTETS
+            found |= {f"{name}_s_per_gb{part}": each_s / gb for part, each_s in parts.items()}
     return found
 
 

@@ -97,6 +97,15 @@ JUDGED: Final = (
         "at most",
         {PYTHON: 2.0},
     ),
+    Judged(
+        "lab_s_per_gb_over_direct",
+        "CPU of the whole lab per GB of 10 MB downloads, more than direct, s",
+        "differences",
+        "download",
+        "lab_s_per_gb",
+        DIRECT,
+        "at most",
+    ),
     _cost(
         "fe_us_per_connection",
         "CPU of the FE per new connection, us",
@@ -108,8 +117,14 @@ JUDGED: Final = (
         "be_us_per_connection",
         "CPU of the BE agents per new connection, us",
         "close",
-        "cpu_us_per_request_be",
+        "processes_us_per_request_be",
         {PYTHON: 150.0, KERNEL: 1.0},
+    ),
+    _cost(
+        "be_programs_us_per_connection",
+        "run time of the BE's programs per new connection, us",
+        "close",
+        "programs_us_per_request_be",
     ),
     _cost("s_per_gb", "CPU of FE and BE agents per GB of 10 MB downloads, s", "download", _GB_CPU, {KERNEL: 0.05}),
     _cost("fe_s_per_gb", "CPU of the FE per GB of 10 MB downloads, s", "download", "cpu_s_per_gb_fe", {PYTHON: 0.5}),
@@ -134,6 +149,7 @@ JUDGED: Final = (
         "host_us_per_syn",
         {KERNEL: 1.5},
     ),
+    _cost("flood_p99_ms", "p99 of requests during a flood, ms", "flood", "p99_ms", {KERNEL: 50.0}),
 )
 
 

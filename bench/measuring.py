@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench import cpu, flood, idle
+from bench import cpu, flood, idle, programs
 from bench.arena import IFACE, Stand
 from bench.checking_client import paced
 from bench.figures import Counted, derive
@@ -86,7 +86,10 @@ def _counted(offered: Offered, before: _Counts, after: _Counts) -> Counted:
         offered.requests,
         offered.checked,
         offered.payload_octets,
-        {role: after.cpu_s[role] - before.cpu_s[role] for role in after.cpu_s},
+        {
+            role: after.cpu_s[role] - before.cpu_s[role] + after.programs_s[role] - before.programs_s[role]
+            for role in after.cpu_s
+        },
         after.lab.since(before.lab),
         after.softirq_threads_s - before.softirq_threads_s,
         machine.busy_s,
@@ -95,6 +98,7 @@ def _counted(offered: Offered, before: _Counts, after: _Counts) -> Counted:
         offered.latencies_ms,
         after.servers_s - before.servers_s,
         machine.steal_s,
+        {role: after.programs_s[role] - before.programs_s[role] for role in after.programs_s},
     )
 
 
@@ -140,7 +144,9 @@ class _Counts:
     """Everything that is read before and after."""
 
     def __init__(self, stand: Stand) -> None:
-        self.cpu_s = {role: cpu.of_processes(pids) for role, pids in stand.pids().items()}
+        pids = stand.pids()
+        self.cpu_s = {role: cpu.of_processes(found) for role, found in pids.items()}
+        self.programs_s = {role: programs.run_time_s(found) for role, found in pids.items()}
         self.machine = cpu.of_machine()
         self.softirq_threads_s = cpu.of_processes(cpu.softirq_threads())
         self.lab = cpu.of_lab(stand.residents())

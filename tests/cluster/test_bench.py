@@ -9,7 +9,7 @@ import pytest
 from bench import __main__ as command
 from bench import checking_client, results
 from bench.arena import Arena, obstacle
-from bench.contenders import essential
+from bench.contenders import essential, judged
 from bench.measuring import MeasuringError, await_answers
 from tests.cluster.conftest import unique_name
 
@@ -29,8 +29,9 @@ def test_quick_run_measures_everybody_and_checks_content(tmp_path: Path, monkeyp
     )
     assert status == 0
     found = results.read(tmp_path / "results.json")
-    everybody = {each.key for each in essential()}
-    originals = {each.key for each in essential() if not each.is_variant}
+    contenders = command.without_impossible(command.programme_of(command._parser().parse_args(["--quick"]))).contenders
+    everybody = {each.key for each in contenders}
+    originals = {each.key for each in contenders if not each.is_variant}
     assert {each.contender for each in found.samples if each.workload == "close"} == everybody
     assert {each.contender for each in found.samples if each.workload == "download"} == originals
     for each in found.samples:
@@ -44,7 +45,12 @@ def test_quick_run_measures_everybody_and_checks_content(tmp_path: Path, monkeyp
     assert all(floor.verdict == "too noisy to tell" for floor in found.floors), "one round tells nothing"
     through_front = {who: found.figures["download"][who]["front_octets_per_octet"].median for who in originals}
     assert through_front["haproxy"] > 2
-    assert through_front["tcpha"] < 0.1
+    for engine in judged(contenders):
+        assert through_front[engine.key] < 0.1
+        ran = found.figures["close"][engine.key]
+        for role in ("fe", "be"):
+            assert (f"programs_us_per_request_{role}" in ran) == engine.needs_programs
+            assert ran[f"cpu_us_per_request_{role}"].median >= ran[f"processes_us_per_request_{role}"].median
     assert through_front["direct"] < 0.001
     assert (tmp_path / "results.svg").read_text().startswith("<svg")
     assert "HAProxy" in (tmp_path / "results.md").read_text()

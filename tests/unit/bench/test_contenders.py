@@ -53,5 +53,13 @@ def test_quick_run_has_the_engines_and_whom_they_are_compared_with() -> None:
     assert [each.key for each in essential()] == [DIRECT, HAPROXY, REUSE, *(each.key for each in judged())]
 
 
+def test_every_engine_says_who_carries_its_packets() -> None:
+    carried = {each.key: [line for line in each.settings.both if line.startswith("accelerate")] for each in CONTENDERS}
+    assert carried.pop("tcpha_kernel") == ["accelerate = require"]
+    assert list(carried.values()) == [["accelerate = off"]] * len(carried)
+    assert [each.key for each in CONTENDERS if each.needs_programs] == ["tcpha_kernel"]
+    assert [(each.key, each.judged_as) for each in judged()] == [("tcpha", ""), ("tcpha_kernel", "kernel_")]
+
+
 def test_only_direct_has_no_processes() -> None:
     assert [each.key for each in CONTENDERS if not each.roles] == [DIRECT]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import median
 
 import pytest
@@ -24,6 +25,7 @@ ENGINE = Counted(
     front_octets=1_000_000,
     latencies_ms={"p99_ms": 7.5},
 )
+WITH_PROGRAMS = replace(ENGINE, cpu_s={"fe": 0.15, "be": 0.3}, programs_s={"fe": 0.05, "be": 0.02})
 VALUES = st.lists(st.floats(0.001, 1e9), min_size=1, max_size=20)
 
 
@@ -53,6 +55,27 @@ def test_window_without_payload_has_no_figures_per_octet() -> None:
     assert "front_octets_per_octet" not in figures
     assert not [name for name in figures if "_per_gb" in name or "per_request" in name]
     assert figures["cpu_s_proxy"] == 0.1
+
+
+def test_programs_of_the_kernel_are_part_of_a_roles_cpu_and_told_apart_from_its_processes() -> None:
+    figures = derive(WITH_PROGRAMS)
+    assert figures["cpu_us_per_request_fe"] == pytest.approx(150)
+    assert figures["processes_us_per_request_fe"] == pytest.approx(100)
+    assert figures["programs_us_per_request_be"] == pytest.approx(20)
+    for part in ("", "_fe", "_be"):
+        for unit in ("s", "us_per_request", "s_per_gb"):
+            both = figures[f"processes_{unit}{part}"] + figures[f"programs_{unit}{part}"]
+            assert figures[f"cpu_{unit}{part}"] == pytest.approx(both)
+
+
+def test_there_are_no_programs_all_cpu_is_the_processes() -> None:
+    figures = derive(ENGINE)
+    assert figures["processes_s_per_gb_be"] == figures["cpu_s_per_gb_be"]
+    assert not [name for name in figures if name.startswith("programs_")]
+
+
+def test_cpu_of_the_lab_is_told_by_octets_too() -> None:
+    assert derive(ENGINE)["lab_s_per_gb"] == pytest.approx(1.5 * 1e9 / 4_000_000)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.9, 90), (0.99, 99), (1.0, 100), (0.0, 1)])

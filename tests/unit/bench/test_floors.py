@@ -37,6 +37,7 @@ KERNELS_FLOORS = {
     "be_us_per_connection": ("at most", 1.0),
     "s_per_gb": ("at most", 0.05),
     "host_us_per_syn": ("at most", 1.5),
+    "flood_p99_ms": ("at most", 50.0),
 }
 
 

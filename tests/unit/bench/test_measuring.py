@@ -26,6 +26,7 @@ class Counts:
         Counts.readings += 1
         now_s = float(Counts.readings)
         self.cpu_s = {"fe": now_s / 10, "be": now_s / 5}
+        self.programs_s = {"fe": now_s / 100, "be": 0.0}
         self.machine = cpu.Machine(now_s, 2 * now_s, now_s)
         self.softirq_threads_s = 0.0
         self.lab = cpu.Lab(now_s / 2, {})
@@ -69,7 +70,9 @@ def test_window_is_what_came_between_the_counters() -> None:
     load = Said(offered(900, sample=sample(100)))
     measured = work(STAND, Workload("close", "1 KB", load), 4)
     assert load.asked == [measuring.WARM_UP_S, 4]
-    assert measured.figures["cpu_us_per_request_fe"] == pytest.approx(100)
+    assert measured.figures["cpu_us_per_request_fe"] == pytest.approx(110)
+    assert measured.figures["processes_us_per_request_fe"] == pytest.approx(100)
+    assert measured.figures["programs_us_per_request_fe"] == pytest.approx(10)
     assert measured.figures["foreign_share"] == pytest.approx(0.5 / 4)
     assert measured.figures["steal_share"] == pytest.approx(1 / 4)
     assert (measured.errors, measured.wrong) == (0, ())

@@ -105,6 +105,17 @@ def test_windows_of_a_quick_run_with_two_engines_take_under_210_seconds() -> Non
     assert programme.rounds * windows_s < 210
 
 
+def test_kernel_cannot_carry_whoever_needs_it_is_left_out_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.__main__.bpf_adopter.obstacle", lambda: "CAP_BPF missing")
+    programme = command.without_impossible(parsed("--quick"))
+    assert [each.key for each in programme.contenders] == [DIRECT, HAPROXY, REUSE, "tcpha"]
+    assert capsys.readouterr().err == "Without tcpha, kernel fast path: CAP_BPF missing\n"
+    monkeypatch.setattr("bench.__main__.bpf_adopter.obstacle", lambda: None)
+    assert command.without_impossible(parsed("--quick")) == parsed("--quick")
+
+
 def test_parts_can_be_named() -> None:
     programme = parsed("--workloads", "close", "flood", "--contenders", "direct", "tcpha", "--rounds", "1")
     assert [each.key for each in programme.workloads] == ["close"]

@@ -11,8 +11,9 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from random import Random
 
@@ -40,11 +41,21 @@ _CHECKED_PER_S = 20.0
 _SETTLE_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class _Spell:
+    """Some seconds of ordinary requests, with a flood or without: SYNs, CPU by role and of the lab, answers."""
+
+    sent: int
+    used_s: Mapping[str, float]
+    lab_s: float
+    tally: Tally
+
+
 def measure(stand: Stand, per_s: int, seconds: int) -> tuple[dict[str, float], Tally]:
     """Figures of a flood, and what came of the requests that were asked meanwhile.
 
-    `lab_us_per_syn` is CPU of everybody in the lab, the sender included; for the contender that is reached directly the
-    flood goes to nobody, which is what to take off.
+    `lab_us_per_syn` is CPU of everybody in the lab, the sender included, less that of as many seconds without a flood;
+    for the contender that is reached directly the flood goes to nobody, which is what to take off.
 
     Raises:
         StartError: fewer SYNs than `per_s` could be sent, or no route for the answers can be made.
@@ -55,28 +66,41 @@ def measure(stand: Stand, per_s: int, seconds: int) -> tuple[dict[str, float], T
     _route_answers(front, client)
     count = min(_FRAMES_MAX, per_s * seconds)
     flood = frames(hardware_address(client), hardware_address(front), address, port, count)
+    quiet = _spell(stand, seconds, lambda: 0)
+    flooded = _spell(stand, seconds, lambda: send(client, flood, per_s, seconds))
+    figures = _figures(quiet, flooded, seconds)
+    flooded.tally.add(quiet.tally)
+    return figures, flooded.tally
+
+
+def _spell(stand: Stand, seconds: int, flood: Callable[[], int]) -> _Spell:
     documents, pids = [stand.document("/1k.html")], stand.pids()
     before, lab = _spent_s(pids), cpu.of_lab(stand.residents())
     with ThreadPoolExecutor(1, "checking") as thread:
-        checking = thread.submit(paced, client.enter, stand.target, documents, _CHECKED_PER_S, seconds)
-        sent = send(client, flood, per_s, seconds)
+        checking = thread.submit(paced, stand.lab.client.enter, stand.target, documents, _CHECKED_PER_S, seconds)
+        sent = flood()
         tally = checking.result()
     time.sleep(_SETTLE_S)
     used_s = {role: spent_s - before[role] for role, spent_s in _spent_s(pids).items()}
-    lab_s = cpu.of_lab(stand.residents()).since(lab)
+    return _Spell(sent, used_s, cpu.of_lab(stand.residents()).since(lab), tally)
+
+
+def _figures(quiet: _Spell, flooded: _Spell, seconds: int) -> dict[str, float]:
+    tally, sent = flooded.tally, flooded.sent
     asked = max(1, tally.answers + tally.errors + len(tally.wrong))
     figures = {
         "syns": float(sent),
         "syns_per_s": sent / seconds,
-        "lab_us_per_syn": lab_s * 1e6 / sent,
+        "lab_us_per_syn": (flooded.lab_s - quiet.lab_s) * 1e6 / sent,
         "answered_share": tally.answers / asked,
     }
     if tally.latencies_s:
         figures["p99_ms"] = percentile(tally.latencies_s, 0.99) * 1e3
+    used_s = {role: spent_s - quiet.used_s[role] for role, spent_s in flooded.used_s.items()}
     if used_s:
         figures["process_us_per_syn"] = sum(used_s.values()) * 1e6 / sent
         figures |= {f"process_us_per_syn_{role}": each_s * 1e6 / sent for role, each_s in used_s.items()}
-    return figures, tally
+    return figures
 
 
 def _spent_s(pids: Mapping[str, Collection[int]]) -> dict[str, float]:

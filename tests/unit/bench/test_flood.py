@@ -8,7 +8,8 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
-from bench.flood import SOURCES, enough, frames
+from bench.checking_client import Tally
+from bench.flood import SOURCES, _figures, _Spell, enough, frames
 from tcpha.errors import StartError
 
 HARDWARE = ("02:00:00:00:00:0a", "02:00:00:00:00:17")
@@ -35,3 +36,19 @@ def test_sender_could_not_keep_up_it_is_told() -> None:
     for sent in (28_499, 0):
         with pytest.raises(StartError, match=f"only {sent / 3:,.0f} SYNs a second could be sent, not 10,000"):
             enough(sent, 10_000, 3)
+
+
+def test_flood_costs_what_the_same_seconds_without_it_did_not() -> None:
+    quiet = _Spell(0, {"fe": 0.25, "be": 0.125}, 1.0, Tally(latencies_s=[9.0]))
+    flooded = _Spell(20_000, {"fe": 0.5, "be": 0.125}, 2.0, Tally(latencies_s=[0.001] * 98 + [0.002] * 2, errors=25))
+    figures = _figures(quiet, flooded, 2)
+    assert figures["lab_us_per_syn"] == 50
+    assert (figures["process_us_per_syn_fe"], figures["process_us_per_syn_be"]) == (12.5, 0)
+    assert figures["process_us_per_syn"] == 12.5
+    assert (figures["syns_per_s"], figures["answered_share"], figures["p99_ms"]) == (10_000, 0.8, 2.0)
+
+
+def test_nobody_was_answered_during_a_flood_there_is_no_latency() -> None:
+    figures = _figures(_Spell(0, {}, 0.0, Tally()), _Spell(10, {}, 1.0, Tally(errors=3)), 1)
+    assert "p99_ms" not in figures
+    assert not [name for name in figures if name.startswith("process_")]

@@ -53,6 +53,11 @@ class EventLoop:
         """Call back again whenever the descriptor is readable."""
         self._selector.register(descriptor, selectors.EVENT_READ)
 
+    def remove(self, descriptor: int) -> None:
+        """Never call back for it again; to be called while it is open."""
+        self._selector.unregister(descriptor)
+        self._order = [each for each in self._order if each[0] != descriptor]
+
     def on_signal(self, number: signal.Signals, callback: Callable[[], None]) -> None:
         """Call back, between two rounds, when the signal has come."""
         self._signals[number] = callback

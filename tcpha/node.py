@@ -168,6 +168,17 @@ class Node(ABC):
         if datagram is not None:
             self._channel.send(datagram, peer.address)
 
+    def post(self, endpoint: Endpoint, message: Message) -> None:
+        """Seal a message and send it with others at the next `send_posted`."""
+        peer = self._peer_of[endpoint]
+        datagram = self._peers.seal(peer, message)
+        if datagram is not None:
+            self._channel.post(datagram, peer.address)
+
+    def send_posted(self) -> None:
+        """Send what was posted."""
+        self._channel.flush()
+
     def perform_due(self, actions: Iterable[ActionT], perform: Callable[[ActionT], None], now: float) -> None:
         """Perform what was due for many connections: a defect costs one of the actions, not those behind it."""
         for action in actions:
@@ -181,6 +192,11 @@ class Node(ABC):
         """Log, seldom, a defect in what was due for one connection."""
         if fault is not None:
             self._log_fault(fault, now, "what was due for a connection failed")
+
+    def count_fault(self, fault: Exception, now: float, text: str) -> None:
+        """Count a defect in what came, and log it, seldom."""
+        self._faults += 1
+        self._log_fault(fault, now, f"{text} ({self._faults} so far)")
 
     def _log_fault(self, fault: Exception, now: float, text: str) -> None:
         if now >= self._fault_log_at:
@@ -211,8 +227,7 @@ class Node(ABC):
             try:
                 self._on_received(received, age_s, now)
             except Exception as fault:  # as for packets: a defect costs one message, not the process
-                self._faults += 1
-                self._log_fault(fault, now, f"dropped a message that failed ({self._faults} so far)")
+                self.count_fault(fault, now, "dropped a message that failed")
         self._flush()
 
     def _on_received(self, received: Received, age_s: float, now: float) -> None:

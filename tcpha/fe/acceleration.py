@@ -19,8 +19,9 @@ from tcpha.fe.carriage import Carriage
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.net import clock, pins
 from tcpha.net.bpf_forwarder import Forwarder
+from tcpha.proto.cookie import Cookie
 from tcpha.proto.keyring import Keyring
-from tcpha.proto.tcp import Segment
+from tcpha.proto.tcp import Segment, decode_segment
 from tcpha.rules import Address, Endpoint
 
 RENEW_INTERVAL_S = 1.0
@@ -101,14 +102,32 @@ class Acceleration:
         self.carriage = Carriage(dispatcher.table, config.server, forwarder)
 
     def on_segment(self, segment: Segment, now: float) -> Sequence[Action]:
-        """A segment that came here all the same. Raises: WireError for octets no host would accept; EdgeError.
+        """A segment that came by the host's ways; `settle` is to be called when what follows is known.
 
-        The kernel knows before anybody else what the dispatcher made of it: what a HANDOFF brings about finds its way.
+        Raises: WireError for octets no host would accept; EdgeError.
         """
         self.carriage.on_packet(segment.key)
-        actions = self._dispatcher.on_segment(segment, now)
+        return self._dispatcher.on_segment(segment, now)
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when the program has packets that need a decision."""
+        return self._forwarder.fileno()
+
+    def read(self) -> list[tuple[bytes, Cookie | None]]:
+        """Return some of them, for `on_raised`; `settle` is to be called when all are decided."""
+        return self._forwarder.read()
+
+    def on_raised(self, packet: bytes, cookie: Cookie | None, now: float) -> Sequence[Action]:
+        """One of them. Raises: WireError for octets no host would accept; EdgeError."""
+        segment = decode_segment(packet, is_checked=True)
+        if cookie is not None:
+            return self._dispatcher.on_verified(segment, cookie, now)
+        self.carriage.on_packet(segment.key)
+        return self._dispatcher.on_segment(segment, now)
+
+    def settle(self, now: float) -> None:
+        """Let the program know what was decided; to be called before a message about it leaves. Raises: EdgeError."""
         self.carriage.settle(now)
-        return actions
 
     def set_ways(self, mac_of: MacOf) -> None:
         """Tell how packets get to each back end; to be called whenever that changes. Raises: EdgeError.

@@ -102,6 +102,18 @@ class Dispatcher:
                 return self._on_follower_of_syn(segment, cookie, now)
         return self._on_segment_in[flow.state](flow, segment, now)
 
+    def on_verified(self, segment: Segment, cookie: Cookie, now: float) -> Sequence[Action]:
+        """The same of a segment that carries octets or FIN, and whose cookie and checksum somebody has verified.
+
+        Raises: OptionError.
+        """
+        flow = self.table.by_key.get(segment.key)
+        if flow is not None and (not flow.is_over or not segment.payload_octets or _is_of(segment, flow)):
+            return self.on_segment(segment, now)
+        if self._stopping or cookie.period <= self.table.finished.period_floor:
+            return self.on_segment(segment, now)
+        return self._on_follower_of_syn(segment, cookie, now)
+
     def _on_syn(self, segment: Segment, flow: Flow | None) -> Sequence[Action]:
         if segment.flags & (ACK | RST | FIN):
             self.counters.dropped_flags += 1
@@ -398,6 +410,10 @@ class Dispatcher:
                 for start in range(0, len(identities), FLOWS_A_MESSAGE)
             ]
         return actions
+
+
+def _is_of(segment: Segment, flow: Flow) -> bool:
+    return _identity(segment).resembles(flow.identity)
 
 
 def _identity(segment: Segment) -> Identity:

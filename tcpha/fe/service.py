@@ -77,6 +77,8 @@ class FrontEnd(Node):
         self._queue = PacketQueue(config.queue, self._on_packet, length=config.queue_length)
         self._acceleration: Acceleration | None = None
         """There is one once the host is prepared, where the kernel can and may."""
+        self._raised = 0
+        """Packets that came by the program's ring."""
         self._unresolved = 0
         self._unresolved_log_at = 0.0
         self._solicit_at = 0.0
@@ -124,6 +126,26 @@ class FrontEnd(Node):
         for action in actions:
             self._perform[type(action)](action, octets)
         self._queue.drop_after_burst(packet)
+        if self._acceleration is not None:
+            self._send_decided()
+
+    def _on_raised(self) -> None:
+        """Packets that the kernel's program left to us, a burst of them; it has taken them out of the host's hands."""
+        acceleration = self._acceleration
+        if acceleration is None:
+            return
+        now = clock.now()
+        for octets, cookie in acceleration.read():
+            self._raised += 1
+            try:
+                actions = acceleration.on_raised(octets, cookie, now)
+                for action in actions:
+                    self._perform[type(action)](action, octets)
+            except WireError as error:
+                self._dispatcher.counters.refuse(error)
+            except Exception as fault:  # as for queued packets: a defect costs one packet, not the process
+                self.count_fault(fault, now, "dropped a packet that failed")
+        self._send_decided()
 
     def _on_icmp(self, packet: Packet, octets: bytes) -> None:
         """An ICMP error. What is not about a connection of ours is the host's own business."""
@@ -141,7 +163,9 @@ class FrontEnd(Node):
 
     def on_message(self, endpoint: Endpoint, message: Message, age_s: float, now: float) -> None:
         """A message from a back end."""
-        self._do(self._dispatcher.on_message(endpoint, message, now))
+        actions = self._dispatcher.on_message(endpoint, message, now)
+        if actions:
+            self._do(actions)
 
     def on_status(self, endpoint: Endpoint, status: Status, restarted: bool, now: float) -> None:
         """A back end lives."""
@@ -154,10 +178,13 @@ class FrontEnd(Node):
     def on_tick(self, now: float) -> float:
         """Let the dispatcher do what is due; keep the back ends' MAC addresses known."""
         self._dispatcher.on_utc(clock.utc(), now)
-        self.perform_due(self._dispatcher.on_timer(now), lambda action: self._do((action,)), now)
+        due = self._dispatcher.on_timer(now)
+        if due:
+            self.perform_due(due, self._perform_alone, now)
         self.report_fault(self._dispatcher.table.take_fault(), now)
         if self._acceleration is not None:
             self._acceleration.on_tick(now)
+            self.send_posted()
         if now >= self._solicit_at:
             self._solicit_at = now + SOLICIT_INTERVAL_S
             for addr in self._next_hops:
@@ -169,6 +196,7 @@ class FrontEnd(Node):
         """End what is carried."""
         actions = self._dispatcher.on_stop(now)
         if self._acceleration is not None:  # what clients answer to this must come here
+            self.loop.remove(self._acceleration.fileno())
             self._acceleration.end()
             self._acceleration = None
         self._do(actions)
@@ -183,6 +211,7 @@ class FrontEnd(Node):
             **asdict(self._dispatcher.counters),
             **self._dispatcher.table.sizes(),
             "match_timeouts": self._rules.timeouts,
+            "ring_packets": self._raised,
             "queue_packets": self._queue.packets,
             "queue_faults": self._queue.callback_errors,
             "queue_dropped": self._queue.dropped_by_kernel(),
@@ -199,6 +228,9 @@ class FrontEnd(Node):
         self._acceleration = acceleration.begin(
             self._own_config, self.iface, self._keyring, self._dispatcher, self._neighbours.mac
         )
+        if self._acceleration is not None:
+            self.loop.add(self._acceleration.fileno(), self._on_raised)
+            self._perform |= {PassOn: self._pass_on_decided, Forward: self._forward_decided, Send: self._post}
         announce(self.iface, self._own_config.vaddr)
 
     # --- out
@@ -206,6 +238,25 @@ class FrontEnd(Node):
     def _do(self, actions: Iterable[Action]) -> None:
         for action in actions:
             self._perform[type(action)](action, b"")
+        if self._acceleration is not None:
+            self._send_decided()
+
+    def _perform_alone(self, action: Action) -> None:
+        self._perform[type(action)](action, b"")
+
+    def _send_decided(self) -> None:
+        """Send the messages of a burst. The kernel knows first what was decided: what they cause finds its way."""
+        if self._acceleration is not None:
+            self._acceleration.settle(clock.now())
+        self.send_posted()
+
+    def _pass_on_decided(self, action: PassOn, at_hand: bytes) -> None:
+        self._send_decided()  # the packet may be behind a HANDOFF of this burst
+        self._pass_on(action, at_hand)
+
+    def _forward_decided(self, action: Forward, at_hand: bytes) -> None:
+        self._send_decided()
+        self._forward(action, at_hand)
 
     def _reply(self, action: Reply, _at_hand: bytes) -> None:
         self._raw.send(action.packet)
@@ -247,6 +298,9 @@ class FrontEnd(Node):
 
     def _send(self, action: Send, _at_hand: bytes) -> None:
         self.send(action.backend, action.message)
+
+    def _post(self, action: Send, _at_hand: bytes) -> None:
+        self.post(action.backend, action.message)
 
     @staticmethod
     def _note(action: Note, _at_hand: bytes) -> None:

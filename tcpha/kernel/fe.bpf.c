@@ -6,9 +6,10 @@
  *   a handshake's bare ACK        taken out
  *   a packet of a flow in `flows` to its back end, as it is or in IP in IP (tcpha.proto.tunnel)
  *
- * Whatever the program does not want it leaves as it is, and the dispatcher gets it: the program decides nothing that
- * the dispatcher does not decide alike. It enters no flow and removes none: the dispatcher's table is the authority.
- * Where a new connection may have begun on the ports of a flow it passes everything up until that has decided.
+ * What it does not want the dispatcher gets: segments by the ring `raised`, which costs a fraction of what a queue of
+ * netfilter's does; all else as it is, by that queue. The program decides nothing that the dispatcher does not decide
+ * alike. It enters no flow and removes none: the dispatcher's table is the authority. Where a new connection may have
+ * begun on the ports of a flow it passes everything up until that has decided.
  */
 #include "blake2s.h"
 #include "packet.h"
@@ -25,6 +26,8 @@
 #define DEFAULT_MSS_IPV6 1220
 #define STRANGE_OCTETS (1 << 20) /* tcpha.fe.flows */
 #define DOUBT 1000		 /* milliseconds, a little longer ones: 2^20 ns */
+#define RAISED_OCTETS 2048	 /* of the largest packet that goes up by the ring */
+#define SUM_OCTETS 512		 /* that bpf_csum_diff takes at once */
 #define MAX_SYN_BLOCKS 24	 /* of 64 octets: data in a SYN, whatever an Ethernet carries */
 
 /* Not TC_ACT_OK: programs of others at this interface see the packet, too. */
@@ -80,6 +83,7 @@ struct config {
 struct times {
 	__u64 utc_minus_boot_ns;
 	__u64 until_boot_ns; /* then nobody has renewed this for long, and cookies are left alone */
+	__u64 read_until_boot_ns; /* then nobody has read the ring for long */
 	__u32 first_period;  /* cookies of earlier ones are not accepted */
 	__u32 zero;
 };
@@ -139,6 +143,19 @@ struct segment {
 	__u32 tsecr;
 };
 
+/* What goes up by the ring: a packet from its IP header on, checksums right and complete, and what is known of it. */
+struct raised {
+	__u32 period; /* of its cookie */
+	__u32 tsecr;
+	__u8 agreed;
+	__u8 has_cookie; /* one that is valid; else none was looked for, or found */
+	__u8 has_stamps;
+	__u8 zero;
+	__u8 packet[RAISED_OCTETS + SUM_OCTETS]; /* that much of it is sent */
+};
+
+#define RAISED_HEADER 12
+
 struct offer {
 	__u32 mss;
 	__u32 window_scale;
@@ -161,6 +178,7 @@ struct scratch {
 	__u16 outer_pad;
 	__be16 outer_protocol;
 	__u32 outer[10];
+	struct raised raised;
 };
 
 /*
@@ -217,6 +235,12 @@ struct {
 	__type(value, struct flow);
 	__uint(pinning, PIN_BY_NAME);
 } flows SEC(".maps");
+
+/* The process's own: it ends with the program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 22);
+} raised SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -375,7 +399,14 @@ static __noinline enum cookie cookie_of(struct __sk_buff *skb, struct scratch *s
 		agreed = ntohl(s->chain[0]) ^ iss;
 		if (agreed & HASH_BITS || (g->has_stamps && g->tsecr != tsval_of(s->chain)))
 			continue;
-		return period >= t->first_period && may_have_agreed(c, agreed) ? COOKIE_VALID : COOKIE_NONE;
+		if (period < t->first_period || !may_have_agreed(c, agreed))
+			return COOKIE_NONE;
+		s->raised.period = period;
+		s->raised.agreed = agreed;
+		s->raised.has_cookie = 1;
+		s->raised.has_stamps = g->has_stamps;
+		s->raised.tsecr = g->tsecr;
+		return COOKIE_VALID;
 	}
 	return COOKIE_NONE;
 }
@@ -422,27 +453,32 @@ static __noinline __u64 data_sum(struct __sk_buff *skb, struct scratch *s, __u32
 }
 
 /*
- * Is the TCP checksum right? The header lies in `s` already. Where the sender is on this host, the field holds only the
- * sum of the pseudo header, and the kernel knows it: then it does not change the field for octets that change.
+ * Where the sender is on this host, the field of the checksum holds only the sum of the pseudo header, and the kernel
+ * knows it: then it does not change the field for octets that change.
  */
+static __always_inline int is_to_be_completed(struct __sk_buff *skb, __u32 field, __be16 check, __u64 pseudo)
+{
+	__be16 after = 0;
+
+	if (folded(pseudo) != check || bpf_l4_csum_replace(skb, field, 0, 1, sizeof(__u32)) ||
+	    bpf_skb_load_bytes(skb, field, &after, sizeof(after)))
+		return 0;
+	if (after == check)
+		return 1;
+	bpf_skb_store_bytes(skb, field, &check, sizeof(check), 0);
+	return 0;
+}
+
+/* Is the TCP checksum right? The header lies in `s` already. */
 static __always_inline int is_intact(struct __sk_buff *skb, struct scratch *s, const struct segment *g, __u32 header)
 {
 	__u32 octets = g->end - g->at - header, field = g->at + CHECK_OFFSET;
 	__u64 pseudo = pseudo_sum(&s->block.tuple, g->end - g->at), sum = pseudo;
-	__be16 after = 0;
 
 	sum += (__u32)bpf_csum_diff(0, 0, &s->tcp, header, 0);
 	if (octets)
 		sum += data_sum(skb, s, g->at + header, octets);
-	if (folded(sum) == 0xffff)
-		return 1;
-	if (folded(pseudo) != s->tcp.check || bpf_l4_csum_replace(skb, field, 0, 1, sizeof(__u32)) ||
-	    bpf_skb_load_bytes(skb, field, &after, sizeof(after)))
-		return 0;
-	if (after == s->tcp.check)
-		return 1;
-	bpf_skb_store_bytes(skb, field, &s->tcp.check, sizeof(s->tcp.check), 0);
-	return 0;
+	return folded(sum) == 0xffff || is_to_be_completed(skb, field, s->tcp.check, pseudo);
 }
 
 /* Keeps an offset inside `options`, where the verifier sees it. */
@@ -619,6 +655,62 @@ static __always_inline int on_syn(struct __sk_buff *skb, struct scratch *s, cons
 	return counted(SYNS, bpf_redirect(skb->ifindex, 0));
 }
 
+/* --- up */
+
+/* Does a process read the ring? */
+static __always_inline int is_read(void)
+{
+	__u32 zero = 0;
+	struct times *found = bpf_map_lookup_elem(&times, &zero);
+
+	return found && bpf_ktime_get_boot_ns() < found->read_until_boot_ns;
+}
+
+/* The sum of the TCP segment that lies in `s->raised`, zeros behind it. */
+static __noinline __u64 raised_sum(struct scratch *s, __u32 at, __u32 octets)
+{
+	__u64 sum = 0;
+
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < RAISED_OCTETS / SUM_OCTETS; i++) {
+		__u32 piece = octets < SUM_OCTETS ? octets + 3 & ~3 : SUM_OCTETS, from = (at & 63) + i * SUM_OCTETS;
+
+		if (!piece || piece > SUM_OCTETS)
+			break;
+		sum += (__u32)bpf_csum_diff(0, 0, (__u32 *)(s->raised.packet + from), piece, 0);
+		octets -= octets < piece ? octets : piece;
+	}
+	return sum;
+}
+
+/*
+ * The packet goes to the process by the ring. What does not fit, several packets in one, a wrong checksum, and all
+ * while the ring is full or not read: as it is, by netfilter's queue.
+ */
+static __noinline int raise(struct __sk_buff *skb, struct scratch *s, const struct segment *g)
+{
+	__u32 octets = g->end - ETH_HLEN, at = g->is_ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	struct raised *r = &s->raised;
+	struct tcphdr *tcp = (void *)(r->packet + at);
+	__u64 pseudo = pseudo_sum(&s->block.tuple, octets - at), sum;
+
+	if (skb->gso_size || octets < sizeof(struct iphdr) + TCP_OCTETS || octets > RAISED_OCTETS || !is_read() ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN, r->packet, octets))
+		return PASS;
+	r->packet[octets] = 0;
+	r->packet[octets + 1] = 0;
+	r->packet[octets + 2] = 0;
+	sum = pseudo + raised_sum(s, at, octets - at);
+	if (folded(sum) != 0xffff) {
+		if (!is_to_be_completed(skb, g->at + CHECK_OFFSET, tcp->check, pseudo))
+			return PASS;
+		tcp->check = ~folded(sum + (__u16)~tcp->check);
+	}
+	return bpf_ringbuf_output(&raised, r, RAISED_HEADER + octets, 0) ? PASS : TC_ACT_SHOT;
+}
+
+#define RAISE(what) return counted(what, raise(skb, s, g))
+
 /* --- segments */
 
 static __always_inline int has_octets(const struct segment *g)
@@ -738,7 +830,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct scratch *s, con
 	number = flow->way;
 	way = bpf_map_lookup_elem(&ways, &number);
 	if (!way)
-		UP(UP_WAY);
+		RAISE(UP_WAY);
 	switch (way->kind) {
 	case WAY_NEIGHBOUR:
 		if (bpf_skb_store_bytes(skb, 0, way->macs, sizeof(way->macs), 0))
@@ -748,7 +840,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct scratch *s, con
 	case WAY_TUNNEL_IPV6:
 		return send_through_tunnel(skb, s, g, way);
 	default:
-		UP(UP_WAY);
+		RAISE(UP_WAY);
 	}
 }
 
@@ -770,8 +862,9 @@ int fe_ingress(struct __sk_buff *skb)
 		return PASS;
 	if (g->flags & SYN)
 		return on_syn(skb, s, g, flow);
+	s->raised.has_cookie = 0;
 	if (flow && flow->doubted_until && is_doubted(flow, g->ack))
-		UP(UP_REUSED);
+		RAISE(UP_REUSED);
 	if (may_begin(flow, g)) {
 		switch (cookie_of(skb, s, g)) {
 		case COOKIE_VALID:
@@ -780,22 +873,26 @@ int fe_ingress(struct __sk_buff *skb)
 			if (is_bare(g)) /* the end of a handshake: nothing comes of it */
 				return counted(HANDSHAKES, TC_ACT_SHOT);
 			doubt(flow);
-			UP(UP_REUSED);
+			RAISE(UP_REUSED);
 		case COOKIE_UNREAD:
-			UP(UP_FORM);
+			RAISE(UP_FORM);
 		case COOKIE_OFF:
-			UP(UP_OFF);
+			RAISE(UP_OFF);
 		default:
 			if (flow && is_strange(flow, g->ack)) {
 				doubt(flow);
-				UP(UP_REUSED);
+				RAISE(UP_REUSED);
 			}
 		}
 	}
-	if (!flow)
-		UP(UP_UNKNOWN);
+	if (!flow) {
+		/* What looks like first octets: with a cookie the process need not look for one. */
+		if (!is_bare(g) && (g->flags & (ACK | RST)) == ACK && is_read())
+			cookie_of(skb, s, g);
+		RAISE(UP_UNKNOWN);
+	}
 	if (flow->state == FLOW_HELD || (flow->state == FLOW_HANDED && has_octets(g)))
-		UP(UP_HELD);
+		RAISE(UP_HELD);
 	return forward(skb, s, g, flow);
 }
 

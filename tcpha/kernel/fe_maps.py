@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from tcpha.kernel.be_maps import decode_tuple, encode_endpoint
 from tcpha.kernel.blake2s import chain_after_key
-from tcpha.proto.cookie import NO_WINDOW_SCALE
+from tcpha.proto.cookie import NO_WINDOW_SCALE, Cookie, told_cookie
 from tcpha.proto.ip import KEY_OCTETS_IPV4, ConnectionKey
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Identity
@@ -31,16 +31,19 @@ COUNTS = (
 MAC_OCTETS = 6
 TUPLE_OCTETS = 36
 FLOW_OCTETS = 40
+RAISED_HEADER_OCTETS = 12
+"""In front of a packet in the ring."""
 NS = 1_000_000_000
 
 _PURPOSE, _DIGEST_OCTETS = b"tcpha cookie", 8
 _MAPPED = bytes(10) + b"\xff\xff"
 _SACK, _TIMESTAMPS = 1, 2
 _CONFIG = struct.Struct("!6sBB2H4H")
-_TIMES = struct.Struct("=QQII")
+_TIMES = struct.Struct("=QQQII")
 _KEY = struct.Struct("=32sI")
 _WAY = struct.Struct("=6s6sHHI16s16s20s")
 _FLOW = struct.Struct("=QIIIIIIHBBI")
+_RAISED = struct.Struct("=IIBBBx")
 _TUPLE_IPV4 = struct.Struct("=12s4s12s8s")
 _BACKEND = struct.Struct("!16sHxx")
 
@@ -124,9 +127,12 @@ def encode_config(mac: bytes, promise: Promise, window_octets: int) -> bytes:
     )
 
 
-def encode_times(utc_minus_boot_ns: int, until_boot_ns: int, period_floor: int) -> bytes:
-    """Cookies of periods up to `period_floor` are neither made nor accepted; at `until_boot_ns` none are any more."""
-    return _TIMES.pack(utc_minus_boot_ns, until_boot_ns, period_floor + 1, 0)
+def encode_times(utc_minus_boot_ns: int, until_boot_ns: int, period_floor: int, read_until_boot_ns: int = 0) -> bytes:
+    """Cookies of periods up to `period_floor` are neither made nor accepted; at `until_boot_ns` none are any more.
+
+    At `read_until_boot_ns` nothing goes into the ring any more.
+    """
+    return _TIMES.pack(utc_minus_boot_ns, until_boot_ns, read_until_boot_ns, period_floor + 1, 0)
 
 
 def encode_keys(keyring: Keyring) -> tuple[bytes, ...]:
@@ -150,6 +156,16 @@ def decode_way(octets: bytes) -> tuple[BackEnd | None, int]:
     if not any(backend):
         return None, ident
     return (address[12:] if address.startswith(_MAPPED) else address, port), ident
+
+
+def decode_raised(record: bytes) -> tuple[bytes, Cookie | None]:
+    """A record of the ring `raised`: an IP packet with a TCP segment, whose checksums are right, and its cookie.
+
+    A cookie is told only of what may be first octets, and only where it is valid.
+    """
+    period, tsecr, agreed, has_cookie, has_stamps = _RAISED.unpack_from(record)
+    told = told_cookie(agreed, period, tsecr if has_stamps else None) if has_cookie else None
+    return record[RAISED_HEADER_OCTETS:], told
 
 
 def write_tuple(key: ConnectionKey, buffer: bytearray | memoryview) -> None:

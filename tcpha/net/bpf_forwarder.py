@@ -5,7 +5,8 @@ Knows what lies in its maps (tcpha.kernel.fe_maps), not what the dispatcher deci
 
 Flows, the ways to the back ends and the program's place at the interface outlive the process where `pins` names a
 directory: a front end that is killed goes on forwarding. Without a call of `renew` for a minute the program answers no
-SYN any more and takes no ACK out: only what is established goes on then.
+SYN any more and takes no ACK out: only what is established goes on then. What needs a decision comes by a ring buffer
+(`read`, when `fileno` becomes readable), or, where that cannot be, by the host's ways: netfilter's queue.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from tcpha.kernel.fe_maps import NS, BackEnd, Carried, Standing, Way, WayKind
 from tcpha.net.bpf import bpffs_of
 from tcpha.net.bpf_attach import Filter, Link, attach
 from tcpha.net.bpf_object import Loaded, load
+from tcpha.net.bpf_ring import RingReader
 from tcpha.net.bpf_table import Table
+from tcpha.proto.cookie import Cookie
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Identity
@@ -33,6 +36,8 @@ _LINK_PIN = "link"
 PROGRAMS = Path(__file__).parent.parent / "kernel" / "fe.bpf.o"
 LEASE_S = 60
 """For so long the program goes on with cookies after `renew`."""
+READ_LEASE_S = 4
+"""For so long it puts packets into the ring."""
 PINNED = (_LINK_PIN, "flows", "ways")
 
 _PROGRAM = "fe_ingress"
@@ -68,6 +73,8 @@ class Forwarder:
             self._loaded: Loaded = undo.enter_context(load(PROGRAMS, pins=pins))
             self._maps = self._loaded.maps
             self._flows = Table(self._maps["flows"])
+            self._ring = RingReader(self._maps["raised"])
+            undo.callback(self._ring.close)
             config = fe_maps.encode_config(self._mac, promise, window_octets)
             self._maps["config"].update(encode_number(0), config)
             for index, entry in enumerate(fe_maps.encode_keys(keyring)):
@@ -109,7 +116,8 @@ class Forwarder:
     def renew(self, utc_s: float, period_floor: int) -> None:
         """Go on, by this UTC; cookies of periods up to `period_floor` are void. Raises: EdgeError."""
         boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        value = fe_maps.encode_times(int(utc_s * NS) - boot_ns, boot_ns + LEASE_S * NS, period_floor)
+        until = [boot_ns + lease_s * NS for lease_s in (LEASE_S, READ_LEASE_S)]
+        value = fe_maps.encode_times(int(utc_s * NS) - boot_ns, until[0], period_floor, until[1])
         self._maps["times"].update(encode_number(0), value)
 
     def hold(self) -> None:
@@ -184,6 +192,16 @@ class Forwarder:
         for four_tuple, value in self._flows.items():
             yield fe_maps.decode_flow(four_tuple, value)
 
+    # --- packets that need a decision
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when packets wait in the ring."""
+        return self._ring.fileno()
+
+    def read(self) -> list[tuple[bytes, Cookie | None]]:
+        """Return some of the packets that wait in the ring, oldest first, as `fe_maps.decode_raised` reads them."""
+        return [fe_maps.decode_raised(record) for record in self._ring.read()]
+
     # --- its place
 
     def attach(self) -> None:
@@ -225,6 +243,7 @@ class Forwarder:
         elif self._attached is not None and self._pins is None:
             self._attached.detach()
         self._attached = None
+        self._ring.close()
         self._loaded.close()
 
     def _set_way(self, way: Way) -> None:

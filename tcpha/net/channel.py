@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from tcpha.errors import StartError
 from tcpha.net import clock
+from tcpha.net.datagrams import Burst, socket_address
 from tcpha.net.drops import dropped_by_kernel
 
 _SO_RCVBUFFORCE = 33
@@ -26,8 +27,9 @@ _CONTROL_OCTETS = 64
 class Channel:
     """A UDP socket bound to one address and port. Wait for `fileno()` to become readable, then call `read()`.
 
-    `read` and `send` raise nothing: `errors` counts failures by the name of the error (EMSGSIZE: larger than the path's
-    MTU; ECONNREFUSED, EHOSTUNREACH: an ICMP error or an address that does not answer; EAGAIN: the send buffer is full).
+    What is posted leaves by one system call at `flush`, or before anything that is sent. Nothing here raises: `errors`
+    counts failures by the name of the error (EMSGSIZE: larger than the path's MTU; ECONNREFUSED, EHOSTUNREACH: an ICMP
+    error or an address that does not answer; EAGAIN: the send buffer is full).
     """
 
     def __init__(
@@ -55,6 +57,9 @@ class Channel:
         except OSError as error:
             self._socket.close()
             raise StartError(_explain(name, addr, error)) from error
+        own = socket_address((str(addr), port))
+        self._burst = Burst(self._socket.fileno(), len(own), self._count)
+        self._names: dict[tuple[str, int], bytes] = {}
 
     def fileno(self) -> int:
         """Return the file descriptor that becomes readable when datagrams wait."""
@@ -84,10 +89,27 @@ class Channel:
 
     def send(self, datagram: bytes, to: tuple[str, int]) -> None:
         """Send one datagram to an address and port, without waiting."""
+        self.flush()
         try:
             self._socket.sendto(datagram, to)
         except OSError as error:
             self._count(error)
+
+    def post(self, datagram: bytes, to: tuple[str, int]) -> None:
+        """Send one datagram at the next `flush`, or now if it has no room."""
+        name = self._names.get(to)
+        if name is None:
+            name = self._names[to] = socket_address(to)
+        if self._burst.post(datagram, name):
+            return
+        self.flush()
+        if not self._burst.post(datagram, name):
+            self.send(datagram, to)
+
+    def flush(self) -> None:
+        """Send what was posted."""
+        if self._burst:
+            self._burst.send()
 
     def dropped_by_kernel(self) -> int:
         """Return how many datagrams the kernel dropped: no room in the receive buffer, or a wrong checksum."""

@@ -84,6 +84,11 @@ _AGREEMENTS = tuple(
 )
 
 
+def told_cookie(agreed: int, period: int, tsval: int | None) -> Cookie:
+    """Return a cookie that somebody else verified. `agreed`: the octet that says what the handshake agreed on."""
+    return Cookie(_AGREEMENTS[agreed], period, tsval)
+
+
 class SynCookies:
     """Makes and verifies cookies. `period_floor` refuses that period and all before it (see `tcpha.finished`)."""
 

@@ -56,7 +56,9 @@ class Segment:
     `key` names the direction in which it travels; the RFC's SEG.SEQ, SEG.ACK and SEG.WND (unscaled) are attributes.
     """
 
-    __slots__ = ("end", "flags", "key", "packet", "payload_offset", "seg_ack", "seg_seq", "seg_wnd", "tcp_offset")
+    __slots__ = (
+        "end", "flags", "is_checked", "key", "packet", "payload_offset", "seg_ack", "seg_seq", "seg_wnd", "tcp_offset",
+    )  # fmt: skip
 
     packet: bytes
     """The whole IP packet; may carry link-layer padding behind `end`."""
@@ -69,6 +71,8 @@ class Segment:
     seg_ack: SeqNum
     seg_wnd: int
     flags: int
+    is_checked: bool
+    """The checksum is known to be right."""
 
     @property
     def payload(self) -> bytes:
@@ -97,13 +101,15 @@ class Segment:
 
     def check_checksum(self) -> None:
         """Verify the TCP checksum. Raises: ChecksumError."""
+        if self.is_checked:
+            return
         total = ones_sum(self.key[:-4]) + PROTOCOL_TCP + (self.end - self.tcp_offset)
         if (total + ones_sum(self.packet[self.tcp_offset : self.end])) % 0xFFFF:
             raise ChecksumError("TCP checksum", self.tcp_offset + CHECKSUM_OFFSET)
 
 
-def decode_segment(packet: bytes) -> Segment:
-    """Decode an IPv4 or IPv6 packet that must be an unfragmented TCP segment.
+def decode_segment(packet: bytes, *, is_checked: bool = False) -> Segment:
+    """Decode an IPv4 or IPv6 packet that must be an unfragmented TCP segment; `is_checked`: its checksum is right.
 
     Deviation: IPv4 options and IPv6 extension headers are refused (RFC 7126 and RFC 9288 describe why operators drop
     them).
@@ -116,6 +122,7 @@ def decode_segment(packet: bytes) -> Segment:
     """
     segment = Segment()
     segment.packet = packet
+    segment.is_checked = is_checked
     if len(packet) >= _IPV4_MINIMUM and packet[0] == 0x45:
         (_, length, fragment, protocol, segment.key, segment.seg_seq, segment.seg_ack, data_offset, segment.flags,
          segment.seg_wnd) = _IPV4_TCP.unpack_from(packet)  # fmt: skip

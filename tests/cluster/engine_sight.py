@@ -44,13 +44,13 @@ def counters(node: Node) -> dict[str, Any]:
 def packets_seen(node: Node) -> int:
     """Packets from clients that a node's engine has seen: those in its queue and, where the kernel helps, those taken.
 
-    What the kernel passes up is in the queue.
+    What the kernel passes up is in the queue, or in the program's ring.
     """
     shown = counters(node)
     by_kernel: dict[str, int] = shown.get("kernel", {})
     taken = sum(count for name, count in by_kernel.items() if not name.startswith("up_"))
     queued: int = shown["queue_packets"] if "queue_packets" in shown else shown["arriving_queue_packets"]
-    return queued + taken
+    return queued + taken + int(shown.get("ring_packets", 0))
 
 
 def faults(lab: Lab) -> list[str]:

@@ -24,7 +24,7 @@ from tcpha.lab import namespaces
 from tcpha.net import clock
 from tcpha.net.bpf_forwarder import Forwarder
 from tcpha.proto.checksum import internet_checksum, ones_sum
-from tcpha.proto.cookie import SynCookies
+from tcpha.proto.cookie import Cookie, SynCookies
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.keyring import Key, Keyring
 from tcpha.proto.messages import Adopted, Closed
@@ -57,6 +57,10 @@ class Outcome:
     frame: bytes
     count: str
     """What was counted: one thing, or nothing for a packet that is none of its business."""
+    is_raised: bool = False
+    """It came up by the ring, from its IP header on."""
+    cookie: Cookie | None = None
+    """What was told with it."""
 
     @property
     def packet(self) -> bytes:
@@ -99,7 +103,13 @@ class Stage:
         after = self.forwarder.counters()
         counted = [name for name in after for _ in range(after[name] - before[name])]
         assert len(counted) <= 1, counted
-        return Outcome(done.returned, done.octets, counted[0] if counted else "")
+        raised = self.forwarder.read()
+        if not raised:
+            return Outcome(done.returned, done.octets, counted[0] if counted else "")
+        ((packet, cookie),) = raised
+        assert done.returned == DROPPED
+        assert counted[0].startswith("up_")
+        return Outcome(PASSED_UP, frame[:ETHER_OCTETS] + packet, counted[0], True, cookie)
 
 
 @contextmanager
@@ -176,7 +186,7 @@ class Twins:
 
     def _agree(self, packet: bytes, outcome: Outcome, decision: Decision) -> None:
         if outcome.verdict == PASSED_UP:
-            assert outcome.frame == frame_of(packet)
+            self._agree_on_raised(packet, outcome)
             return
         assert decision.fault is None, (outcome.count, decision.fault)
         if outcome.verdict == DROPPED:
@@ -199,6 +209,17 @@ class Twins:
         else:
             assert outcome.count == "tunnelled"
             assert unnumbered(outcome.packet) == self.tunnels[action.backend].wrap(decode_segment(packet).packet)
+
+    def _agree_on_raised(self, packet: bytes, outcome: Outcome) -> None:
+        """What goes up is as it came; by the ring nothing but segments with right checksums, without padding."""
+        if not outcome.is_raised:
+            assert outcome.frame == frame_of(packet)
+            return
+        segment = decode_segment(packet)
+        assert outcome.packet == packet[: segment.end]
+        segment.check_checksum()
+        if outcome.cookie is not None:
+            assert outcome.cookie == self.core._cookie_of(segment)
 
     def _remember(self, packet: bytes, outcome: Outcome) -> None:
         """The program recorded what the core remembers; after what was passed up it is told how things stand."""

@@ -71,12 +71,14 @@ SYSTEM_CALLS: Final = (
     SystemCall("LinkSender.send", "tcpha/net/link.py", "._socket.send(", "packets sent to a back end"),
     SystemCall("RawSender.send", "tcpha/net/raw.py", ".sendto(", "packets made here sent"),
     SystemCall("Channel.send", "tcpha/net/channel.py", ".sendto(", "messages sent"),
-    SystemCall("Channel.read", "tcpha/net/channel.py", ".recvmsg_into(", "messages received"),
+    SystemCall("Burst.send", "tcpha/net/datagrams.py", ".sendmmsg(", "messages sent"),
+    SystemCall("Intake.read", "tcpha/net/datagrams.py", ".recvmmsg(", "messages received"),
     SystemCall("_Reader.recv", "tcpha/net/nfqueue.py", "._receive(", "packets received"),
     SystemCall("PacketQueue._drop_noted", "tcpha/net/nfqueue.py", ".source.send(", "verdicts: drop"),
     SystemCall("BackEnd._on_leaving", "tcpha/be/service.py", ".accept(", "verdicts: let through, leaving"),
     SystemCall("BackEnd._on_arriving", "tcpha/be/service.py", ".accept(", "verdicts: let through, arriving"),
-    SystemCall("EpollSelector.select", "selectors.py", "._selector.poll(", WAITING),
+    SystemCall("PreparedCall.__call__", "tcpha/net/bpf_syscall.py", "_libc.syscall(", "flows told to the kernel"),
+    SystemCall("EventLoop._round", "tcpha/eventloop.py", "._epoll.poll(", WAITING),
 )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-import selectors
+import select
 import signal
 from collections.abc import Callable, Iterable
 from math import inf
@@ -18,6 +18,8 @@ from tcpha.net import clock
 
 MAX_WAIT_S = 1.0
 """Nobody sleeps longer: clocks and limits are looked at once a second even where nothing happens."""
+MOST_READY = 16
+"""So many sources are served in one round; others are ready still in the next one."""
 LOG_INTERVAL_S = 10.0
 """A source may fail in every round; that is logged no more often."""
 
@@ -28,8 +30,9 @@ class EventLoop:
     """Calls back in the order in which sources were added, then the timer."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._order: list[tuple[int, Callable[[], None]]] = []
+        # Not `selectors`: what that makes of one ready descriptor costs as much as to wait for it.
+        self._epoll = select.epoll()
+        self._sources: dict[int, Callable[[], None]] = {}
         self._signals: dict[int, Callable[[], None]] = {}
         self._arrived: list[int] = []
         self._running = True
@@ -37,26 +40,26 @@ class EventLoop:
         """Calls of a source that ended with an `EdgeError`."""
         self._fault_log_at = -inf
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._selector.register(self._wake_in, selectors.EVENT_READ)
+        self._epoll.register(self._wake_in, select.EPOLLIN)
         signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
 
     def add(self, descriptor: int, callback: Callable[[], None]) -> None:
         """Call back whenever the descriptor is readable; earlier additions are served first."""
-        self._selector.register(descriptor, selectors.EVENT_READ)
-        self._order.append((descriptor, callback))
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._sources = {**self._sources, descriptor: callback}  # not in place: a round may be under way
 
     def pause(self, descriptor: int) -> None:
         """Do not call back for it until `resume`: what comes meanwhile is served at once then."""
-        self._selector.unregister(descriptor)
+        self._epoll.unregister(descriptor)
 
     def resume(self, descriptor: int) -> None:
         """Call back again whenever the descriptor is readable."""
-        self._selector.register(descriptor, selectors.EVENT_READ)
+        self._epoll.register(descriptor, select.EPOLLIN)
 
     def remove(self, descriptor: int) -> None:
         """Never call back for it again; to be called while it is open."""
-        self._selector.unregister(descriptor)
-        self._order = [each for each in self._order if each[0] != descriptor]
+        self._epoll.unregister(descriptor)
+        self._sources = {each: callback for each, callback in self._sources.items() if each != descriptor}
 
     def on_signal(self, number: signal.Signals, callback: Callable[[], None]) -> None:
         """Call back, between two rounds, when the signal has come."""
@@ -107,20 +110,23 @@ class EventLoop:
         for number in self._signals:
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
-        self._selector.close()
+        self._epoll.close()
         os.close(self._wake_in)
         os.close(self._wake_out)
 
     def _round(self, deadline: float) -> set[int]:
         wait = MAX_WAIT_S if deadline == inf else min(max(deadline - clock.now(), 0.0), MAX_WAIT_S)
-        ready = {key.fd for key, _ in self._selector.select(wait)}
+        ready = {descriptor for descriptor, _ in self._epoll.poll(wait, MOST_READY)}
         if self._wake_in in ready:
             os.read(self._wake_in, 4096)
         # Not only when woken: the octet may be read before the interpreter has called the handler.
-        arrived, self._arrived = self._arrived, []
-        for number in arrived:
-            self._signals[number]()
-        for descriptor, callback in self._order:
+        if self._arrived:
+            arrived, self._arrived = self._arrived, []
+            for number in arrived:
+                self._signals[number]()
+        if not ready:
+            return ready
+        for descriptor, callback in self._sources.items():
             if descriptor in ready:
                 try:
                     callback()

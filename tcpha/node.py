@@ -38,6 +38,8 @@ _STOP_LIMIT_S = 2.0
 """It goes after this even while packets come: clients may go on for ever."""
 _YOUNG_OBJECTS = 10_000
 """So many new objects are there before the collector looks at them, not Python's 700."""
+_TIMER_STEP_S = 0.002
+"""What is due is looked for no more often, however often something comes."""
 _FAULT_PAUSE_S = 0.1
 """What fails every time must not take all the time."""
 
@@ -87,6 +89,7 @@ class Node(ABC):
         self._stranger_log_at = -inf
         self._loss_log_at = -inf
         self._losses: dict[str, int] = {}
+        self._timer_at = -inf
         self._faults = 0
         self._fault_log_at = -inf
         self.loop = EventLoop()
@@ -238,16 +241,18 @@ class Node(ABC):
             self.on_message(endpoint, received.message, age_s, now)
 
     def _on_timer(self) -> float:
+        now = clock.now()
+        if now < self._timer_at:
+            return self._timer_at
+        self._timer_at = now + _TIMER_STEP_S
         try:
-            return self._do_what_is_due()
+            return self._do_what_is_due(now)
         except Exception as fault:  # as for messages: a defect costs what was due, not the process
-            now = clock.now()
             self._faults += 1
             self._log_fault(fault, now, f"a timer failed ({self._faults} faults so far)")
             return now + _FAULT_PAUSE_S
 
-    def _do_what_is_due(self) -> float:
-        now = clock.now()
+    def _do_what_is_due(self, now: float) -> float:
         if now >= self._peers.next_deadline():
             self._peers.own = self.own_status()
         for peer in self._peers.on_timer(now):

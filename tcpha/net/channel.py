@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from ipaddress import IPv4Address, IPv6Address
 
 from tcpha.errors import StartError
 from tcpha.net import clock
-from tcpha.net.datagrams import Burst, socket_address
+from tcpha.net.datagrams import INTAKE_PLACES, Burst, Intake, socket_address
 from tcpha.net.drops import dropped_by_kernel
 
 _SO_RCVBUFFORCE = 33
-_SO_TIMESTAMPNS = 35  # also the type of the control message; its value is a struct timespec
-_TIMESPEC = struct.Struct("@ll")
+_SO_TIMESTAMPNS = 35
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO, _PMTUDISC_INTERFACE = 10, 23, 2, 4
-_DATAGRAM_OCTETS = 1 << 16
-_CONTROL_OCTETS = 64
 
 
 class Channel:
@@ -44,7 +40,6 @@ class Channel:
         Raises: StartError if the port is in use, the address is none of this host, or a right is missing.
         """
         self.errors: dict[str, int] = {}
-        self._buffer = memoryview(bytearray(_DATAGRAM_OCTETS))
         name = f"[{addr}]:{port}" if addr.version == 6 else f"{addr}:{port}"
         family = socket.AF_INET if addr.version == 4 else socket.AF_INET6
         try:
@@ -59,6 +54,7 @@ class Channel:
             raise StartError(_explain(name, addr, error)) from error
         own = socket_address((str(addr), port))
         self._burst = Burst(self._socket.fileno(), len(own), self._count)
+        self._intake = Intake(self._socket.fileno(), len(own), self._count)
         self._names: dict[tuple[str, int], bytes] = {}
 
     def fileno(self) -> int:
@@ -71,20 +67,14 @@ class Channel:
         The age counts from the kernel's receipt and is never negative.
         """
         datagrams: list[tuple[bytes, tuple[str, int], float]] = []
-        buffers = (self._buffer,)
-        for _ in range(burst):
-            try:
-                length, control, _, source = self._socket.recvmsg_into(buffers, _CONTROL_OCTETS)
-            except BlockingIOError:
+        while len(datagrams) < burst:
+            found = self._intake.read(burst - len(datagrams))
+            if not found:
                 break
-            except OSError as error:
-                self._count(error)
-                continue
-            age_s = 0.0
-            if control:
-                seconds, nanoseconds = _TIMESPEC.unpack_from(control[0][2])
-                age_s = max(0.0, clock.utc() - seconds - nanoseconds / 1e9)
-            datagrams.append((bytes(self._buffer[:length]), source[:2], age_s))
+            now_s = clock.utc()
+            datagrams += [(octets, source, max(0.0, now_s - came_s)) for octets, source, came_s in found]
+            if len(found) < INTAKE_PLACES:
+                break
         return datagrams
 
     def send(self, datagram: bytes, to: tuple[str, int]) -> None:

@@ -111,7 +111,7 @@ EFFECTS = {
 }  # fmt: skip
 EFFECTS_OF_PROCESS = {
     "tcpha.invocation": {"os", "signal"},
-    "tcpha.eventloop": {"logging", "os", "selectors", "signal"},
+    "tcpha.eventloop": {"logging", "os", "select", "signal"},
     "tcpha.container.__main__": {"signal"},
     "tcpha.container.command": {"os"},
     "tcpha.container.health": {"time"},

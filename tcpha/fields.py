@@ -13,6 +13,8 @@ from enum import Enum, StrEnum
 from operator import attrgetter
 from typing import Final, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from tcpha.patterns import RuleError
 
 UNKNOWN_PROTOCOL: Final = "octets"
@@ -69,8 +71,7 @@ class Seen(Protocol):
         """Return the value of a cookie."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Struct, frozen=True, gc=False):
     """What is known of a connection besides its octets: the client's address, packed (4 or 16), and the port asked."""
 
     client: bytes

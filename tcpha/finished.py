@@ -7,6 +7,7 @@ longer accepted (`period_floor`).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TypeAlias
 
 from tcpha.proto.cookie import LIFE_S, PERIOD_S, PERIOD_SHIFT
@@ -25,8 +26,8 @@ class FinishedIdentities:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # Every entry lives equally long, so the dictionary's insertion order is the order of expiry.
-        self._entries: dict[_Name, tuple[float, int]] = {}
+        # Every entry lives equally long, so the order of insertion is that of expiry.
+        self._entries: OrderedDict[_Name, tuple[float, int]] = OrderedDict()
         self.period_floor = -1
         self.forgotten_early = 0
         """Identities forgotten before their time for want of room; the floor rose with them."""
@@ -42,20 +43,18 @@ class FinishedIdentities:
         name = _name(identity)
         if (int(utc_s) >> PERIOD_SHIFT) > period + 2 or name in self._entries:
             return
-        self.expire(now)
         if len(self._entries) >= self._limit:
-            oldest = next(iter(self._entries))
+            self.expire(now)
+        if len(self._entries) >= self._limit:
             self.forgotten_early += 1
-            self.period_floor = max(self.period_floor, self._entries.pop(oldest)[1])
+            self.period_floor = max(self.period_floor, self._entries.popitem(last=False)[1][1])
         self._entries[name] = (now + MEMORY_S, period)
 
     def expire(self, now: float) -> None:
         """Forget what is old enough."""
-        while self._entries:
-            oldest = next(iter(self._entries))
-            if self._entries[oldest][0] > now:
-                return
-            del self._entries[oldest]
+        entries = self._entries
+        while entries and entries[next(iter(entries))][0] <= now:
+            entries.popitem(last=False)
 
 
 def _name(identity: Identity) -> _Name:

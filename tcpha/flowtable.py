@@ -6,6 +6,7 @@ remembered for as long as its cookie is valid, so that a late duplicate of its r
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
@@ -58,8 +59,9 @@ class FlowTable(Generic[FlowT]):
         self._max_flows = max_flows
         self._max_finished = max_finished
         self._finished_time_s = finished_time_s
-        # Every entry lingers equally long, so the dictionary's insertion order is the order of expiry.
-        self._lingering: dict[FlowT, float] = {}
+        # Every entry lingers equally long, so the order of insertion is that of expiry. No plain dictionary: to find
+        # the first entry of one that has lost many at its beginning takes a look at each of those.
+        self._lingering: OrderedDict[FlowT, float] = OrderedDict()
         self._sweep: Iterator[FlowT] = iter(())
 
     def __len__(self) -> int:
@@ -190,9 +192,7 @@ class FlowTable(Generic[FlowT]):
         self.finished.expire(now)
 
     def _drop_oldest(self) -> None:
-        oldest = next(iter(self._lingering))
-        del self._lingering[oldest]
-        self._drop(oldest)
+        self._drop(self._lingering.popitem(last=False)[0])
 
     def _drop(self, flow: FlowT) -> None:
         if self.by_key.get(flow.key) is flow:

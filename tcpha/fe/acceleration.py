@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tcpha.rules import Address, Endpoint
 
 RENEW_INTERVAL_S = 1.0
 """The program's clock is set so often."""
+LOG_INTERVAL_S = 10.0
 _ROLE = "fe"
 
 _log = logging.getLogger("tcpha.fe")
@@ -99,6 +101,7 @@ class Acceleration:
         self._macs: dict[Endpoint, bytes | None] = {}
         self._renew_at = 0.0
         self._period_floor = -1
+        self._fault_log_at = -inf
         self.carriage = Carriage(dispatcher.table, config.server, forwarder)
 
     def on_segment(self, segment: Segment, now: float) -> Sequence[Action]:
@@ -126,7 +129,7 @@ class Acceleration:
         return self._dispatcher.on_segment(segment, now)
 
     def settle(self, now: float) -> None:
-        """Let the program know what was decided; to be called before a message about it leaves. Raises: EdgeError."""
+        """Let the program know what was decided; to be called before a message about it leaves."""
         self.carriage.settle(now)
 
     def set_ways(self, mac_of: MacOf) -> None:
@@ -149,23 +152,34 @@ class Acceleration:
             else:
                 self._forwarder.set_neighbour(backend, mac)
 
-    def on_tick(self, now: float) -> None:
-        """Settle what messages and times have changed, keep the program's clock right. Raises: EdgeError."""
+    def on_tick(self, now: float) -> float:
+        """Settle what messages and times have changed, keep the program's clock right; return when again.
+
+        Raises: EdgeError.
+        """
         self.carriage.settle(now)
+        self._report_fault(now)
         floor = self._dispatcher.table.finished.period_floor
         if now >= self._renew_at or floor != self._period_floor:
             self._renew_at = now + RENEW_INTERVAL_S
             self._period_floor = floor
             self._forwarder.renew(clock.utc(), floor)
+        return min(self._renew_at, self.carriage.next_deadline())
 
     def counted(self, own: dict[str, Any]) -> dict[str, Any]:
         """Return the process's counters with what the program counted added, and that alone as `kernel`."""
         counts = self._forwarder.counters()
-        total = {**own, "carried": self.carriage.size, "kernel": counts}
+        total = {**own, "carried": self.carriage.size, "carriage_faults": self.carriage.faults, "kernel": counts}
         for name in ("syns", "handshakes", "dropped_flags"):
             total[name] += counts[name]
         total["forwarded"] += counts["forwarded"] + counts["tunnelled"]
         return total
+
+    def _report_fault(self, now: float) -> None:
+        fault = self.carriage.take_fault()
+        if fault is not None and now >= self._fault_log_at:
+            self._fault_log_at = now + LOG_INTERVAL_S
+            _log.error("%s (%d calls so far; tried again)", fault, self.carriage.faults)
 
     def end(self) -> None:
         """Every packet comes to the process again, and nothing is left in the kernel. Raises: EdgeError."""

@@ -38,6 +38,10 @@ class Assembly:
 
     def add(self, seq: SeqNum, payload: bytes, fin: bool) -> bool:
         """Take in a segment's octets (what lies outside the window is cut off); return whether RCV.NXT advanced."""
+        is_first = seq == self.start and not (self.octets or self.fin or self._early)
+        if is_first and len(payload) <= self._window_octets:  # nearly every request is one segment
+            self.octets, self.fin = payload, fin
+            return bool(payload) or fin
         offset = seq_diff(seq, self.start)
         if offset < 0:
             fin = fin and offset + len(payload) >= 0

@@ -81,9 +81,9 @@ class Backends:
         """One more connection is handed to a back end."""
         self.all[endpoint].given += 1
 
-    def discount(self, endpoint: Endpoint) -> None:
-        """One that was handed to it is over, or it did not take it."""
-        self.all[endpoint].given -= 1
+    def discount(self, endpoint: Endpoint, connections: int = 1) -> None:
+        """One or more that were handed to it are over, or it did not take them."""
+        self.all[endpoint].given -= connections
 
     def up(self) -> list[Endpoint]:
         """Return the back ends that are heard."""

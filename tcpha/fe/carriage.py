@@ -10,9 +10,11 @@ the authority. What changed there is settled with the carrier at once:
     READING, ANSWERED    held: packets come here, SYNs are answered and noted by the carrier
     finished, gone       forgotten
 
-Calls are saved: a flow that is finished, or whose back end has confirmed, is told of a little later, or when its next
-octets come. Until then its packets find their way all the same, and most connections need but one call to begin and a
-part of one to end.
+Calls are saved: that flows are finished is told of many at once. That a back end has confirmed is told when the
+connection has lasted for a while, or when its next octets come. Until then its packets find their way all the same, and
+most connections need but one call to begin and a part of one to end.
+
+What a carrier refuses costs the flow that it refuses, no other: it is tried again a little later, and counted.
 
 A packet that comes here although its flow is carried, or should be, is the sign that the two differ: what the carrier
 noted is taken over first, and a flow that it does not have is given to it again.
@@ -20,20 +22,22 @@ noted is taken over first, and a flow that it does not have is given to it again
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
+from math import inf
 from typing import Protocol
 
-from tcpha.fe.flows import FORWARDED, HANDING, Flow
+from tcpha.errors import EdgeError
+from tcpha.fe.flows import FINISHED, FORWARDED, HANDING, Flow
 from tcpha.flowtable import FlowTable
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Identity
 from tcpha.proto.seqnum import SeqNum, seq_lt
 from tcpha.rules import Endpoint
 
-LATER_AT_ONCE = 256
+OVER_AT_ONCE = 256
 LATER_S = 0.1
-"""What has time is done when it is so much, or so old."""
+"""What has time is done when it is so old; what is over also when it is so much."""
 
 BackEnd = tuple[bytes, int]
 """A back end's packed address and port."""
@@ -118,8 +122,13 @@ class Carriage:
         self._backend_of = {server: (server.addr.packed, server.port) for server in servers}
         self._carrier = carrier
         self._given: dict[ConnectionKey, _Given] = {}
+        self._over: list[ConnectionKey] = []
+        self._refused: list[ConnectionKey] = []
         self._later: dict[ConnectionKey, None] = {}
-        self._later_at = 0.0
+        self._later_at = inf
+        self.faults = 0
+        """Calls that a carrier refused."""
+        self._fault: EdgeError | None = None
         table.follow(self.refresh)
 
     @property
@@ -183,45 +192,78 @@ class Carriage:
                 self._table.mark_changed(flow)
 
     def settle(self, now: float) -> None:
-        """Bring the carrier up to date; to be called after every segment, and once a round."""
+        """Bring the carrier up to date; to be called after every burst of segments, and once a round."""
         for key in self._table.take_changed():
-            flow = self._by_key.get(key)
-            if flow is None or flow.is_over:
-                if key in self._given:
-                    self._put_off(key, now)
-            elif flow.state is FORWARDED:
-                if self._given.get(key) is _UNCONFIRMED:
-                    self._put_off(key, now)
-                else:
-                    self._carry(flow)
-            elif flow.state is HANDING and flow.backend is not None and not _is_doubtful(flow):
-                self._carry(flow, confirmed=False)
-            else:
-                self._hold(flow)
-        if self._later and (len(self._later) >= LATER_AT_ONCE or now >= self._later_at):
-            self._catch_up()
+            self._try(self._settle, key, now)
+        if now >= self._later_at or len(self._over) >= OVER_AT_ONCE:
+            self._catch_up(now)
+
+    def next_deadline(self) -> float:
+        """Return when `settle` wants to be called at the latest."""
+        return self._later_at
+
+    def take_fault(self) -> EdgeError | None:
+        """Return the last refusal of the carrier since it was asked before."""
+        fault, self._fault = self._fault, None
+        return fault
 
     def end(self) -> None:
         """From now on every packet comes here."""
         self._table.follow(None)
 
-    def _put_off(self, key: ConnectionKey, now: float) -> None:
-        if not self._later:
-            self._later_at = now + LATER_S
-        self._later[key] = None
-
-    def _catch_up(self) -> None:
-        over = []
-        for key in self._later:
-            flow = self._by_key.get(key)
-            if flow is None or flow.is_over:
-                over.append(key)
-                self._given.pop(key, None)
-            elif flow.state is FORWARDED and self._given.get(key) is _UNCONFIRMED:
-                self.refresh(flow)
+    def _settle(self, key: ConnectionKey, now: float) -> None:
+        flow = self._by_key.get(key)
+        if flow is None or flow.state is FINISHED:
+            if self._given.pop(key, None) is not None:
+                self._over.append(key)
+                self._later_at = min(self._later_at, now + LATER_S)
+        elif flow.state is FORWARDED:
+            if self._given.get(key) is _UNCONFIRMED:
+                self._put_off(key, now)
+            else:
                 self._carry(flow)
-        self._later.clear()
-        self._carrier.forget_all(over)
+        elif flow.state is HANDING and flow.backend is not None and not _is_doubtful(flow):
+            self._carry(flow, confirmed=False)
+        else:
+            self._hold(flow)
+
+    def _put_off(self, key: ConnectionKey, now: float) -> None:
+        self._later[key] = None
+        self._later_at = min(self._later_at, now + LATER_S)
+
+    def _catch_up(self, now: float) -> None:
+        """Tell what has had time. Of those that were to be told of as confirmed most are over by now."""
+        over, self._over = self._over, []
+        later, self._later = self._later, {}
+        refused, self._refused = self._refused, []
+        self._later_at = inf
+        try:
+            # The ports of some may have been used again since.
+            self._carrier.forget_all([key for key in over if key not in self._given])
+        except EdgeError as error:
+            self._note_fault(error)
+        for key in refused:
+            self._try(self._settle, key, now)
+        for key in later:
+            self._try(self._confirm, key, now)
+
+    def _confirm(self, key: ConnectionKey, _now: float) -> None:
+        flow = self._by_key.get(key)
+        if flow is not None and flow.state is FORWARDED and self._given.get(key) is _UNCONFIRMED:
+            self.refresh(flow)
+            self._carry(flow)
+
+    def _try(self, tell: Callable[[ConnectionKey, float], None], key: ConnectionKey, now: float) -> None:
+        try:
+            tell(key, now)
+        except EdgeError as error:
+            self._note_fault(error)
+            self._refused.append(key)
+            self._later_at = min(self._later_at, now + LATER_S)
+
+    def _note_fault(self, fault: EdgeError) -> None:
+        self.faults += 1
+        self._fault = fault
 
     def _carry(self, flow: Flow, *, confirmed: bool = True) -> None:
         if flow.backend is None:

@@ -124,6 +124,7 @@ class Dispatcher:
         self.counters.syns += 1
         if flow is not None:
             flow.note_syn(segment.seg_seq)
+            self.table.mark_changed(flow)
         self._cookies.period_floor = self.table.finished.period_floor
         return (Reply(self._handshake.syn_ack(segment)),)
 
@@ -289,8 +290,7 @@ class Dispatcher:
             case Refused():
                 return self._handover.on_refused(backend, message, now)
             case Closed():
-                for identity in message.identities:
-                    self._on_closed(backend, identity, now)
+                self._on_closed(backend, message, now)
                 return _NOTHING
             case Flows():
                 return self._on_flows(backend, message, now)
@@ -298,12 +298,15 @@ class Dispatcher:
                 self.counters.unexpected_messages += 1
                 return _NOTHING
 
-    def _on_closed(self, backend: Endpoint, identity: Identity, now: float) -> None:
-        flow = self.table.by_key.get(identity.key)
-        if flow is not None and flow.identity == identity and flow.backend == backend:
-            self.counters.closed += 1
-            self.backends.discount(backend)
-            self.table.finish(flow, now)
+    def _on_closed(self, backend: Endpoint, message: Closed, now: float) -> None:
+        table, closed = self.table, 0
+        for identity in message.identities:
+            flow = table.by_key.get(identity.key)
+            if flow is not None and flow.identity == identity and flow.backend == backend:
+                closed += 1
+                table.finish(flow, now)
+        self.counters.closed += closed
+        self.backends.discount(backend, closed)
 
     def on_status(self, backend: Endpoint, status: Status, restarted: bool, now: float) -> Sequence[Action]:
         """A STATUS that is to be believed; `restarted`: from another process than before."""

@@ -107,7 +107,7 @@ class Flow:
         self.state = state
         self.deadline = inf
         self.last_seen = now
-        self.last_ack = seq_add(identity.iss, 1)
+        self.last_ack = SeqNum((identity.iss + 1) & MASK)
         """SEG.ACK of the last segment passed on, or of our delivered answer: what the client expects next."""
         self.backend: Endpoint | None = None
         self.pass_on: tuple[PassOn, ...] = ()

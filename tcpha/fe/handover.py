@@ -24,8 +24,6 @@ from tcpha.proto.ip import (
     IPV6_HEADER_OCTETS,
     KEY_OCTETS_IPV6,
     ConnectionKey,
-    key_addresses,
-    key_ports,
 )
 from tcpha.proto.messages import Adopted, Closed, Handoff, Refused
 from tcpha.proto.options import encode_timestamps
@@ -364,7 +362,7 @@ class Handover:
 
 def connection_of(key: ConnectionKey) -> Connection:
     """Return what rules may look at besides octets."""
-    return Connection(key_addresses(key)[0], key_ports(key)[1])
+    return Connection(key[: (len(key) - 4) >> 1], int.from_bytes(key[-2:], "big"))
 
 
 def _goes_on(request: Inspected, octets: int) -> bool:

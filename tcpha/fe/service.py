@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tcpha.budget import Budget
@@ -182,15 +183,16 @@ class FrontEnd(Node):
         if due:
             self.perform_due(due, self._perform_alone, now)
         self.report_fault(self._dispatcher.table.take_fault(), now)
+        carriage_at = inf
         if self._acceleration is not None:
-            self._acceleration.on_tick(now)
+            carriage_at = self._acceleration.on_tick(now)
             self.send_posted()
         if now >= self._solicit_at:
             self._solicit_at = now + SOLICIT_INTERVAL_S
             for addr in self._next_hops:
                 if self._neighbours.mac(addr) is None:
                     self._neighbours.solicit(addr)
-        return min(self._dispatcher.next_deadline(), self._solicit_at)
+        return min(self._dispatcher.next_deadline(), self._solicit_at, carriage_at)
 
     def on_stop(self, now: float) -> None:
         """End what is carried."""

@@ -72,7 +72,9 @@ class Channel:
             if not found:
                 break
             now_s = clock.utc()
-            datagrams += [(octets, source, max(0.0, now_s - came_s)) for octets, source, came_s in found]
+            datagrams += [
+                (octets, source, max(0.0, now_s - came_s) if came_s else 0.0) for octets, source, came_s in found
+            ]
             if len(found) < INTAKE_PLACES:
                 break
         return datagrams

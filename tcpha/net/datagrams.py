@@ -90,7 +90,6 @@ class Intake:
             code = ctypes.get_errno()
             if code not in (errno.EAGAIN, errno.EINTR):
                 self._on_error(OSError(code, "recvmmsg"))
-                return self.read(limit)  # the error was told: behind it there may be datagrams
             return []
         found = []
         for at in range(count):

@@ -60,6 +60,7 @@ _TLV = struct.Struct("!HH")
 _TLV_OF_U32 = struct.Struct("!HHI")
 _U32 = struct.Struct("!I")
 _IDENTITY = struct.Struct("!II4s")  # the ports as they stand in a key
+_FLOW_IPV4 = struct.Struct("!HHII4s8s")  # a whole field, header and all
 _CAPABILITIES = struct.Struct("!BBH")
 _STATE = struct.Struct("!BxxxI")
 _SERVER = struct.Struct("!BxH")
@@ -121,7 +122,9 @@ class Envelope(Struct, frozen=True, gc=False):
 _NO_IDENTITY = Identity(ConnectionKey(bytes(KEY_OCTETS_IPV4)), SeqNum(0), SeqNum(0))
 
 # The same numbers as plain integers: to fetch a member of an enumeration costs more than what is done with it here.
-_HANDOFF, _ADOPTED, _RCV_NXT, _ACKNOWLEDGED = map(int, (Type.HANDOFF, Type.ADOPTED, Tlv.RCV_NXT, Tlv.ACKNOWLEDGED))
+_HANDOFF, _ADOPTED, _CLOSED, _FLOWS = map(int, (Type.HANDOFF, Type.ADOPTED, Type.CLOSED, Type.FLOWS))
+_OF_FLOWS = (_CLOSED, _FLOWS)
+_RCV_NXT, _ACKNOWLEDGED, _FLOW = map(int, (Tlv.RCV_NXT, Tlv.ACKNOWLEDGED, Tlv.FLOW))
 _IPV6, _TIMESTAMPS, _SACK, _WINDOW_SCALE, _CONFIRM = map(
     int, (Flag.IPV6, Flag.TIMESTAMPS, Flag.SACK, Flag.WINDOW_SCALE, Flag.CONFIRM)
 )
@@ -251,6 +254,10 @@ class HandoffCodec:
             field, length, rcv_nxt = _TLV_OF_U32.unpack_from(datagram, addresses_end)
             if field == _RCV_NXT and length == _U32.size:
                 return envelope, Adopted(identity, SeqNum(rcv_nxt))
+        if type_number in _OF_FLOWS and addresses_end < header_end:
+            identities = _decode_flows_ipv4(datagram[addresses_end:header_end])
+            if identities is not None:
+                return envelope, Closed(identities) if type_number == _CLOSED else Flows(identities)
         if type_number not in _DECODERS:
             raise HandoffFormatError(f"message type {type_number}", 19)
         body = _Body(type_number, identity, tuple(_decode_fields(datagram, addresses_end, header_end)))
@@ -348,6 +355,18 @@ def _decode_identity(value: bytes) -> Identity:
         raise HandoffFormatError(f"a flow of {len(value)} octets")
     irs, iss, ports = _IDENTITY.unpack_from(value)
     return Identity(ConnectionKey(value[_IDENTITY.size :] + ports), SeqNum(irs), SeqNum(iss))
+
+
+def _decode_flows_ipv4(fields: bytes) -> tuple[Identity, ...] | None:
+    """Decode fields that are all FLOW and of IPv4, as they nearly always are; None for any others."""
+    if len(fields) % _FLOW_IPV4.size:
+        return None
+    found = []
+    for number, length, irs, iss, ports, addresses in _FLOW_IPV4.iter_unpack(fields):
+        if number != _FLOW or length != _FLOW_IPV4.size - _TLV.size:
+            return None
+        found.append(Identity(addresses + ports, irs, iss))
+    return tuple(found)
 
 
 def _flows(body: _Body, number: Tlv) -> tuple[Identity, ...]:

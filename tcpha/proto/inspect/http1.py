@@ -28,6 +28,7 @@ is replaced here.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from tcpha.proto.inspect import (
@@ -50,6 +51,9 @@ _FIELD_LINES: Final = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+" % _TO
 _ABSOLUTE_FORM: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*+)://([^/?]*+)(?:[/?].*+)?")
 # the fields that decide where the request goes and where it ends; the CRLF is the one before the field line
 _DECISIVE_FIELDS: Final = re.compile(rb"\r\n(?i:(host|content-length|transfer-encoding)):([^\r]*+)")
+_HOST_OCTETS: Final = len(b"host")
+_is_authority: Final = lru_cache(maxsize=256)(is_authority)
+"""Of Host, which hardly changes from request to request."""
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}+")
 _CHUNKED_LAST: Final = re.compile(
     rb"(?:(?:gzip|x-gzip|compress|x-compress|deflate)[ \t]*+,[ \t]*+)*+chunked", re.IGNORECASE
@@ -222,13 +226,16 @@ def _target_authority(method: bytes, target: bytes) -> bytes | Refusal | None:
 
 def _host(decisive: list[tuple[bytes, bytes]], minor: bytes) -> bytes | Refusal:
     """Return the value of the one Host field (RFC 9112, 3.2), empty if HTTP/1.0 came without."""
+    if len(decisive) == 1 and len(decisive[0][0]) == _HOST_OCTETS:  # as of nearly every request
+        host = decisive[0][1].strip(b" \t")
+        return host if _is_authority(host) else _HOST_INVALID
     hosts = [value for name, value in decisive if name.lower() == b"host"]
     if len(hosts) > 1:
         return _HOST_REPEATED
     if not hosts and minor != b"0":
         return _HOST_MISSING
     host = hosts[0].strip(b" \t") if hosts else b""
-    if hosts and not is_authority(host):
+    if hosts and not _is_authority(host):
         return _HOST_INVALID
     if len(decisive) > len(hosts):
         return _framing_fault(decisive, minor) or host

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
+from math import inf
 
 import pytest
 
+from tcpha.errors import EdgeError
 from tcpha.fe.assembly import Assembly
-from tcpha.fe.carriage import LATER_AT_ONCE, LATER_S, BackEnd, Carriage
+from tcpha.fe.carriage import LATER_S, OVER_AT_ONCE, BackEnd, Carriage
 from tcpha.fe.flows import ANSWERED, FORWARDED, HANDING, READING, Flow, FlowState, Pending
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Agreement, Cookie
@@ -43,6 +45,8 @@ class Carrier:
     def __init__(self, room: int = 1000) -> None:
         self.entries: dict[ConnectionKey, Entry] = {}
         self.calls: list[str] = []
+        self.refuses: set[ConnectionKey] = set()
+        self.forgets = True
         self._room = room
 
     def carry(
@@ -62,6 +66,8 @@ class Carrier:
         wanted = list(keys)
         if wanted:
             self.calls.append("forget")
+        if not self.forgets:
+            raise EdgeError("never")
         return sum(self.entries.pop(key, None) is not None for key in wanted)
 
     def look_up(self, key: ConnectionKey) -> Entry | None:
@@ -77,6 +83,8 @@ class Carrier:
         self, identity: Identity, way: BackEnd | None, confirmed: bool, period: int, last_ack: int,
         last_seen_s: float, noted: Sequence[int],
     ) -> bool:  # fmt: skip
+        if identity.key in self.refuses:
+            raise EdgeError("no")
         if identity.key not in self.entries and len(self.entries) >= self._room:
             return False
         notes = tuple(map(SeqNum, noted))
@@ -187,7 +195,7 @@ def test_flow_ends_before_its_confirmation_was_told_it_costs_a_share_of_one_more
 
 
 def test_very_many_flows_end_they_are_not_kept_waiting(bound: Bound) -> None:
-    flows = [handed(bound, 20_000 + number) for number in range(LATER_AT_ONCE)]
+    flows = [handed(bound, 20_000 + number) for number in range(OVER_AT_ONCE)]
     for flow in flows:
         bound.table.finish(flow, NOW)
     assert bound.settled() == ["forget"]
@@ -219,6 +227,43 @@ def test_carrier_has_no_room_the_next_packet_is_another_try() -> None:
     bound.carrier.entries.clear()
     bound.carriage.on_packet(late.key)
     assert bound.entry(late).is_confirmed
+
+
+def test_carrier_refuses_a_flow_the_others_are_carried_and_it_is_tried_again(bound: Bound) -> None:
+    flows = [bound.flow(40_000 + number, HANDING) for number in range(3)]
+    bound.carrier.refuses.add(flows[0].key)
+    assert bound.settled() == ["hand"] * 3
+    assert bound.carrier.entries.keys() == {flow.key for flow in flows[1:]}
+    assert (bound.carriage.faults, str(bound.carriage.take_fault())) == (1, "no")
+    assert bound.carriage.take_fault() is None
+    assert bound.carriage.next_deadline() == NOW + LATER_S
+    bound.carrier.refuses.clear()
+    assert bound.settled(NOW + LATER_S) == ["hand"]
+    assert bound.carrier.entries.keys() == {flow.key for flow in flows}
+    assert bound.carriage.next_deadline() == inf
+
+
+def test_carrier_cannot_forget_what_is_to_be_carried_is_carried(bound: Bound) -> None:
+    over, stays = handed(bound, 40_000), handed(bound, 40_001)
+    bound.table.finish(over, NOW)
+    stays.state = FORWARDED
+    bound.table.mark_changed(stays)
+    bound.carriage.settle(NOW)
+    bound.carrier.forgets = False
+    assert bound.settled(NOW + LATER_S) == ["forget", "look up", "carry"]
+    assert bound.entry(stays).is_confirmed
+    assert bound.carriage.faults == 1
+
+
+def test_flow_ends_or_is_confirmed_the_next_deadline_is_when_it_is_told(bound: Bound) -> None:
+    first, second = handed(bound, 40_000), handed(bound, 40_001)
+    assert bound.carriage.next_deadline() == inf
+    bound.table.finish(first, NOW)
+    bound.carriage.settle(NOW)
+    second.state = FORWARDED
+    bound.table.mark_changed(second)
+    bound.carriage.settle(NOW + 0.01)
+    assert bound.carriage.next_deadline() == NOW + LATER_S
 
 
 def test_nobody_follows_any_more_nothing_is_told(bound: Bound) -> None:

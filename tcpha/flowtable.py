@@ -84,7 +84,7 @@ class FlowTable(Generic[FlowT]):
 
     def is_full(self) -> bool:
         """Is there no room for one more live flow?"""
-        return self.live >= self._max_flows
+        return len(self.by_key) - len(self._lingering) >= self._max_flows
 
     def follow(self, refresh: Callable[[FlowT], None] | None) -> None:
         """From now on collect for `take_changed` whose standing changes, and ask `refresh` for what others saw.
@@ -117,7 +117,8 @@ class FlowTable(Generic[FlowT]):
 
     def insert(self, flow: FlowT, now: float) -> FlowT | None:
         """Enter a flow; return the one it replaces, whose identity is remembered."""
-        self.mark_changed(flow)
+        if self._changed is not None:
+            self._changed[flow.key] = None
         old = self.by_key.get(flow.key)
         if old is not None:
             self.remember(old, now)

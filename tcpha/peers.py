@@ -299,7 +299,9 @@ class Peers:
         if not peer.out_epoch:
             self.counters.not_ready += 1
             return None
-        return self._encode(peer, peer.out_epoch, message)
+        if peer.out_sequence < _U32_MAX:  # as `Peer.next_sequence` counts
+            peer.out_sequence += 1
+        return self._codec.encode(Envelope(self._sender_id, peer.out_epoch, peer.out_sequence), message)
 
     def announce(self, now: float) -> None:
         """Tell every peer our status now."""

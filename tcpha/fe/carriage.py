@@ -193,8 +193,7 @@ class Carriage:
 
     def settle(self, now: float) -> None:
         """Bring the carrier up to date; to be called after every burst of segments, and once a round."""
-        for key in self._table.take_changed():
-            self._try(self._settle, key, now)
+        self._tell(self._table.take_changed(), self._settle, now)
         if now >= self._later_at or len(self._over) >= OVER_AT_ONCE:
             self._catch_up(now)
 
@@ -242,10 +241,8 @@ class Carriage:
             self._carrier.forget_all([key for key in over if key not in self._given])
         except EdgeError as error:
             self._note_fault(error)
-        for key in refused:
-            self._try(self._settle, key, now)
-        for key in later:
-            self._try(self._confirm, key, now)
+        self._tell(refused, self._settle, now)
+        self._tell(later, self._confirm, now)
 
     def _confirm(self, key: ConnectionKey, _now: float) -> None:
         flow = self._by_key.get(key)
@@ -253,13 +250,14 @@ class Carriage:
             self.refresh(flow)
             self._carry(flow)
 
-    def _try(self, tell: Callable[[ConnectionKey, float], None], key: ConnectionKey, now: float) -> None:
-        try:
-            tell(key, now)
-        except EdgeError as error:
-            self._note_fault(error)
-            self._refused.append(key)
-            self._later_at = min(self._later_at, now + LATER_S)
+    def _tell(self, keys: Iterable[ConnectionKey], tell: Callable[[ConnectionKey, float], None], now: float) -> None:
+        for key in keys:
+            try:
+                tell(key, now)
+            except EdgeError as error:
+                self._note_fault(error)
+                self._refused.append(key)
+                self._later_at = min(self._later_at, now + LATER_S)
 
     def _note_fault(self, fault: EdgeError) -> None:
         self.faults += 1

@@ -32,7 +32,7 @@ from tcpha.proto.icmp import IcmpError
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
 from tcpha.proto.promise import Promise
-from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.proto.seqnum import MASK, SeqNum, seq_add
 from tcpha.proto.tcp import ACK, FIN, RST, SYN, Segment, encode_segment
 from tcpha.proto.tunnel import overhead_octets
 from tcpha.rules import Endpoint, RuleSet
@@ -420,4 +420,4 @@ def _is_of(segment: Segment, flow: Flow) -> bool:
 
 
 def _identity(segment: Segment) -> Identity:
-    return Identity(segment.key, seq_add(segment.seg_seq, -1), seq_add(segment.seg_ack, -1))
+    return Identity(segment.key, SeqNum((segment.seg_seq - 1) & MASK), SeqNum((segment.seg_ack - 1) & MASK))

@@ -171,7 +171,9 @@ class HandoffCodec:
         scales = 0
         if client is not None and promised is not None:
             flags |= _WINDOW_SCALE
-            scales = _scale(client) << 4 | _scale(promised)
+            if not (0 <= client <= MAX_WINDOW_SCALE and 0 <= promised <= MAX_WINDOW_SCALE):
+                raise ValueError(f"window scales {client}, {promised}")
+            scales = client << 4 | promised
         elif client is not promised:
             raise ValueError("window scaling is agreed on by both or by none")
         if message.tsval_sent is not None:
@@ -202,10 +204,12 @@ class HandoffCodec:
     ) -> bytes:
         """Return everything that the tag covers."""
         key = identity.key
-        _check_key(key)
-        if len(key) == KEY_OCTETS_IPV6:
+        key_octets = len(key)
+        if key_octets == KEY_OCTETS_IPV6:
             flags |= _IPV6
-        words = (FIXED_OCTETS + len(key) - 4 + len(fields)) >> 2
+        elif key_octets != KEY_OCTETS_IPV4:
+            _check_key(key)
+        words = (FIXED_OCTETS + key_octets - 4 + len(fields)) >> 2
         if words > 0xFF:
             raise ValueError("message header over 1020 octets")
         fixed = _FIXED_BEHIND_TAG.pack(

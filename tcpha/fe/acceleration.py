@@ -123,9 +123,9 @@ class Acceleration:
     def on_raised(self, packet: bytes, cookie: Cookie | None, now: float) -> Sequence[Action]:
         """One of them. Raises: WireError for octets no host would accept; EdgeError."""
         segment = decode_segment(packet, is_checked=True)
+        self.carriage.on_packet(segment.key)
         if cookie is not None:
             return self._dispatcher.on_verified(segment, cookie, now)
-        self.carriage.on_packet(segment.key)
         return self._dispatcher.on_segment(segment, now)
 
     def settle(self, now: float) -> None:

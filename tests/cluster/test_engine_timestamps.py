@@ -19,7 +19,7 @@ from scapy.layers.inet import TCP
 from tcpha.lab.cluster import Lab
 from tcpha.lab.waiting import wait_until
 from tests.cluster.conversation import FAMILIES, Conversation, Family, get, post, vip
-from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line
+from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line, packets_seen
 from tests.cluster.sniffing import Sniffed, sniffing
 from tests.cluster.tcp_stack import set_up
 from tests.cluster.test_engine_loss import dropping
@@ -193,9 +193,9 @@ def test_last_acknowledgement_is_lost_and_the_client_closes_again(
         client.ask(request_octets)
         assert client.rest() == b""
         with dropping(lab.client, family, ["-s", vip(lab, family), "-p", "tcp"]):
-            before = counters(lab.fe)["queue_packets"]
+            before = packets_seen(lab.fe)
             client.half_close()
-            assert wait_until(lambda: counters(lab.fe)["queue_packets"] >= before + 2, 5.0)
+            assert wait_until(lambda: packets_seen(lab.fe) >= before + 2, 5.0)
         client.await_acknowledged()
     assert flags[port][-1] == "A"
     await_no_flows(lab)

@@ -109,7 +109,7 @@ class Acceleration:
 
         Raises: WireError for octets no host would accept; EdgeError.
         """
-        self.carriage.on_packet(segment.key)
+        self.carriage.on_packet(segment)
         return self._dispatcher.on_segment(segment, now)
 
     def fileno(self) -> int:
@@ -123,7 +123,7 @@ class Acceleration:
     def on_raised(self, packet: bytes, cookie: Cookie | None, now: float) -> Sequence[Action]:
         """One of them. Raises: WireError for octets no host would accept; EdgeError."""
         segment = decode_segment(packet, is_checked=True)
-        self.carriage.on_packet(segment.key)
+        self.carriage.on_packet(segment)
         if cookie is not None:
             return self._dispatcher.on_verified(segment, cookie, now)
         return self._dispatcher.on_segment(segment, now)

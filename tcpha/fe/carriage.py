@@ -33,6 +33,7 @@ from tcpha.flowtable import FlowTable
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Identity
 from tcpha.proto.seqnum import SeqNum, seq_lt
+from tcpha.proto.tcp import Segment
 from tcpha.rules import Endpoint
 
 OVER_AT_ONCE = 256
@@ -162,34 +163,28 @@ class Carriage:
             self._table.mark_changed(flow)
         return len(self._given)
 
-    def on_packet(self, key: ConnectionKey) -> None:
+    def on_packet(self, segment: Segment) -> None:
         """A packet of a connection came here; to be called before the dispatcher gets it."""
+        key = segment.key
         flow = self._by_key.get(key)
         if flow is None:
             return
         given = self._given.get(key)
         if given is not None:
-            self.refresh(flow)
+            known = self._look_up(flow)
+            if known is not None and known.is_doubted:
+                if _is_doubtful_of(flow, segment):  # it is what the carrier waited for
+                    self._given[key] = _HELD
+                    self._table.mark_changed(flow)
+                return
             given = self._given.get(key)
         if flow.state is FORWARDED and (given is None or given is _UNCONFIRMED):
             self._carry(flow)
 
     def refresh(self, flow: Flow) -> None:
         """Take over what the carrier saw of a flow."""
-        if flow.key not in self._given:
-            return
-        known = self._carrier.look_up(flow.key)
-        if known is None:
-            del self._given[flow.key]
-            self._table.mark_changed(flow)
-        elif known.identity == flow.identity:
-            flow.noted = known.noted
-            flow.last_seen = max(flow.last_seen, known.last_seen_s)
-            if seq_lt(flow.last_ack, known.last_ack):
-                flow.last_ack = known.last_ack
-            if known.is_doubted:
-                self._given[flow.key] = _HELD
-                self._table.mark_changed(flow)
+        if flow.key in self._given:
+            self._look_up(flow)
 
     def settle(self, now: float) -> None:
         """Bring the carrier up to date; to be called after every burst of segments, and once a round."""
@@ -244,11 +239,29 @@ class Carriage:
         self._tell(refused, self._settle, now)
         self._tell(later, self._confirm, now)
 
-    def _confirm(self, key: ConnectionKey, _now: float) -> None:
+    def _confirm(self, key: ConnectionKey, now: float) -> None:
         flow = self._by_key.get(key)
         if flow is not None and flow.state is FORWARDED and self._given.get(key) is _UNCONFIRMED:
-            self.refresh(flow)
-            self._carry(flow)
+            known = self._look_up(flow)
+            if known is not None and known.is_doubted:
+                self._put_off(key, now)  # the packet that it doubts about is still under way to here
+            else:
+                self._carry(flow)
+
+    def _look_up(self, flow: Flow) -> Known | None:
+        """Take over what the carrier saw of a flow that it has; None if that is not this flow, or it lost it."""
+        known = self._carrier.look_up(flow.key)
+        if known is None:
+            del self._given[flow.key]
+            self._table.mark_changed(flow)
+            return None
+        if known.identity != flow.identity:
+            return None
+        flow.noted = known.noted
+        flow.last_seen = max(flow.last_seen, known.last_seen_s)
+        if seq_lt(flow.last_ack, known.last_ack):
+            flow.last_ack = known.last_ack
+        return known
 
     def _tell(self, keys: Iterable[ConnectionKey], tell: Callable[[ConnectionKey, float], None], now: float) -> None:
         for key in keys:
@@ -275,6 +288,11 @@ class Carriage:
     def _hold(self, flow: Flow) -> None:
         if self._carrier.hold_flow(flow.identity, flow.period, flow.last_ack, flow.last_seen, flow.noted):
             self._given[flow.key] = _HELD
+
+
+def _is_doubtful_of(flow: Flow, segment: Segment) -> bool:
+    """May the segment be the first of another connection on the flow's ports?"""
+    return segment.seg_seq in flow.noted or flow.is_strange(segment.seg_ack)
 
 
 def _is_doubtful(flow: Flow) -> bool:

@@ -18,6 +18,7 @@ from tcpha.proto.cookie import Agreement, Cookie
 from tcpha.proto.ip import ConnectionKey, connection_key
 from tcpha.proto.messages import Identity
 from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.proto.tcp import ACK, Segment, decode_segment, encode_segment
 from tcpha.rules import Endpoint
 
 NOW = 1000.0
@@ -126,6 +127,12 @@ def identity(port: int, irs: int = 7) -> Identity:
     return Identity(connection_key(CLIENT, port, VIP, 80), SeqNum(irs), SeqNum(9000))
 
 
+def segment(flow: Flow, acks: int = 0) -> Segment:
+    """A packet of a flow; `acks`: so much more than the flow's own did."""
+    packet = encode_segment(flow.key, SeqNum(8), seq_add(flow.last_ack, acks), ACK, 500)
+    return decode_segment(packet)
+
+
 @pytest.fixture
 def bound() -> Bound:
     return Bound()
@@ -177,7 +184,7 @@ def test_back_end_confirms_the_carrier_is_told_a_little_later(bound: Bound) -> N
 def test_back_end_confirms_and_the_next_octets_come_the_carrier_is_told_before_the_dispatcher(bound: Bound) -> None:
     flow = handed(bound)
     flow.state = FORWARDED
-    bound.carriage.on_packet(flow.key)
+    bound.carriage.on_packet(segment(flow))
     assert bound.entry(flow).is_confirmed
 
 
@@ -225,7 +232,7 @@ def test_carrier_has_no_room_the_next_packet_is_another_try() -> None:
     late = bound.flow(40_001)
     assert bound.settled() == ["carry", "carry"]
     bound.carrier.entries.clear()
-    bound.carriage.on_packet(late.key)
+    bound.carriage.on_packet(segment(late))
     assert bound.entry(late).is_confirmed
 
 
@@ -281,7 +288,7 @@ def test_packet_comes_here_what_the_carrier_saw_is_taken_over(bound: Bound) -> N
     flow = bound.flow()
     bound.carriage.settle(NOW)
     bound.carrier.saw(flow.key, last_ack=seq_add(flow.last_ack, 77), last_seen_s=NOW + 5, noted=(SeqNum(3),))
-    bound.carriage.on_packet(flow.key)
+    bound.carriage.on_packet(segment(flow))
     assert (flow.last_ack, flow.last_seen, flow.noted) == (seq_add(identity(1).iss, 78), NOW + 5, (3,))
 
 
@@ -297,7 +304,7 @@ def test_carrier_has_lost_a_flow_its_next_packet_puts_it_back(bound: Bound) -> N
     flow = bound.flow()
     bound.carriage.settle(NOW)
     bound.carrier.entries.clear()
-    bound.carriage.on_packet(flow.key)
+    bound.carriage.on_packet(segment(flow))
     bound.carriage.settle(NOW)
     assert bound.entry(flow).is_confirmed
 
@@ -306,10 +313,30 @@ def test_carrier_doubts_a_flow_it_is_carried_again_once_the_dispatcher_has_decid
     flow = bound.flow()
     bound.carriage.settle(NOW)
     bound.carrier.saw(flow.key, is_doubted=True)
-    bound.carriage.on_packet(flow.key)
+    bound.carriage.on_packet(segment(flow, acks=1 << 30))
     assert bound.entry(flow).is_doubted, "not before"
     assert bound.settled() == ["carry"]
     assert not bound.entry(flow).is_doubted
+
+
+def test_carrier_doubts_a_flow_whose_confirmation_is_due_it_is_told_of_it_when_the_packet_has_come(
+    bound: Bound,
+) -> None:
+    """To write the flow anew would end the doubt: what follows the packet would overtake it."""
+    flow = handed(bound)
+    flow.state = FORWARDED
+    bound.table.mark_changed(flow)
+    bound.carriage.settle(NOW)
+    bound.carrier.saw(flow.key, is_doubted=True)
+    bound.table.refresh(flow)
+    assert bound.settled(NOW + LATER_S) == ["look up"]
+    assert bound.settled(NOW + 2 * LATER_S) == ["look up"]
+    bound.carriage.on_packet(segment(flow))
+    assert bound.settled(NOW + 2 * LATER_S) == [], "one that was under way before it"
+    bound.carriage.on_packet(segment(flow, acks=1 << 30))
+    assert bound.entry(flow).is_doubted, "not before the dispatcher has decided"
+    assert bound.settled(NOW + 2 * LATER_S) == ["carry"]
+    assert bound.entry(flow).is_confirmed
 
 
 def test_entry_is_of_an_older_connection_nothing_is_taken_over(bound: Bound) -> None:

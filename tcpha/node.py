@@ -23,7 +23,7 @@ from tcpha.net.channel import Channel
 from tcpha.net.footprint import Footprint, Plan, Role
 from tcpha.net.notify import notify_ready
 from tcpha.peers import OwnStatus, Peers, Received
-from tcpha.proto.handoff import HandoffCodec
+from tcpha.proto.handoff import HandoffCodec, Type
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Message, Status
 from tcpha.rules import Endpoint
@@ -181,6 +181,13 @@ class Node(ABC):
     def send_posted(self) -> None:
         """Send what was posted."""
         self._channel.flush()
+
+    def send_flows(self, endpoint: Endpoint, kind: Type, fields: bytes) -> None:
+        """The same of a CLOSED or FLOWS whose fields are there already."""
+        peer = self._peer_of[endpoint]
+        datagram = self._peers.seal_flows(peer, kind, fields)
+        if datagram is not None:
+            self._channel.send(datagram, peer.address)
 
     def perform_due(self, actions: Iterable[ActionT], perform: Callable[[ActionT], None], now: float) -> None:
         """Perform what was due for many connections: a defect costs one of the actions, not those behind it."""

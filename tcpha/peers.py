@@ -26,7 +26,7 @@ from typing import Final
 from msgspec import Struct
 
 from tcpha.errors import HandoffAuthError, WireError
-from tcpha.proto.handoff import SERVERS_A_MESSAGE, Envelope, HandoffCodec
+from tcpha.proto.handoff import SERVERS_A_MESSAGE, Envelope, HandoffCodec, Type
 from tcpha.proto.messages import Capabilities, Handoff, Message, NodeState, Server, ServerState, Status
 
 ANSWER_INTERVAL_S = 0.1
@@ -302,6 +302,14 @@ class Peers:
         if peer.out_sequence < _U32_MAX:  # as `Peer.next_sequence` counts
             peer.out_sequence += 1
         return self._codec.encode(Envelope(self._sender_id, peer.out_epoch, peer.out_sequence), message)
+
+    def seal_flows(self, peer: Peer, kind: Type, fields: bytes) -> bytes | None:
+        """The same for a CLOSED or FLOWS whose fields are there already."""
+        if not peer.out_epoch:
+            self.counters.not_ready += 1
+            return None
+        envelope = Envelope(self._sender_id, peer.out_epoch, peer.next_sequence(peer.out_epoch))
+        return self._codec.encode_flows(envelope, kind, fields)
 
     def announce(self, now: float) -> None:
         """Tell every peer our status now."""

@@ -1,116 +1,67 @@
-"""What the agent knows of the connections that the kernel's programs have adopted: which are over, how many live.
+"""What becomes of a HANDOFF that the kernel's programs have left to the agent, where they adopt beside it.
 
-The programs remember the connections themselves; here is only what they cannot know, and what front ends are to be
-told. Pure: what the programs say, and times, are arguments. A four-tuple is a key of the programs' map `flows`.
+A four-tuple is the programs' or the agent's, never both: the programs' map `flows` says whose, and a HANDOFF that goes
+to the agent leaves its note there first. So what the agent may do follows from a small table (`course`), and whatever
+it does is done only if the note still says what it was decided by. docs/kernel.md; docs/adr/0012. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, auto
 
-from tcpha.be.actions import Send
 from tcpha.finished import full_period
-from tcpha.kernel.be_maps import Adoption, Carried
-from tcpha.proto.messages import Adopted, Handoff, Identity
+from tcpha.kernel.be_maps import Carried, Ran, Rank, Whose
+from tcpha.proto.messages import Handoff, Identity
 from tcpha.proto.options import encode_timestamps
 from tcpha.proto.seqnum import seq_add
 from tcpha.proto.tcp import ACK, PSH, encode_segment
-from tcpha.rules import Endpoint
-
-LINGERING = 1 << 16
-"""Connections at most that are over and whose last segments the programs still know: a quarter of their map."""
 
 
-class Accelerated:
-    """Connections of the programs."""
+class Course(Enum):
+    """What is to be done with a HANDOFF."""
 
-    def __init__(self, finished_time_s: float) -> None:
-        self._finished_time_s = finished_time_s
-        # Every entry lingers equally long, so the dictionary's insertion order is the order of expiry.
-        self._over: dict[bytes, tuple[Identity, float]] = {}
-        self._live_more = 0
-        self.closed = 0
-        """Connections that ended."""
+    RUN = auto()
+    """The agent runs it, once the four-tuple is its own."""
+    TAKE_OVER = auto()
+    """The same; a program had it, and its accept queue was full."""
+    REPEAT = auto()
+    """The programs' socket gets the octets again."""
+    OVER = auto()
+    """It has run: CLOSED."""
+    OLDER = auto()
+    """A later connection has the four-tuple: REFUSED."""
+    MAKE_WAY = auto()
+    """An earlier one of the programs' lives there: it is ended, then this is judged again."""
 
-    def __len__(self) -> int:
-        """How many are over and still known."""
-        return len(self._over)
 
-    # --- how many
+def course(identity: Identity, rank: Rank, carried: Carried | None, ran: Ran, has_socket: bool) -> Course:
+    """Decide.
 
-    def on_compared(self, live: int, started: int) -> None:
-        """So many lived when the programs had counted so many starts."""
-        self._live_more = live - started
+    `carried`: what the programs know of the four-tuple. `ran`: of this very connection; whoever asks has made it the
+    agent's, unless it was a program's. `has_socket`: there is one of the programs', and not in TIME-WAIT.
+    """
+    same = carried is not None and carried.identity == identity
+    if carried is not None and not same and rank.is_before(carried.rank):
+        return Course.OLDER
+    if carried is not None and carried.whose in (Whose.UNSEEN, Whose.PROGRAMS):
+        if not same:
+            return Course.MAKE_WAY
+        if has_socket:
+            return Course.REPEAT
+        return Course.TAKE_OVER if carried.whose is Whose.UNSEEN else Course.OVER
+    if ran is Ran.RAN or (same and carried is not None and carried.whose is Whose.OVER):
+        return Course.OVER
+    return Course.TAKE_OVER if ran is Ran.ADOPTING else Course.RUN
 
-    def live(self, started: int) -> int:
-        """Return how many live, now that the programs have counted so many starts."""
-        return max(started + self._live_more, 0)
 
-    # --- what becomes of them
-
-    def on_ended(self, four_tuple: bytes, carried: Carried, now: float) -> Identity | None:
-        """The connection has no socket any more; return it if the front ends are to know, which they are once."""
-        if self.is_over(four_tuple, carried.identity):
-            return None
-        self._over.pop(four_tuple, None)
-        self._over[four_tuple] = (carried.identity, now + self._finished_time_s)
-        self._live_more -= carried.has_started
-        self.closed += 1
-        return carried.identity
-
-    def on_destroyed(self, carried: Carried) -> None:
-        """It was ended by us, and is forgotten."""
-        self._live_more -= carried.has_started
-        self.closed += 1
-
-    def on_replaced(self, four_tuple: bytes, identity: Identity) -> Identity | None:
-        """Another connection got its four-tuple; return it if the front ends do not know yet that it is over."""
-        if self.is_over(four_tuple, identity):
-            return None
-        self._live_more -= 1
-        self.closed += 1
-        return identity
-
-    def is_over(self, four_tuple: bytes, identity: Identity) -> bool:
-        """Is a connection known to have no socket any more?"""
-        known = self._over.get(four_tuple)
-        return known is not None and known[0] == identity
-
-    def lives(self, four_tuple: bytes, carried: Carried | None) -> bool:
-        """Has it a socket, as far as is known? One of which no packet has left may never have got one."""
-        return carried is not None and carried.has_started and not self.is_over(four_tuple, carried.identity)
-
-    def take_forgotten(self, now: float) -> list[tuple[bytes, Identity]]:
-        """Return which ones the programs may forget: over for long enough, or too many."""
-        forgotten: list[tuple[bytes, Identity]] = []
-        while self._over:
-            four_tuple, (identity, at) = next(iter(self._over.items()))
-            if at > now and len(self._over) <= LINGERING:
-                break
-            del self._over[four_tuple]
-            forgotten.append((four_tuple, identity))
-        return forgotten
-
-    # --- what is said and done
-
-    @staticmethod
-    def answers(adoptions: Iterable[Adoption], frontends: Mapping[int, Endpoint]) -> Sequence[Send]:
-        """ADOPTED for those that were asked about. `frontends`: by their sender ids."""
-        return [
-            Send(frontends[each.sender], Adopted(each.identity, each.rcv_nxt))
-            for each in adoptions
-            if each.confirm and each.sender in frontends
-        ]
+def rank_of(handoff: Handoff, sender: int, epoch: int, sequence: int) -> Rank:
+    """Where a HANDOFF stands among those for its four-tuple."""
+    return Rank(sender, epoch, sequence, handoff.period & 0xFFFF)
 
 
 def period_of(handoff: Handoff, utc_s: float) -> int:
     """The period of its cookie."""
     return full_period(handoff.period, utc_s)
-
-
-def is_older(handoff: Handoff, carried: Carried) -> bool:
-    """Is what is handed over of an earlier generation than the connection on its four-tuple?"""
-    return 0 < (carried.period - handoff.period) & 0xFFFF < 0x8000
 
 
 def first_segment(handoff: Handoff) -> bytes:

@@ -8,35 +8,53 @@ take comes to `on_message` first: one table of what ran serves both. docs/kernel
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from math import inf
 
-from tcpha.be.accelerated import Accelerated, first_segment, is_older, period_of
+from tcpha.be.accelerated import Course, course, first_segment, period_of, rank_of
 from tcpha.be.actions import Action, Inject, Send
 from tcpha.be.agent import Agent
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, StartError
 from tcpha.eventloop import EventLoop
-from tcpha.kernel.be_maps import TABLES, Carried, encode_tuple
+from tcpha.kernel.be_maps import TABLES, Act, Carried, Rank, Whose, decode_flow, encode_tuple, is_silent_since, seen_at
 from tcpha.net import clock, pins
 from tcpha.net.bpf_adopter import Adopter, obstacle
-from tcpha.net.sockdestroy import DestroyedSockets
 from tcpha.net.sockdiag import TCP_TIME_WAIT, SocketDiagnostics, TcpSocket, connection_of
 from tcpha.peers import Peer
 from tcpha.proto.cookie import PERIOD_SHIFT
-from tcpha.proto.ip import ConnectionKey, key_addresses, key_ports
+from tcpha.proto.handoff import Type
+from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.keyring import Keyring
-from tcpha.proto.messages import Closed, Flows, FlowsQuery, Handoff, Identity, Message, NodeState, Reason, Refused
+from tcpha.proto.messages import (
+    Adopted,
+    Closed,
+    Flows,
+    FlowsQuery,
+    Handoff,
+    Identity,
+    Message,
+    NodeState,
+    Reason,
+    Refused,
+)
 from tcpha.rules import Endpoint
 
 LEASE_S = 0.5
 """An agent that hangs for longer leaves nothing to the programs: front ends are about to ask another back end."""
-RENEW_S = 0.1
+RENEW_S = 0.2
 COLLECT_S = 0.01
 """How long adoptions and ends of connections are collected: to be woken for each costs more than to read it."""
-UNSTARTED = 4096
-"""When so many adoptions never sent a packet, what there is is compared with what is remembered."""
+ROUND_S = 1.0
+PIECE = 1024
+"""Four-tuples looked at in one step of the search for connections that ended without a packet."""
+SILENT_S = 10.0
+"""For so long no packet has passed of one that is looked for."""
+LOOKED_FOR = 128
+"""In one step, at most."""
+ATTEMPTS = 8
+"""To decide about a HANDOFF, where something changes between the decision and what is done."""
 
 _NOTHING: tuple[Action, ...] = ()
 
@@ -53,36 +71,45 @@ def obstacle_to(config: BackEndConfig) -> str | None:
     return reason
 
 
+SendFlows = Callable[[Endpoint, Type, bytes], None]
+"""Seals and sends a CLOSED or FLOWS with these fields."""
+
+
 class Acceleration:
     """The programs, and what the process does with what they say."""
 
     def __init__(
         self, config: BackEndConfig, keyring: Keyring, iface: str, agent: Agent, sockets: SocketDiagnostics,
-        loop: EventLoop,
+        loop: EventLoop, send: Callable[[Endpoint, Message], None], send_flows: SendFlows,
     ) -> None:  # fmt: skip
         """Load them and put them in place; nothing is adopted before `on_peer`. Raises: EdgeError."""
         self._config = config
         self._agent = agent
         self._sockets = sockets
         self._loop = loop
-        self._known = Accelerated(config.finished_time)
+        self._send, self._send_flows = send, send_flows
         self._tables: dict[tuple[str, int], tuple[int, int]] = {}
         """By the address of a front end: its epoch, and the table of what was seen under it."""
         self._next_table = 0
         self._frontends: dict[int, Endpoint] = {}
+        """By their sender ids."""
+        self._claimed = (0, 0, 0)
+        """Sender id, epoch and sequence of the HANDOFF at hand."""
+        self._taken: dict[bytes, Identity] = {}
+        """Four-tuples that are the agent's, until it has nothing there any more."""
         self._is_held = False
-        self._renew_at = self._resume_at = inf
-        self._ended: DestroyedSockets = DestroyedSockets(config.vport)
+        self._renew_at = self._round_at = self._tell_at = inf
         self._adopter = self._open(keyring)
         self._adopter.set_targets((each.packed, port) for each in config.vaddr for port in config.vport)
         self._adopter.attach(iface)
-        self._unstarted_before = 0
-        self._compare(clock.now())
+        self._walk: Iterator[tuple[bytes, bytes]] = iter(())
+        self._take_stock()
         self.found = self.live
         """Connections that an earlier process left."""
-        self._renew(clock.now())
-        for source in (self._adopter, self._ended):
-            loop.add(source.fileno(), self._on_news)
+        now = clock.now()
+        self._round_at = now + ROUND_S
+        self._renew(now)
+        loop.add(self._adopter.fileno(), self._on_news)
 
     def _open(self, keyring: Keyring) -> Adopter:
         config = self._config
@@ -111,10 +138,11 @@ class Acceleration:
         table, self._next_table = self._next_table, (self._next_table + 1) % TABLES
         self._adopter.set_peer(endpoint.addr.packed, endpoint.port, sender, epoch, table)
         self._tables[peer.address] = (epoch, table)
-        self._frontends[sender] = endpoint
+        self._frontends = {old: each for old, each in self._frontends.items() if each != endpoint} | {sender: endpoint}
 
     def claim(self, peer: Peer, epoch: int, sequence: int) -> bool:
         """May the agent run this HANDOFF, as far as its number goes? Then no program does."""
+        self._claimed = (peer.sender_id or 0, epoch, sequence)
         known, table = self._tables.get(peer.address, (0, 0))
         return known != epoch or self._adopter.claim_message(table, epoch, sequence)
 
@@ -135,38 +163,38 @@ class Acceleration:
                 return _NOTHING, message
 
     def _on_handoff(self, endpoint: Endpoint, handoff: Handoff) -> tuple[Sequence[Action], Handoff | None]:
-        identity = handoff.identity
+        identity, rank = handoff.identity, rank_of(handoff, *self._claimed)
         period = period_of(handoff, clock.utc())
         four_tuple = encode_tuple(identity.key)
-        carried = self._adopter.look_up(four_tuple)
-        if self._adopter.claim_identity(identity, period):
-            return self._make_way(endpoint, handoff, carried)
-        socket = self._find(identity.key)
-        if carried is not None and carried.identity == identity and socket is not None:
-            if socket.state == TCP_TIME_WAIT:
-                return (Send(endpoint, Closed((identity,))),), None
-            if handoff.confirm:
-                self._adopter.ask(identity.key)
-            return (Inject(first_segment(handoff)),), None
-        if self._adopter.take_over(identity, period):  # it never got a socket
-            return self._make_way(endpoint, handoff, carried)
-        return (Send(endpoint, Closed((identity,))),), None
+        for _ in range(ATTEMPTS):
+            ran = self._adopter.claim_identity(identity, period)
+            carried = self._adopter.look_up(four_tuple)
+            socket = None if carried is None or carried.whose is Whose.AGENT else self._find_ours(identity.key)
+            is_open = socket is not None and socket.state != TCP_TIME_WAIT
+            match course(identity, rank, carried, ran, is_open):
+                case Course.OVER:
+                    return (Send(endpoint, Closed((identity,))),), None
+                case Course.OLDER:
+                    return (Send(endpoint, Refused(identity, Reason.OLDER_GENERATION)),), None
+                case Course.REPEAT:
+                    if not handoff.confirm or self._adopter.order(Act.ASK, identity):
+                        return (Inject(first_segment(handoff)),), None
+                case Course.MAKE_WAY if carried is not None:
+                    self._end_silently(carried)
+                case Course.RUN | Course.TAKE_OVER if self._take(four_tuple, identity, rank, socket):
+                    if self._adopter.take_over(identity, period):
+                        return _NOTHING, handoff
+        # It changes all the time, or there is no room for a note: then no program runs anything there, either.
+        return _NOTHING, handoff if self._adopter.look_up(four_tuple) is None else None
 
-    def _make_way(
-        self, endpoint: Endpoint, handoff: Handoff, carried: Carried | None
-    ) -> tuple[Sequence[Action], Handoff | None]:
-        """The agent runs it; what the programs know of its four-tuple must not get its packets."""
-        if carried is None:
-            return _NOTHING, handoff
-        identity = handoff.identity
-        if carried.identity != identity and self._known.lives(encode_tuple(identity.key), carried):
-            if is_older(handoff, carried):
-                refusal = Send(endpoint, Refused(identity, Reason.OLDER_GENERATION))
-                return (refusal,) if handoff.confirm else _NOTHING, None
-            self._destroy(carried)
-        else:
-            self._adopter.forget_flow(identity.key)
-        return _NOTHING, handoff
+    def _take(self, four_tuple: bytes, identity: Identity, rank: Rank, left: TcpSocket | None) -> bool:
+        """Make the four-tuple the agent's. `left`: a socket of a connection of the programs' that is over."""
+        if not self._adopter.order(Act.TAKE, identity, rank):
+            return False
+        self._taken[four_tuple] = identity
+        if left is not None:  # its answers would bear the mark, and never come to the agent
+            self._destroy(left)
+        return True
 
     def _on_closed(self, message: Closed) -> Closed:
         """A front end takes connections back: end those of the programs silently, and let none of them run later."""
@@ -174,36 +202,38 @@ class Acceleration:
             self._adopter.remember(identity)
             carried = self._adopter.look_up(encode_tuple(identity.key))
             if carried is not None and carried.identity == identity:
-                self._destroy(carried)
+                self._end_silently(carried)
         return message
 
-    def _destroy(self, carried: Carried) -> None:
-        """End a connection without a word to its client."""
-        key = carried.identity.key
-        self._adopter.silence(key)
+    def _end_silently(self, carried: Carried) -> None:
+        """End a connection of the programs without a word to its client, unless it is another one by now."""
+        identity = carried.identity
+        if not self._adopter.order(Act.SILENCE, identity):
+            return
+        socket = self._find_ours(identity.key)
+        if socket is not None and carried.cookie in (socket.cookie, bytes(8)):
+            self._destroy(socket)
+        self._adopter.order(Act.END, identity)
+
+    def _destroy(self, socket: TcpSocket) -> None:
         try:
-            if (socket := self._find(key)) is not None:
-                self._sockets.destroy(socket)
-        finally:
-            self._adopter.forget_flow(key)
-        self._known.on_destroyed(carried)
+            self._sockets.destroy(socket)
+        except EdgeError as error:
+            log.warning("%s", error)
 
     def _on_query(
         self, endpoint: Endpoint, query: FlowsQuery, now: float
     ) -> tuple[Sequence[Action], FlowsQuery | None]:  # fmt: skip
         if not query.keys:
-            living = [
-                each.identity for four_tuple, each in self._adopter.flows() if self._known.lives(four_tuple, each)
-            ]
+            living = [each.identity for _, each in self._adopter.flows() if each.lives]
             return self._agent.list_flows(endpoint, living, now), None
         held: list[Identity] = []
         others: list[ConnectionKey] = []
         for key in query.keys:
-            four_tuple = encode_tuple(key)
-            carried = self._adopter.look_up(four_tuple)
-            if carried is None or self._known.is_over(four_tuple, carried.identity):
+            carried = self._adopter.look_up(encode_tuple(key))
+            if carried is None or carried.whose in (Whose.AGENT, Whose.OVER):
                 others.append(key)
-            elif carried.has_started:  # of another one nobody knows how it ends
+            elif carried.lives:  # of one whose socket was never seen nobody knows how it ends
                 held.append(carried.identity)
         answer = (Send(endpoint, Flows(tuple(held))),) if held else _NOTHING
         return answer, FlowsQuery(tuple(others)) if others else None
@@ -216,96 +246,110 @@ class Acceleration:
         Those that come in a tunnel are, and those that overtook their connection's socket.
         """
         carried = self._adopter.look_up(encode_tuple(key))
-        return carried is not None and self._find(key) is not None
+        return carried is not None and carried.whose is not Whose.AGENT and self._find_ours(key) is not None
 
-    def _find(self, key: ConnectionKey) -> TcpSocket | None:
-        client, server = key_addresses(key)
-        client_port, server_port = key_ports(key)
-        return self._sockets.find(ip_address(server), server_port, ip_address(client), client_port)
+    def _find_ours(self, key: ConnectionKey) -> TcpSocket | None:
+        """The socket of a four-tuple if it is one that the programs made, or in TIME-WAIT, where nothing tells."""
+        found = self._sockets.find_connection(key)
+        is_ours = found is not None and (found.mark == self._config.kernel_mark or found.state == TCP_TIME_WAIT)
+        return found if is_ours else None
 
-    # --- what the programs and the host say
+    # --- what the programs say
 
     def _on_news(self) -> None:
-        """Adoptions to be told and connections that ended; then they are collected for a while."""
-        now = clock.now()
-        if self._resume_at == inf:
-            for source in (self._adopter, self._ended):
-                self._loop.pause(source.fileno())
-            self._resume_at = now + COLLECT_S
+        """Something is written down, and is collected for a while; who asked once more is answered at once."""
+        for answer in self._adopter.answers():
+            if (frontend := self._frontends.get(answer.sender)) is not None:
+                self._send(frontend, Adopted(answer.identity, answer.rcv_nxt))
+        self._tell_at = min(self._tell_at, clock.now() + COLLECT_S)
 
-    def _take_events(self, now: float) -> Sequence[Action]:
-        """ADOPTED for those that were asked about, and the packets that were held for them; some tell an end."""
-        adoptions = self._adopter.adoptions(1 << 16)
-        held = [action for each in adoptions for action in self._agent.release(each.identity.key)]
-        for identity in dict.fromkeys(each.identity for each in adoptions if each.over):
-            self._take_end(identity, now)
-        return [*self._known.answers(adoptions, self._frontends), *held]
+    def _tell(self, now: float) -> Sequence[Action]:
+        """Tell front ends of what began and ended; packets that were held for what began are let go."""
+        self._tell_at = inf
+        if not self._frontends:
+            return _NOTHING
+        closed, held = self._adopter.news()
+        if closed or held:  # more is to come, and nobody needs to be woken for it
+            self._tell_at = now + COLLECT_S
+        for fields in closed:
+            for message in fields.messages():
+                for frontend in self._frontends.values():
+                    self._send_flows(frontend, Type.CLOSED, message)
+        actions: list[Action] = []
+        for sender, fields in held:
+            for message in fields.messages() if sender in self._frontends else ():
+                self._send_flows(self._frontends[sender], Type.FLOWS, message)
+            if self._agent.is_holding:
+                actions += [action for key in fields.connections() for action in self._agent.release(key)]
+        return actions
 
-    def _take_end(self, identity: Identity, now: float) -> None:
-        """It sent RST, or its four-tuple is another's by now."""
-        four_tuple = encode_tuple(identity.key)
-        carried = self._adopter.look_up(four_tuple)
-        if carried is not None and carried.identity == identity:
-            self._on_ended(four_tuple, carried, now)
-        elif self._known.on_replaced(four_tuple, identity) is not None:
-            self._agent.bid_farewell(identity, now)
+    # --- what they do not see
 
-    def _take_ended(self, now: float) -> None:
-        overruns = self._ended.overruns
-        for four_tuple, cookie in self._ended.read(1 << 16):
-            carried = self._adopter.look_up(four_tuple)
-            if carried is not None and carried.cookie == cookie:  # else it is of the connection before
-                self._on_ended(four_tuple, carried, now)
-        if self._ended.overruns > overruns:
-            self._compare(now)
-
-    def _on_ended(self, four_tuple: bytes, carried: Carried, now: float) -> None:
-        identity = self._known.on_ended(four_tuple, carried, now)
-        if identity is not None:
-            self._agent.bid_farewell(identity, now)
-
-    def _compare(self, now: float) -> None:
-        """Find out which connections have a socket: at the start, and where messages were lost."""
-        remembered = list(self._adopter.flows())
+    def _take_stock(self) -> None:
+        """What an earlier process left: which connections have no socket any more, and what was the agent's."""
         alive = {encode_tuple(connection_of(each)) for each in self._sockets.marked(self._config.kernel_mark)}
-        started = self._adopter.count("started")
-        unstarted: list[bytes] = []
-        for four_tuple, carried in remembered:
-            if four_tuple in alive:
-                continue
-            if carried.has_started:
-                self._on_ended(four_tuple, carried, now)
-            else:
-                unstarted.append(four_tuple)
-        self._adopter.forget_flows(unstarted)
-        self._known.on_compared(len(alive), started)
-        self._unstarted_before = self._adopter.count("adopted") - started
+        for four_tuple, carried in list(self._adopter.flows()):
+            if carried.is_silent:
+                self._end_silently(carried)
+            elif four_tuple not in alive or carried.whose is Whose.AGENT:
+                self._give_up(carried)
+
+    def _go_round(self, now: float) -> None:
+        """Look for connections that ended without a packet, and let go of what the agent is done with.
+
+        Of what is alive packets pass, or somebody looks once in a while: so much at a time, however many there are.
+        """
+        self._round_at = now + ROUND_S
+        for four_tuple, identity in list(self._taken.items()):
+            if not self._agent.runs(identity.key):
+                self._adopter.order(Act.RELEASE, identity)
+                del self._taken[four_tuple]
+        since = seen_at(now - SILENT_S)
+        piece = list(islice(self._walk, PIECE))
+        if len(piece) < PIECE:
+            self._walk = self._adopter.walk()
+        silent = [(key, value) for key, value in piece if is_silent_since(value, since)]
+        for four_tuple, value in silent[:LOOKED_FOR]:
+            carried = decode_flow(four_tuple, value)
+            key = carried.identity.key
+            is_there = self._agent.runs(key) if carried.whose is Whose.AGENT else self._has_open_socket(key)
+            if not is_there:
+                self._give_up(carried)
+
+    def _has_open_socket(self, key: ConnectionKey) -> bool:
+        found = self._find_ours(key)
+        return found is not None and found.state != TCP_TIME_WAIT
+
+    def _give_up(self, carried: Carried) -> None:
+        """Nothing is there: it is over, or the four-tuple is nobody's."""
+        if carried.whose is Whose.AGENT:
+            self._adopter.order(Act.RELEASE, carried.identity)
+        elif carried.whose is Whose.UNSEEN:
+            self._adopter.order(Act.FORGET, carried.identity)
+        elif carried.lives:
+            self._adopter.order(Act.END, carried.identity)
 
     # --- time, status, the end
 
     def on_tick(self, now: float) -> Sequence[Action]:
         """Do what is due."""
         actions: Sequence[Action] = _NOTHING
-        if now >= self._resume_at:
-            actions = self._take_events(now)
-            self._take_ended(now)
-            for source in (self._adopter, self._ended):
-                self._loop.resume(source.fileno())
-            self._resume_at = inf
+        # Also where no front end had been heard when something was written down.
+        if now >= self._tell_at or now >= self._renew_at:
+            actions = self._tell(now)
         if now >= self._renew_at:
             self._renew(now)
+        if now >= self._round_at:
+            self._go_round(now)
         return actions
 
     def next_deadline(self) -> float:
         """Return when `on_tick` wants to be called."""
-        return min(self._resume_at, self._renew_at)
+        return min(self._tell_at, self._renew_at, self._round_at)
 
     def _renew(self, now: float) -> None:
         self._renew_at = now + RENEW_S
-        self._adopter.forget_ended(self._known.take_forgotten(now))
         self._agent.elsewhere = self.live
-        if self._adopter.count("adopted") - self._adopter.count("started") > self._unstarted_before + UNSTARTED:
-            self._compare(now)
         if self._is_held or self._agent.status().state is not NodeState.UP:
             self._adopter.hold()
         else:
@@ -314,7 +358,7 @@ class Acceleration:
     @property
     def live(self) -> int:
         """How many connections of the programs live."""
-        return self._known.live(self._adopter.count("started"))
+        return self._adopter.live
 
     def end_all(self) -> int:
         """Adopt nothing any more, and reset what was adopted; return how many that were."""
@@ -322,15 +366,9 @@ class Acceleration:
         self._adopter.hold()
         sockets = self._sockets.marked(self._config.kernel_mark)
         for each in sockets:
-            self._sockets.destroy(each)
+            self._destroy(each)
         return len(sockets)
 
     def counters(self) -> Mapping[str, int]:
-        """What the programs counted, and what is known of their connections."""
-        return {
-            **self._adopter.counters(),
-            "flows": self.live,
-            "flows_lingering": len(self._known),
-            "closed": self._known.closed,
-            "end_overruns": self._ended.overruns,
-        }
+        """What the programs counted."""
+        return {**self._adopter.counters(), "flows": self.live, "told_too_late": self._adopter.overruns}

@@ -140,6 +140,12 @@ class Adoption:
             replay.answered = None
         return self._play_syn(flow, handoff)
 
+    def on_superseded(self, flow: Flow, now: float) -> Sequence[Action]:
+        """A later connection has the four-tuple: nothing of this one has reached the server."""
+        if flow.handoff is None:
+            return _NOTHING
+        return self._give_up(flow, flow.handoff, Reason.OLDER_GENERATION, reset=False, now=now)
+
     def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
         """The server is silent: play again what it has not answered, and say no when the time is up."""
         handoff, replay = flow.handoff, flow.replay

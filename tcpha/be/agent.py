@@ -238,18 +238,20 @@ class Agent:
         )
         return self._next_answers(now)
 
-    def knows(self, key: ConnectionKey) -> bool:
-        """Is there a connection in the table with this four-tuple?"""
-        return key in self.table.by_key
+    def runs(self, key: ConnectionKey) -> bool:
+        """Is there a connection in the table with this four-tuple, and not over?"""
+        flow = self.table.by_key.get(key)
+        return flow is not None and not flow.is_over
 
     @property
     def period_floor(self) -> int:
         """Cookies of this period and earlier ones are void: some identities of them were forgotten."""
         return max(self.table.finished.period_floor, self._adoption.period_floor)
 
-    def bid_farewell(self, identity: Identity, now: float) -> None:
-        """A connection that the kernel carried is over: the front ends may forget it."""
-        self._farewells.add(identity, now)
+    @property
+    def is_holding(self) -> bool:
+        """Are there packets of connections that nobody knows yet?"""
+        return len(self._holding) > 0
 
     def release(self, key: ConnectionKey) -> Sequence[Action]:
         """The kernel has adopted a connection: let its TCP have the packets that came before."""
@@ -273,6 +275,16 @@ class Agent:
             self._end(flow, now)  # the host's RST still leaves translated
             return _NOTHING
         return self._adoption.on_cleared(flow, destroyed, now)
+
+    def on_superseded(self, key: ConnectionKey, now: float) -> Sequence[Action]:
+        """What ClearTuple found is a connection of the kernel's: ours has no socket any more, and gets none."""
+        flow = self.table.by_key.get(key)
+        if flow is None or flow.is_over:
+            return _NOTHING
+        if flow.state is SYN_SENT:
+            return self._adoption.on_superseded(flow, now)
+        self._end(flow, now)
+        return _NOTHING
 
     def on_examined(self, key: ConnectionKey, alive: bool, now: float) -> Sequence[Action]:
         """Whether a socket of the host holds the four-tuple."""

@@ -36,7 +36,6 @@ from tcpha.net.tunnel import TunnelSocket, open_tunnels
 from tcpha.node import Node
 from tcpha.peers import OwnStatus
 from tcpha.proto.icmp import decode_icmp_error, is_icmp
-from tcpha.proto.ip import ConnectionKey, key_addresses, key_ports
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Message, NodeState, ServerState, Status
 from tcpha.proto.tcp import decode_segment
@@ -157,7 +156,7 @@ class BackEnd(Node):
             raise
         if tunnelled and (repaired := with_checksum(segment)) is not octets:
             segment = decode_segment(repaired)
-        if self._kernel is not None and not self._agent.knows(segment.key) and self._kernel.owns(segment.key):
+        if self._kernel is not None and not self._agent.runs(segment.key) and self._kernel.owns(segment.key):
             return _NOTHING, segment.packet
         actions = self._agent.on_arriving(segment, now)
         for action in actions:
@@ -247,7 +246,9 @@ class BackEnd(Node):
         config = self._be_config
         if self._obstacle is None:
             try:
-                self._kernel = Acceleration(config, self._keyring, self.iface, self._agent, self._sockets, self.loop)
+                self._kernel = Acceleration(
+                    config, self._keyring, self.iface, self._agent, self._sockets, self.loop, self.send, self.send_flows
+                )
             except EdgeError as error:
                 if config.accelerate == "require":
                     raise StartError(f"accelerate = require: {error}") from error
@@ -276,7 +277,10 @@ class BackEnd(Node):
     def _clear_tuple(self, action: ClearTuple, now: float) -> None:
         taken = False
         try:
-            found = self._find(action.key)
+            found = self._sockets.find_connection(action.key)
+            if found is not None and self._is_of_kernel(found):
+                self._do(self._agent.on_superseded(action.key, now), now)
+                return
             if found is not None and (action.embryonic or found.state != TCP_SYN_RECEIVED):
                 taken = self._sockets.destroy(found) or found.state != TCP_SYN_RECEIVED
         except EdgeError as error:
@@ -286,17 +290,16 @@ class BackEnd(Node):
 
     def _examine(self, action: Examine, now: float) -> None:
         try:
-            alive = self._find(action.key) is not None
+            found = self._sockets.find_connection(action.key)
+            alive = found is not None and not self._is_of_kernel(found)
         except EdgeError as error:
             log.warning("%s", error)
             alive = True  # nobody knows: ask again when the flow has been idle for longer
         self._do(self._agent.on_examined(action.key, alive, now), now)
 
-    def _find(self, key: ConnectionKey) -> TcpSocket | None:
-        """Return the host's socket for a four-tuple. Raises: EdgeError."""
-        client, server = key_addresses(key)
-        client_port, server_port = key_ports(key)
-        return self._sockets.find(ip_address(server), server_port, ip_address(client), client_port)
+    def _is_of_kernel(self, found: TcpSocket) -> bool:
+        """Is a socket of a connection that the kernel has adopted, and so none of the agent's?"""
+        return self._kernel is not None and found.mark == self._be_config.kernel_mark
 
     def _announce(self, _action: Announce, _now: float) -> None:
         self.announce()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from enum import Enum, IntEnum, auto
 
 from tcpha.kernel.blake2s import chain_after_key
+from tcpha.proto.flow_fields import decode_field
 from tcpha.proto.handoff import TAG_OCTETS
 from tcpha.proto.ip import KEY_OCTETS_IPV4, ConnectionKey
 from tcpha.proto.keyring import Keyring
@@ -22,57 +24,129 @@ TABLES = 128
 GENERATIONS = 8
 COUNTS = (
     "adopted", "repeated", "recycled", "up_form", "up_off", "up_stranger", "up_epoch", "up_replay", "up_target",
-    "up_period", "up_tag", "up_ran", "up_full", "up_live", "up_no_listener", "up_time_wait", "up_kernel",
-    "dropped_race", "dropped_fault", "segments", "guarded", "events_lost", "started", "silenced",
+    "up_period", "up_tag", "up_ran", "up_older", "up_owned", "up_busy", "up_full", "up_live", "up_no_listener",
+    "up_time_wait", "up_kernel", "dropped_race", "dropped_fault", "segments", "guarded", "events_lost", "started",
+    "silenced", "ended",
 )  # fmt: skip
 """What the programs count, in the order of the map `counts`."""
 
-ADOPTING, RAN, AGENT = 1, 2, 3
-"""What `ran` says of a connection: the programs adopt it; a packet of its socket left; it is the agent's."""
+CLOSED, HELD = ("closed_ipv4", "closed_ipv6"), ("held_ipv4", "held_ipv6")
+"""Journals, in the order of the map `progress`: of connections whose socket is gone, or that front ends asked about."""
+ASKED = ("asked_ipv4", "asked_ipv6")
+"""For each entry of `HELD` the sender id of the front end that asked."""
 
 _PURPOSE = b"tcpha handoff"
 _MAPPED = bytes(10) + b"\xff\xff"
 _U32 = struct.Struct("=I")
+_U64 = struct.Struct("=Q")
 _PORT = struct.Struct("!Hxx")
 _CONFIG = struct.Struct("=20sIIHHQ")
 _KEY = struct.Struct("=32sII")
 _PEER = struct.Struct("=IIHxx")
 _NAME = struct.Struct("=36sII")
-_FLOW = struct.Struct("=IIHHI8s")
-_EVENT = struct.Struct("=36sIIIHHI")
+_FLOW = struct.Struct("=IIIIHHI8sIIIIII")
+_FLAGS_AND_SEEN = struct.Struct("=20xI16xI12x")
+_ORDER = struct.Struct("=36sIIIIHHII")
+_ANSWER_HEAD = struct.Struct("=II")
+PROGRESS = struct.Struct("=QQQ")
+"""How far a journal is: entries taken, written, and read by the agent, ever."""
+RUNG_AT = 4 * PROGRESS.size
+"""In the map `progress`: the agent has been woken, and has not looked yet (8 octets)."""
+STARTED_AND_ENDED = struct.Struct("=QQ")
+STARTED_AND_ENDED_AT = RUNG_AT + 8
+"""In the same: connections whose socket was seen, and those of them that are over, ever."""
+UNTIL = struct.Struct("=Q")
+UNTIL_AT = 32
+"""In the map `config`: the end of the lease."""
 _CLAIM = struct.Struct("=IIII")
-_STARTED, _WANTS_ANSWER, _SILENT, _RESET, _REPLACED = 1, 2, 4, 8, 16
+_SEEN_SHIFT = 30  # it counts CLOCK_MONOTONIC in units of 2^30 ns
+_ADOPTED, _STARTED, _OVER, _AGENT, _SILENT = 1, 2, 4, 8, 32
 _AGREED = (1 << AGREEMENT_BITS) - 1
 
 
+class Ran(IntEnum):
+    """What `ran` says of a connection."""
+
+    ADOPTING = 1
+    """The programs adopt it; no packet of its socket has been seen."""
+    RAN = 2
+    AGENT = 3
+    """The agent has run it, refused it, or never will."""
+
+
+class Act(IntEnum):
+    """What the agent has done with a four-tuple, if it is still that of the connection it means."""
+
+    TAKE = 0
+    """It becomes the agent's, unless a connection of the programs lives there."""
+    RELEASE = 1
+    """It is the agent's no longer."""
+    ASK = 2
+    """The next packet of its socket is to be told."""
+    SILENCE = 3
+    """Nothing may leave its socket any more."""
+    END = 4
+    """Its socket is gone."""
+    FORGET = 5
+    """It is over, or never began."""
+
+
 @dataclass(frozen=True, slots=True)
-class Adoption:
-    """A connection whose socket has sent a packet after an ADOPTED was asked for, or which is over."""
+class Answer:
+    """A front end asked once more about a connection, and a packet of its socket has left since."""
 
     identity: Identity
-    rcv_nxt: SeqNum
-    """The server's TCP acknowledged everything before it."""
-    period: int
-    """The period of its cookie, the low 16 bits."""
     sender: int
     """Sender id of the front end."""
-    confirm: bool
-    """An ADOPTED is wanted."""
-    over: bool
-    """The packet was an RST, or there was none and another connection has the four-tuple: the socket is gone."""
+    rcv_nxt: SeqNum
+    """The server's TCP acknowledged everything before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Which HANDOFF it was, and so which of two connections on one four-tuple is the later."""
+
+    sender: int
+    epoch: int
+    sequence: int
+    period: int
+    """The period of its cookie, the low 16 bits."""
+
+    def is_before(self, other: Rank) -> bool:
+        """Is this of an earlier generation? What came of two front ends, or under two epochs, the period orders."""
+        if (self.sender, self.epoch) == (other.sender, other.epoch):
+            return self.sequence < other.sequence
+        return 0 < (other.period - self.period) & 0xFFFF < 0x8000
+
+
+class Whose(Enum):
+    """Who has a four-tuple."""
+
+    AGENT = auto()
+    """The agent, or it will have it as soon as it reads what came for it."""
+    UNSEEN = auto()
+    """The programs; no packet of its socket has been seen."""
+    PROGRAMS = auto()
+    OVER = auto()
+    """It was the programs', and has no socket any more, or one in TIME-WAIT."""
 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """The connection that was adopted last on a four-tuple."""
+    """The connection that was handed over last on a four-tuple."""
 
     identity: Identity
-    period: int
-    """The period of its cookie, the low 16 bits."""
-    has_started: bool
-    """A packet of its socket left."""
+    rank: Rank
+    whose: Whose
     cookie: bytes
-    """What tells its socket from all others (8 octets, as socket diagnostics show it); zeros before that."""
+    """What tells its socket from all others (8 octets, as socket diagnostics show it); zeros before a packet left."""
+    is_silent: bool = False
+    """The agent was about to end it."""
+
+    @property
+    def lives(self) -> bool:
+        """Is there a socket, as far as is known?"""
+        return self.whose is Whose.PROGRAMS
 
 
 def encode_address(packed: bytes) -> bytes:
@@ -136,40 +210,67 @@ def decode_claim(context: bytes) -> bool:
     return bool(_CLAIM.unpack(context)[3])
 
 
-def decode_event(octets: bytes) -> Adoption:
-    """A record of `events`."""
-    four_tuple, irs, iss, rcv_nxt, period, sender, flags = _EVENT.unpack(octets)
-    identity = Identity(decode_tuple(four_tuple), SeqNum(irs), SeqNum(iss))
-    confirm = flags & _WANTS_ANSWER and not flags & _REPLACED
-    return Adoption(identity, SeqNum(rcv_nxt), period, sender, bool(confirm), bool(flags & (_RESET | _REPLACED)))
+def encode_order(act: Act, identity: Identity, rank: Rank | None = None) -> bytes:
+    """Context of be_order. `rank`: of what is taken."""
+    sender, epoch, sequence, period = (
+        (0, 0, 0, 0) if rank is None else (rank.sender, rank.epoch, rank.sequence, rank.period)
+    )
+    four_tuple = encode_tuple(identity.key)
+    return _ORDER.pack(four_tuple, identity.irs, identity.iss, epoch, sequence, period, sender, act, 0)
 
 
-def is_of(value: bytes | memoryview, identity: Identity) -> bool:
-    """Is an entry of `flows` this connection's?"""
-    irs, iss, *_ = _FLOW.unpack(value)
-    return (irs, iss) == (identity.irs, identity.iss)
+def decode_order(context: bytes) -> bool:
+    """Was it done?"""
+    return bool(_ORDER.unpack(context)[-1])
+
+
+def decode_answer(record: bytes) -> Answer | None:
+    """A record of `events`; None: it has only woken the agent."""
+    sender, rcv_nxt = _ANSWER_HEAD.unpack_from(record)
+    if not sender:
+        return None
+    return Answer(decode_field(record[_ANSWER_HEAD.size :]), sender, SeqNum(rcv_nxt))
+
+
+def by_sender(fields: bytes, octets: int, senders: bytes) -> dict[int, bytes]:
+    """Fields of so many octets, by the front end that asked; empty ones are left out.
+
+    `senders`: for each, its sender id in 8 octets of the machine's own order.
+    """
+    first = senders[:8]
+    if senders == first * (len(senders) // 8):
+        # Where zeros before or behind an empty one are taken for its own, as many of its own take their place.
+        return {_U64.unpack(first)[0]: fields.replace(bytes(octets), b"")} if first else {}
+    found: dict[int, list[bytes]] = {}
+    for number, (sender,) in enumerate(_U64.iter_unpack(senders)):
+        field = fields[number * octets : (number + 1) * octets]
+        if any(field):
+            found.setdefault(sender, []).append(field)
+    return {sender: b"".join(each) for sender, each in found.items()}
+
+
+def seen_at(monotonic_s: float) -> int:
+    """A time of CLOCK_MONOTONIC as `seen` of a flow tells it."""
+    return max(int(monotonic_s * 1_000_000_000), 0) >> _SEEN_SHIFT
+
+
+def is_silent_since(value: bytes, seen: int) -> bool:
+    """Of an entry of `flows`: has no packet passed since `seen`, although it is not known to be over?"""
+    flags, last = _FLAGS_AND_SEEN.unpack(value)
+    return last <= seen and not flags & _OVER
 
 
 def decode_flow(four_tuple: bytes, value: bytes | memoryview) -> Carried:
     """An entry of `flows`."""
-    irs, iss, period, _sender, flags, cookie = _FLOW.unpack(value)
+    irs, iss, epoch, sequence, period, sender, flags, cookie, *_ = _FLOW.unpack(value)
     identity = Identity(decode_tuple(four_tuple), SeqNum(irs), SeqNum(iss))
-    return Carried(identity, period, bool(flags & _STARTED), cookie)
-
-
-def asking(value: bytes) -> bytes:
-    """The same entry, with the next packet of its socket to be told."""
-    return _with_flag(value, _WANTS_ANSWER)
-
-
-def silent(value: bytes) -> bytes:
-    """The same entry, with nothing to leave its socket any more."""
-    return _with_flag(value, _SILENT)
-
-
-def _with_flag(value: bytes, flag: int) -> bytes:
-    *known, flags, cookie = _FLOW.unpack(value)
-    return _FLOW.pack(*known, flags | flag, cookie)
+    if not flags & _ADOPTED:
+        whose = Whose.AGENT
+    elif flags & _OVER:
+        whose = Whose.OVER
+    else:
+        whose = Whose.PROGRAMS if flags & _STARTED else Whose.UNSEEN
+    return Carried(identity, Rank(sender, epoch, sequence, period), whose, cookie, bool(flags & _SILENT))
 
 
 def decode_tuple(four_tuple: bytes) -> ConnectionKey:

@@ -11,22 +11,24 @@ connections those are and which ones ran.
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from tcpha.errors import EdgeError
 from tcpha.kernel import be_maps
-from tcpha.kernel.be_maps import Adoption, Carried
+from tcpha.kernel.be_maps import Act, Answer, Carried, Ran, Rank
 from tcpha.net import sysctl
 from tcpha.net.bpf import BpfMap, MapShape
 from tcpha.net.bpf_attach import Direction, Filter, Link, attach
+from tcpha.net.bpf_journal import Journal, MappedArray, Piece, Progress
 from tcpha.net.bpf_object import Loaded, ObjectFile, kernel_function, load
 from tcpha.net.bpf_ring import RingReader
 from tcpha.net.bpf_table import Table
-from tcpha.proto.ip import ConnectionKey
+from tcpha.proto.flow_fields import FIELD_OCTETS, Fields
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Identity
 
@@ -73,7 +75,7 @@ def obstacle() -> str | None:
 
 
 class Adopter:
-    """The programs be_ingress, be_egress and be_claim, and their maps."""
+    """The programs and their maps."""
 
     def __init__(
         self, own: tuple[bytes, int], keyring: Keyring, *, mark: int, retry_mark: int, pins: Path | None = None
@@ -94,6 +96,17 @@ class Adopter:
                 raise EdgeError(f"{PROGRAMS}: ran is no map of maps")
             self._generation: MapShape = inner
             self._ring = RingReader(self._maps["events"])
+            self._config = MappedArray(self._maps["config"])
+            self._periods: tuple[int, int] | None = None
+            self._progress = Progress(self._maps["progress"])
+            journals = [
+                Journal(self._maps[name], self._progress, number)
+                for number, name in enumerate((*be_maps.CLOSED, *be_maps.HELD))
+            ]
+            self._closed, self._held = journals[: len(be_maps.CLOSED)], journals[len(be_maps.CLOSED) :]
+            self._asked = [MappedArray(self._maps[name]) for name in be_maps.ASKED]
+            self.overruns = 0
+            """Connections that were to be told of, and were overwritten before."""
             self._flows = Table(self._maps["flows"])
             self.hold()
             for index, entry in enumerate(be_maps.encode_keys(keyring)):
@@ -181,88 +194,124 @@ class Adopter:
         program = self._loaded.programs["be_claim"]
         return be_maps.decode_claim(program.run(context=be_maps.encode_claim(table, epoch, sequence)).context)
 
-    def claim_identity(self, identity: Identity, period: int) -> bool:
-        """Is the connection the agent's: to run, to refuse, or to remember? False: a program had it first.
+    def claim_identity(self, identity: Identity, period: int) -> Ran:
+        """Make the connection the agent's, to run, refuse, or remember, unless a program had it first: what it is.
 
         `period`: that of its cookie. Of one that no front end accepts any more nothing is kept. Raises: EdgeError.
         """
         if period not in self._generations:
-            return True
+            return Ran.AGENT
         generation, name = self._generations[period], be_maps.encode_name(identity)
-        if generation.insert(name, be_maps.encode_number(be_maps.AGENT)):
-            return True
+        try:
+            if generation.insert(name, be_maps.encode_number(Ran.AGENT)):
+                return Ran.AGENT
+        except EdgeError as error:
+            if not _is_full(error):
+                raise
+            return Ran.AGENT  # no program finds room, either
         known = generation.lookup(name)
-        return known is not None and be_maps.decode_number(known) == be_maps.AGENT
+        return Ran.AGENT if known is None else Ran(be_maps.decode_number(known))
 
     def take_over(self, identity: Identity, period: int) -> bool:
-        """Make a connection the agent's of which no packet ever left; False: one has. Raises: EdgeError."""
+        """Make a connection the agent's that never got a socket; False: it has run after all.
+
+        To be called when its four-tuple is the agent's (`Act.TAKE`). Raises: EdgeError.
+        """
         generation, name = self._generations.get(period), be_maps.encode_name(identity)
         known = None if generation is None else generation.lookup(name)
         if generation is None or known is None:
             return True
-        if be_maps.decode_number(known) == be_maps.RAN:
+        if be_maps.decode_number(known) == Ran.RAN:
             return False
-        generation.update(name, be_maps.encode_number(be_maps.AGENT))
+        generation.update(name, be_maps.encode_number(Ran.AGENT))
         return True
 
     def remember(self, identity: Identity) -> None:
         """Let no program run a connection, whatever the period of its cookie, nor again. Raises: EdgeError."""
-        name, value = be_maps.encode_name(identity), be_maps.encode_number(be_maps.AGENT)
+        name, value = be_maps.encode_name(identity), be_maps.encode_number(Ran.AGENT)
         for generation in self._generations.values():
-            generation.update(name, value)
+            try:
+                generation.update(name, value)
+            except EdgeError as error:
+                if not _is_full(error):
+                    raise
 
-    def ask(self, key: ConnectionKey) -> None:
-        """Tell of the next packet that leaves the connection's socket. Raises: EdgeError."""
-        self._change_flow(key, be_maps.asking)
+    def order(self, act: Act, identity: Identity, rank: Rank | None = None) -> bool:
+        """Have something done if the four-tuple is still this connection's; was it done?
 
-    def silence(self, key: ConnectionKey) -> None:
-        """Let nothing leave the connection's socket any more. Raises: EdgeError."""
-        self._change_flow(key, be_maps.silent)
-
-    def _change_flow(self, key: ConnectionKey, change: Callable[[bytes], bytes]) -> None:
-        flows, name = self._maps["flows"], be_maps.encode_tuple(key)
-        if (value := flows.lookup(name)) is not None:
-            flows.update(name, change(value))
-
-    def forget_flow(self, key: ConnectionKey) -> bool:
-        """A connection is over; was it known? Raises: EdgeError."""
-        return self._maps["flows"].delete(be_maps.encode_tuple(key))
-
-    def forget_ended(self, ended: Sequence[tuple[bytes, Identity]]) -> None:
-        """The same of many, unless their four-tuples, keys of `flows`, are another connection's by now.
-
+        Not either, now and then, where a program changes the same entry at this moment. `rank`: of what is taken.
         Raises: EdgeError.
         """
-        flows, gone = self._flows, []
-        for four_tuple, identity in ended:
-            flows.key[:] = four_tuple
-            if flows.lookup() and be_maps.is_of(flows.value, identity):
-                gone.append(four_tuple)
-        self.forget_flows(gone)
-
-    def forget_flows(self, four_tuples: Sequence[bytes]) -> int:
-        """The same of many, by the keys of `flows`; return how many were known. Raises: EdgeError."""
-        return self._flows.delete_all(four_tuples)
+        program = self._loaded.programs["be_order"]
+        return be_maps.decode_order(program.run(context=be_maps.encode_order(act, identity, rank)).context)
 
     # --- what they did
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when connections were adopted."""
+        """Return the descriptor that becomes readable when there is something to tell."""
         return self._ring.fileno()
 
-    def adoptions(self, limit: int = 256) -> list[Adoption]:
-        """Return connections whose sockets have spoken since an ADOPTED of them was asked for."""
-        return [be_maps.decode_event(record) for record in self._ring.read(limit)]
+    def answers(self, limit: int = 256) -> list[Answer]:
+        """Return what was asked for by `Act.ASK`, or by a HANDOFF that came again. Empties what has become readable."""
+        answers = [be_maps.decode_answer(record) for record in self._ring.read(limit)]
+        return [each for each in answers if each is not None]
+
+    def news(self) -> tuple[list[Fields], list[tuple[int, Fields]]]:
+        """Return what was written down since the last call.
+
+        Connections that are over, in the form of CLOSED; and such as front ends asked about, in the form of FLOWS, by
+        the front end's sender id, without those that are over by now. Where there is neither, the next connection
+        makes `fileno` readable: while there is something, nobody need be woken.
+        """
+        closed, held = self._read_closed(), self._read_held()
+        if not closed and not held:
+            self._progress.look()
+            closed, held = self._read_closed(), self._read_held()
+        return closed, held
+
+    def _read_closed(self) -> list[Fields]:
+        return [
+            Fields(octets, piece.octets)
+            for journal, octets in zip(self._closed, FIELD_OCTETS, strict=True)
+            for piece in self._read(journal)
+        ]
+
+    def _read_held(self) -> list[tuple[int, Fields]]:
+        return [
+            (sender, Fields(octets, fields))
+            for journal, asked, octets in zip(self._held, self._asked, FIELD_OCTETS, strict=True)
+            for piece in self._read(journal)
+            for sender, fields in be_maps.by_sender(
+                piece.octets, octets, asked.read_at(piece.place, len(piece.octets) // octets)
+            ).items()
+            if fields
+        ]
+
+    def _read(self, journal: Journal) -> Sequence[Piece]:
+        if not journal.has_more():
+            return ()
+        pieces, lost = journal.read()
+        self.overruns += lost
+        return pieces
 
     def flows(self) -> Iterator[tuple[bytes, Carried]]:
-        """Every connection that was adopted and not forgotten, with its key in `flows`. Raises: EdgeError."""
+        """Every four-tuple that is somebody's, a key of `flows`, with the last connection there. Raises: EdgeError."""
         for four_tuple, value in self._flows.items():
             yield four_tuple, be_maps.decode_flow(four_tuple, value)
 
+    def walk(self) -> Iterator[tuple[bytes, bytes]]:
+        """The same as octets, piece by piece: what changes meanwhile may be missed. Raises: EdgeError."""
+        return self._flows.items()
+
     def look_up(self, four_tuple: bytes) -> Carried | None:
-        """The connection that was adopted last on a four-tuple, a key of `flows`. Raises: EdgeError."""
+        """Whose a four-tuple is, a key of `flows`. Raises: EdgeError."""
         self._flows.key[:] = four_tuple
         return be_maps.decode_flow(four_tuple, self._flows.value) if self._flows.lookup() else None
+
+    @property
+    def live(self) -> int:
+        """How many connections live."""
+        return self._progress.live()
 
     def count(self, name: str) -> int:
         """One of `counters`. Raises: EdgeError."""
@@ -282,14 +331,20 @@ class Adopter:
             else:
                 attached.detach()
         self._ring.close()
+        for each in (self._config, self._progress, *self._closed, *self._held, *self._asked):
+            each.close()
         for generation in self._generations.values():
             generation.close()
         self._generations.clear()
         self._loaded.close()
 
     def _configure(self, period_from: int, periods: int, until_ns: int) -> None:
+        if (period_from, periods) == self._periods:
+            be_maps.UNTIL.pack_into(self._config.memory, be_maps.UNTIL_AT, until_ns)
+            return
         value = be_maps.encode_config(self._own, *self._marks, period_from, periods, until_ns)
         self._maps["config"].update(be_maps.encode_number(0), value)
+        self._periods = (period_from, periods)
 
     def _known(self) -> list[int]:
         """Periods of which something is remembered, here or pinned by an earlier run."""
@@ -317,3 +372,7 @@ class Adopter:
         if (old := self._generations.pop(period, None)) is not None:
             self._maps["ran"].delete(be_maps.encode_number(period % be_maps.GENERATIONS))
             old.close()
+
+
+def _is_full(error: EdgeError) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.E2BIG

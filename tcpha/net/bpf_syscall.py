@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from enum import IntEnum
+from functools import cache
 from pathlib import Path
 
 from tcpha.errors import EdgeError
@@ -84,6 +85,7 @@ def call(command: Command, attr: bytes | ctypes.Array[ctypes.c_char], what: str)
     raise EdgeError(f"bpf {command.name.lower()}, {what}: {_reason(error)}") from error
 
 
+@cache
 def _syscall_number() -> int:
     number = _SYSCALL.get(os.uname().machine)
     if number is None or sys.byteorder != "little":

@@ -19,7 +19,7 @@ _ELEMENT_ATTR = struct.Struct("=IxxxxQQQ")  # map, key, value, flags
 _BATCH_ATTR = struct.Struct("=QQQQIIQQ")  # where to begin, where it ended, keys, values, count, map, flags twice
 _COUNT_AT = 32
 _TOKEN_OCTETS = 8
-_AT_ONCE = 4096
+_AT_ONCE = 1024
 
 
 class Table:

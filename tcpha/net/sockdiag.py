@@ -12,12 +12,13 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tcpha.errors import EdgeError, StartError
-from tcpha.net.netlink import NLM_F_DUMP, NetlinkSocket, encode_attribute
-from tcpha.proto.ip import ConnectionKey
+from tcpha.net.netlink import NLM_F_DUMP, NetlinkSocket, decode_attributes, encode_attribute
+from tcpha.proto.ip import ConnectionKey, key_addresses, key_ports
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
@@ -33,6 +34,8 @@ _ALL_STATES = 0xFFFFFFFF
 _CONDITION = struct.Struct("=BBHII")  # inet_diag_bc_op: code, octets to go on, octets to leave; mark, mask
 _BYTECODE = 1  # INET_DIAG_REQ_BYTECODE
 _MARK_CONDITION = 10
+_MARK = 15  # INET_DIAG_MARK
+_NO_MARK = bytes(4)
 
 TCP_ESTABLISHED = 1
 TCP_SYN_RECEIVED = 3
@@ -46,13 +49,15 @@ class TcpSocket:
 
     state: as linux/tcp_states.h numbers them (1 ESTABLISHED ... 11 CLOSING), request sockets as 3 SYN-RECEIVED.
     family: AF_INET or AF_INET6, as asked for (an IPv4 connection of a dual-stack IPv6 listener is found as AF_INET).
-    identity: 36 octets, ports and addresses as asked for; cookie: 8 octets, unique to the socket.
+    identity: 36 octets, ports and addresses as asked for; cookie: 8 octets, unique to the socket. mark: the firewall
+    mark it bears, 0 if it has none, is in TIME-WAIT, or CAP_NET_ADMIN is missing.
     """
 
     family: int
     state: int
     cookie: bytes
     identity: bytes
+    mark: int = 0
 
 
 class SocketDiagnostics:
@@ -93,8 +98,15 @@ class SocketDiagnostics:
             return None
         answer = answers[0].body
         cookie = answer[_COOKIE_OFFSET : _COOKIE_OFFSET + len(_COOKIE_NONE)]
-        found = TcpSocket(family, answer[_STATE_OFFSET], cookie, identity)
+        marked = decode_attributes(answer, _ANSWER_OCTETS).get(_MARK, _NO_MARK)
+        found = TcpSocket(family, answer[_STATE_OFFSET], cookie, identity, int.from_bytes(marked, sys.byteorder))
         return None if found.state == TCP_LISTEN else found
+
+    def find_connection(self, key: ConnectionKey) -> TcpSocket | None:
+        """The same for a four-tuple of the client's direction. Raises: EdgeError."""
+        client, server = key_addresses(key)
+        client_port, server_port = key_ports(key)
+        return self.find(ip_address(server), server_port, ip_address(client), client_port)
 
     def destroy(self, found: TcpSocket) -> bool:
         """Make the socket disappear; return whether it is gone.
@@ -134,7 +146,8 @@ class SocketDiagnostics:
             for answer in answers:
                 octets = answer.body
                 cookie = octets[_COOKIE_OFFSET : _COOKIE_OFFSET + len(_COOKIE_NONE)]
-                found.append(TcpSocket(family, octets[_STATE_OFFSET], cookie, octets[4 : 4 + _IDENTITY.size]))
+                identity = octets[4 : 4 + _IDENTITY.size]
+                found.append(TcpSocket(family, octets[_STATE_OFFSET], cookie, identity, mark))
         return found
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from tcpha.errors import HandoffAuthError, HandoffFormatError, HandoffVersionError, TruncatedError
 from tcpha.proto.cookie import NO_WINDOW_SCALE, Agreement
+from tcpha.proto.flow_fields import check_key, decode_identity, encode_identity
 from tcpha.proto.ip import KEY_OCTETS_IPV4, KEY_OCTETS_IPV6, ConnectionKey
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import (
@@ -59,7 +60,6 @@ _FIXED_BEHIND_TAG = struct.Struct("!HBBBBBBHHHHIIIIII4s")
 _TLV = struct.Struct("!HH")
 _TLV_OF_U32 = struct.Struct("!HHI")
 _U32 = struct.Struct("!I")
-_IDENTITY = struct.Struct("!II4s")  # the ports as they stand in a key
 _FLOW_IPV4 = struct.Struct("!HHII4s8s")  # a whole field, header and all
 _CAPABILITIES = struct.Struct("!BBH")
 _STATE = struct.Struct("!BxxxI")
@@ -164,6 +164,14 @@ class HandoffCodec:
             raise ValueError(str(error)) from None
         return self._tag(self._signing, covered) + covered
 
+    def encode_flows(self, envelope: Envelope, type_number: Type, fields: bytes) -> bytes:
+        """Return the sealed CLOSED or FLOWS with these fields (`flow_fields`), as they stand there.
+
+        Whoever gets connections in this form need not make a value of each.
+        """
+        covered = self._lay_out(envelope, type_number, _NO_IDENTITY, fields)
+        return self._tag(self._signing, covered) + covered
+
     def _lay_out_handoff(self, envelope: Envelope, message: Handoff) -> bytes:
         agreement, acknowledged = message.agreement, message.acknowledged
         client, promised = agreement.window_scale, message.promised_window_scale
@@ -208,7 +216,7 @@ class HandoffCodec:
         if key_octets == KEY_OCTETS_IPV6:
             flags |= _IPV6
         elif key_octets != KEY_OCTETS_IPV4:
-            _check_key(key)
+            check_key(key)
         words = (FIXED_OCTETS + key_octets - 4 + len(fields)) >> 2
         if words > 0xFF:
             raise ValueError("message header over 1020 octets")
@@ -301,11 +309,11 @@ def _body(message: Refused | Moved | Closed | FlowsQuery | Flows | Status) -> _B
         case Moved(identity, owner):
             return _Body(Type.MOVED, identity, ((Tlv.OWNER, owner.to_bytes(2, "big")),))
         case Closed(identities):
-            return _Body(Type.CLOSED, fields=tuple([(Tlv.FLOW, _encode_identity(each)) for each in identities]))
+            return _Body(Type.CLOSED, fields=tuple([(Tlv.FLOW, encode_identity(each)) for each in identities]))
         case FlowsQuery(keys):
             return _Body(Type.FLOWS_QUERY, fields=tuple((Tlv.FLOW, _encode_key(key)) for key in keys))
         case Flows(held, absent):
-            fields = [(Tlv.FLOW, _encode_identity(each)) for each in held]
+            fields = [(Tlv.FLOW, encode_identity(each)) for each in held]
             fields += [(Tlv.ABSENT, _encode_key(key)) for key in absent]
             return _Body(Type.FLOWS, fields=tuple(fields))
         case Status():
@@ -337,28 +345,10 @@ def _scale(shift_count: int) -> int:
 
 
 def _encode_key(key: ConnectionKey) -> bytes:
-    return _encode_identity(Identity(key, SeqNum(0), SeqNum(0)))
-
-
-def _encode_identity(identity: Identity) -> bytes:
-    key = identity.key
-    _check_key(key)
-    return _IDENTITY.pack(identity.irs, identity.iss, key[-4:]) + key[:-4]
-
-
-def _check_key(key: ConnectionKey) -> None:
-    if len(key) not in (KEY_OCTETS_IPV4, KEY_OCTETS_IPV6):
-        raise ValueError(f"a connection key of {len(key)} octets")
+    return encode_identity(Identity(key, SeqNum(0), SeqNum(0)))
 
 
 # --- bodies to values
-
-
-def _decode_identity(value: bytes) -> Identity:
-    if len(value) not in (_IDENTITY.size + 8, _IDENTITY.size + 32):
-        raise HandoffFormatError(f"a flow of {len(value)} octets")
-    irs, iss, ports = _IDENTITY.unpack_from(value)
-    return Identity(ConnectionKey(value[_IDENTITY.size :] + ports), SeqNum(irs), SeqNum(iss))
 
 
 def _decode_flows_ipv4(fields: bytes) -> tuple[Identity, ...] | None:
@@ -374,7 +364,7 @@ def _decode_flows_ipv4(fields: bytes) -> tuple[Identity, ...] | None:
 
 
 def _flows(body: _Body, number: Tlv) -> tuple[Identity, ...]:
-    return tuple(_decode_identity(value) for kind, value in body.fields if kind == number)
+    return tuple(decode_identity(value) for kind, value in body.fields if kind == number)
 
 
 def _optional(body: _Body, number: Tlv, octets: int) -> bytes | None:

@@ -169,6 +169,25 @@ def test_port_is_used_again_at_once_every_connection_is_answered(kernel_lab: Lab
     assert in_kernel(kernel_lab, "recycled") > recycled
 
 
+def test_agents_connection_is_aborted_and_its_port_used_again_at_once_each_answer_is_its_own(
+    kernel_lab: Lab, family: Family
+) -> None:
+    """Of the first the agent hears the end later than the kernel hears of the second."""
+    request = get("/1k.html")
+    for number in range(100):
+        port = 41_001 + number % 3
+        with Conversation.open(kernel_lab, family, nagle=False, port=port, limit_s=10.0) as client:
+            client.send(request[:20])
+            client.await_acknowledged()
+            client.send(request[20:])
+            assert client.answer().status == 200
+            client.abort()
+        with Conversation.open(kernel_lab, family, port=port, limit_s=10.0) as client:
+            assert client.ask(request).sha256 == digest(kernel_lab, "1k.html"), number
+            client.abort()
+    await_no_flows(kernel_lab)
+
+
 def test_client_resets_connection_is_over_at_once(kernel_lab: Lab, family: Family) -> None:
     with Conversation.open(kernel_lab, family, receive_buffer_octets=SMALL_WINDOW_OCTETS) as client:
         client.send(get("/10m.html"))

@@ -15,7 +15,6 @@ from scapy.layers.inet6 import IPv6
 
 from tcpha.kernel.be_maps import encode_tuple
 from tcpha.net.raw import RawSender
-from tcpha.net.sockdestroy import DestroyedSockets
 from tcpha.net.sockdiag import (
     TCP_ESTABLISHED,
     TCP_LISTEN,
@@ -138,35 +137,16 @@ def test_sockets_with_a_mark_are_found_and_no_others(server: Server) -> None:
         assert server.diagnostics.marked(0x7C0B) == []
 
 
-@pytest.mark.parametrize("how", ["closes", "is destroyed"])
-def test_socket_is_gone_its_connection_and_cookie_are_told(server: Server, how: str) -> None:
-    with server.host.inside(), closing(DestroyedSockets([PORT])) as ended:
-        client, accepted = server.connect()
-        port = client.getsockname()[1]
-        found = server.find(port)
-        assert found is not None
-        with client, accepted:
-            assert ended.read() == []
-            if how == "is destroyed":
-                server.diagnostics.destroy(found)
-        told: list[tuple[bytes, bytes]] = []
-        until(lambda: _reads(ended, told))
-        assert told == [(encoded(server, port), found.cookie)]
-
-
-def test_socket_of_another_port_is_gone_nothing_is_told(server: Server) -> None:
-    with server.host.inside(), closing(DestroyedSockets([PORT + 1])) as ended, closing(DestroyedSockets([PORT])) as own:
-        client, accepted = server.connect()
-        with client, accepted:
-            pass
-        told: list[tuple[bytes, bytes]] = []
-        until(lambda: _reads(own, told))
-        assert ended.read() == []
-
-
-def _reads(ended: DestroyedSockets, told: list[tuple[bytes, bytes]]) -> bool:
-    told += ended.read()
-    return bool(told)
+def test_connection_is_found_by_its_four_tuple_with_the_mark_of_its_socket(server: Server) -> None:
+    client, accepted = server.connect()
+    with client, accepted:
+        key = connection_key(server.remote, client.getsockname()[1], server.local, PORT)
+        before = server.diagnostics.find_connection(key)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x7C0B)
+        after = server.diagnostics.find_connection(key)
+        assert before is not None
+        assert after is not None
+        assert (before.mark, after.mark, after.cookie) == (0, 0x7C0B, before.cookie)
 
 
 def destroy_established(server: Server) -> None:

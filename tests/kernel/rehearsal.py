@@ -20,10 +20,14 @@ from unittest.mock import patch
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.l2 import Ether
 
+from tcpha.kernel import be_maps
+from tcpha.kernel.be_maps import Whose, encode_tuple
 from tcpha.lab import namespaces
 from tcpha.net import bpf_adopter, bpf_object
 from tcpha.net.bpf_adopter import Adopter
 from tcpha.net.bpf_object import Loaded
+from tcpha.proto.flow_fields import Fields, decode_field
+from tcpha.proto.messages import Handoff, Identity
 from tests.kernel.frames import (
     BACK_END,
     EPOCH,
@@ -85,9 +89,25 @@ class Rehearsal:
         for each in (adopter._maps["flows"], *adopter._generations.values()):
             for key in list(each.keys()):
                 each.delete(key)
-        adopter.adoptions(1 << 20)
+        adopter.news()
+        adopter.answers(1 << 20)
+        at = be_maps.STARTED_AND_ENDED_AT
+        adopter._progress.memory[at : at + 16] = bytes(16)
         adopter.set_peer(ip_address(FRONT_END[self.family]).packed, PORT, SENDER, self.epoch, TABLE)
         adopter.set_targets([(ip_address(VIP[self.family]).packed, VIP_PORT)])
+
+    def closed(self) -> list[Identity]:
+        """What is to be told as CLOSED, read by the codec's own fields."""
+        return [each for fields in self.adopter.news()[0] for each in identities(fields)]
+
+    def held(self) -> list[tuple[int, Identity]]:
+        """What is to be told as FLOWS, and to whom."""
+        return [(sender, each) for sender, fields in self.adopter.news()[1] for each in identities(fields)]
+
+    def whose(self, message: Handoff) -> Whose | None:
+        """Who has the four-tuple of a HANDOFF."""
+        carried = self.adopter.look_up(encode_tuple(message.identity.key))
+        return None if carried is None else carried.whose
 
     def datagram(self, **changes: Any) -> Datagram:
         """An ordinary HANDOFF under the front end's epoch."""
@@ -110,6 +130,12 @@ class Rehearsal:
         (mark_after,) = struct.unpack_from("=I", done.context, _MARK_OFFSET)
         counts = {name: after[name] - before[name] for name in after if after[name] != before[name]}
         return Outcome(done.returned, done.octets, mark_after, counts)
+
+
+def identities(fields: Fields) -> list[Identity]:
+    """The connections of fields that follow one another."""
+    starts = range(0, len(fields.octets), fields.each)
+    return [decode_field(fields.octets[start : start + fields.each]) for start in starts]
 
 
 @contextmanager

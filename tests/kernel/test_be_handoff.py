@@ -14,7 +14,7 @@ from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import Dot1Q, Ether
 
-from tcpha.kernel.be_maps import RAN, encode_name, encode_number
+from tcpha.kernel.be_maps import Act, Answer, Ran, Rank, Whose, encode_name, encode_number
 from tcpha.proto.cookie import Agreement
 from tcpha.proto.ip import connection_key
 from tcpha.proto.messages import Closed, Handoff
@@ -29,6 +29,7 @@ from tests.kernel.frames import (
     PERIOD,
     PORT,
     SECOND_CODEC,
+    SENDER,
     VIP,
     VIP_PORT,
     Datagram,
@@ -37,7 +38,7 @@ from tests.kernel.frames import (
     segment_of,
     tcp_of,
 )  # fmt: skip
-from tests.kernel.rehearsal import DROPPED, PASSED_ON, Outcome, Rehearsal
+from tests.kernel.rehearsal import PASSED_ON, Outcome, Rehearsal
 
 pytestmark = pytest.mark.kernel
 
@@ -113,13 +114,11 @@ def test_handoff_is_adopted_its_identity_is_known(programs: Rehearsal) -> None:
     datagram = programs.datagram()
     programs.arrive(datagram.frame())
     ((four_tuple, carried),) = programs.adopter.flows()
-    assert (carried.identity, carried.period, carried.has_started) == (
-        datagram.message.identity,
-        PERIOD & 0xFFFF,
-        False,
-    )
+    assert carried.identity == datagram.message.identity
+    assert carried.rank == Rank(SENDER, programs.epoch, 1, PERIOD & 0xFFFF)
+    assert carried.whose is Whose.UNSEEN
     assert programs.adopter.look_up(four_tuple) == carried
-    assert not programs.adopter.claim_identity(datagram.message.identity, PERIOD)
+    assert programs.adopter.claim_identity(datagram.message.identity, PERIOD) is Ran.ADOPTING
 
 
 def test_ipv6_handoff_in_an_ipv4_datagram_becomes_an_ipv6_segment(programs: Rehearsal) -> None:
@@ -204,7 +203,7 @@ def test_epoch_changes_sequences_begin_anew(programs: Rehearsal) -> None:
 
 def test_connection_has_run_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
     identity = programs.datagram().message.identity
-    programs.adopter._generations[PERIOD].insert(encode_name(identity), encode_number(RAN))
+    programs.adopter._generations[PERIOD].insert(encode_name(identity), encode_number(Ran.RAN))
     frame = programs.datagram().frame()
     outcome = programs.arrive(frame)
     assert outcome.counts == {"up_ran": 1}
@@ -212,7 +211,7 @@ def test_connection_has_run_handoff_goes_to_the_agent(programs: Rehearsal) -> No
 
 
 def test_connection_is_the_agents_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
-    assert programs.adopter.claim_identity(programs.datagram().message.identity, PERIOD)
+    assert programs.adopter.claim_identity(programs.datagram().message.identity, PERIOD) is Ran.AGENT
     assert programs.arrive(programs.datagram().frame()).count == "up_ran"
 
 
@@ -236,9 +235,9 @@ def test_socket_never_spoke_repeat_goes_to_the_agent_which_may_take_over(program
     outcome = programs.arrive(frame)
     assert outcome.counts == {"up_ran": 1}
     assert is_untouched(outcome, frame)
-    assert not programs.adopter.claim_identity(message.identity, PERIOD)
+    assert programs.adopter.claim_identity(message.identity, PERIOD) is Ran.ADOPTING
     assert programs.adopter.take_over(message.identity, PERIOD)
-    assert programs.adopter.claim_identity(message.identity, PERIOD)
+    assert programs.adopter.claim_identity(message.identity, PERIOD) is Ran.AGENT
 
 
 def test_socket_has_spoken_nobody_takes_over(programs: Rehearsal) -> None:
@@ -252,13 +251,14 @@ def test_agent_remembers_a_connection_no_program_runs_it(programs: Rehearsal) ->
     assert programs.arrive(programs.datagram().frame()).counts == {"up_ran": 1}
 
 
-def test_kernel_refuses_datagram_goes_up_and_nothing_is_remembered(refusing: Rehearsal) -> None:
+def test_kernel_refuses_datagram_goes_up_and_the_four_tuple_is_the_agents(refusing: Rehearsal) -> None:
     datagram = refusing.datagram()
     outcome = refusing.arrive(datagram.frame())
     assert outcome.counts == {"up_kernel": 1}
     assert is_untouched(outcome, datagram.frame())
-    assert list(refusing.adopter.flows()) == []
-    assert refusing.adopter.claim_identity(datagram.message.identity, PERIOD)
+    ((_, carried),) = refusing.adopter.flows()
+    assert (carried.identity, carried.whose) == (datagram.message.identity, Whose.AGENT)
+    assert refusing.adopter.claim_identity(datagram.message.identity, PERIOD) is Ran.AGENT
     assert refusing.adopter.claim_message(3, refusing.epoch, datagram.sequence)
 
 
@@ -454,70 +454,46 @@ def test_segment_would_meet_the_listener_it_is_the_agents(programs: Rehearsal) -
     assert is_untouched(outcome, arriving(programs.family))
 
 
+def confirmed(family: int, **changes: int) -> Handoff:
+    return replace(handoff(family, **changes), confirm=True)
+
+
 def test_first_packet_leaves_adoption_is_told_and_its_identity_has_run(programs: Rehearsal) -> None:
-    message = replace(handoff(programs.family), confirm=True)
+    message = confirmed(programs.family)
     programs.arrive(programs.datagram(message=message).frame())
-    assert programs.adopter.adoptions() == []
+    assert programs.held() == []
     frame = leaving(programs.family, 0x11223377)
     outcome = programs.leave(frame)
     assert outcome.octets == frame
-    (adoption,) = programs.adopter.adoptions()
-    assert (adoption.identity, adoption.rcv_nxt, adoption.sender) == (message.identity, 0x11223377, 23)
-    assert adoption.period == PERIOD & 0xFFFF
+    assert programs.held() == [(SENDER, message.identity)]
+    assert programs.held() == []
     assert programs.arrive(programs.datagram(sequence=2).frame()).count == "up_ran"
 
 
 def test_second_packet_leaves_nothing_is_told_until_it_is_asked_for(programs: Rehearsal) -> None:
-    programs.arrive(programs.datagram(message=replace(handoff(programs.family), confirm=True)).frame())
+    programs.arrive(programs.datagram(message=confirmed(programs.family)).frame())
     counts = [programs.leave(leaving(programs.family, ack)).counts for ack in (1, 2)]
     assert counts == [{"started": 1}, {}]
-    assert [each.rcv_nxt for each in programs.adopter.adoptions()] == [1]
-    programs.adopter.ask(handoff(programs.family).identity.key)
-    assert programs.leave(leaving(programs.family, 3)).counts == {}
-    assert [each.rcv_nxt for each in programs.adopter.adoptions()] == [3]
+    assert programs.adopter.answers() == []
+    assert len(programs.held()) == 1
+    identity = handoff(programs.family).identity
+    assert programs.adopter.order(Act.ASK, identity)
+    for ack in (3, 4):
+        assert programs.leave(leaving(programs.family, ack)).counts == {}
+    assert programs.adopter.answers() == [Answer(identity, SENDER, SeqNum(3))]
 
 
 def test_packet_of_the_connection_before_leaves_it_is_no_start(programs: Rehearsal) -> None:
-    programs.arrive(programs.datagram(message=replace(handoff(programs.family), confirm=True)).frame())
+    programs.arrive(programs.datagram(message=confirmed(programs.family)).frame())
     assert programs.leave(leaving(programs.family, 1, flags="R", seq=0xBA514C38)).counts == {}
-    assert programs.adopter.adoptions() == []
+    assert programs.held() == []
     assert programs.leave(leaving(programs.family, 1)).counts == {"started": 1}
-
-
-def test_socket_resets_its_connection_it_is_told_that_it_is_over(programs: Rehearsal) -> None:
-    programs.arrive(programs.datagram().frame())
-    programs.leave(leaving(programs.family, 1, flags="RA"))
-    assert [(each.over, each.confirm) for each in programs.adopter.adoptions()] == [(True, False)]
-
-
-def test_another_connection_gets_the_four_tuple_the_end_of_the_first_is_told(programs: Rehearsal) -> None:
-    first, second = handoff(programs.family), handoff(programs.family, irs=1, iss=0x100)
-    programs.arrive(programs.datagram(message=first).frame())
-    programs.leave(leaving(programs.family, 1))
-    programs.arrive(programs.datagram(message=second, sequence=2).frame())
-    assert [(each.identity, each.over) for each in programs.adopter.adoptions()] == [(first.identity, True)]
 
 
 def test_nothing_was_asked_nothing_is_told(programs: Rehearsal) -> None:
     programs.arrive(programs.datagram().frame())
     assert programs.leave(leaving(programs.family, 1)).counts == {"started": 1}
-    assert programs.adopter.adoptions() == []
-
-
-def test_connection_is_silenced_nothing_leaves(programs: Rehearsal) -> None:
-    programs.arrive(programs.datagram().frame())
-    programs.adopter.silence(handoff(programs.family).identity.key)
-    outcome = programs.leave(leaving(programs.family, 1, flags="R"))
-    assert (outcome.verdict, outcome.counts) == (DROPPED, {"silenced": 1})
-
-
-def test_connection_is_over_it_is_forgotten_unless_it_is_another_by_now(programs: Rehearsal) -> None:
-    programs.arrive(programs.datagram().frame())
-    ((four_tuple, carried),) = programs.adopter.flows()
-    programs.adopter.forget_ended([(four_tuple, replace(carried.identity, iss=SeqNum(1)))])
-    assert programs.adopter.look_up(four_tuple) == carried
-    programs.adopter.forget_ended([(four_tuple, carried.identity)])
-    assert programs.adopter.look_up(four_tuple) is None
+    assert programs.adopter.news() == ([], [])
 
 
 def test_lease_is_over_nothing_is_adopted(programs: Rehearsal) -> None:
@@ -528,20 +504,10 @@ def test_lease_is_over_nothing_is_adopted(programs: Rehearsal) -> None:
 
 
 def test_packet_without_the_mark_leaves_nothing_is_told(programs: Rehearsal) -> None:
-    programs.arrive(programs.datagram(message=replace(handoff(programs.family), confirm=True)).frame())
+    programs.arrive(programs.datagram(message=confirmed(programs.family)).frame())
     programs.leave(leaving(programs.family, 1), mark=0)
     programs.leave(leaving(programs.family, 1, port=CLIENT_PORT + 1))
-    assert programs.adopter.adoptions() == []
-
-
-def test_many_are_adopted_every_one_is_told_once_and_in_order(programs: Rehearsal) -> None:
-    for number in range(1, 31):
-        message = replace(handoff(programs.family, client_port=CLIENT_PORT + number), confirm=True)
-        programs.arrive(programs.datagram(message=message, sequence=number).frame())
-        programs.leave(leaving(programs.family, number, port=CLIENT_PORT + number))
-    first, rest = programs.adopter.adoptions(20), programs.adopter.adoptions()
-    assert [each.rcv_nxt for each in first] == list(range(1, 21))
-    assert [each.rcv_nxt for each in rest] == list(range(21, 31))
+    assert programs.held() == []
 
 
 # --- sockets that are not ours
@@ -584,7 +550,7 @@ def test_socket_of_another_took_the_ports_of_one_of_ours_nothing_is_marked(progr
     at = ETHER_OCTETS + (20 if programs.family == 4 else 40)
     segment[at : at + 2] = (42002).to_bytes(2, "big")
     with connected(programs.family, 42002):
-        assert programs.arrive(programs.datagram(message=message, sequence=2).frame()).counts == {"up_live": 1}
+        assert programs.arrive(programs.datagram(message=message, sequence=2).frame()).counts == {"up_ran": 1}
         outcome = programs.arrive(bytes(segment))
         assert outcome.counts == {"guarded": 1}
         assert outcome.mark == 0

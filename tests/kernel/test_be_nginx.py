@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from socket import AF_PACKET, SHUT_WR, SOCK_DGRAM, htons, socket
+from socket import AF_PACKET, SHUT_WR, SO_LINGER, SOCK_DGRAM, SOL_SOCKET, htons, socket
 
 import pytest
 from msgspec.structs import replace
@@ -15,12 +16,14 @@ from msgspec.structs import replace
 from tcpha.lab import namespaces
 from tcpha.lab.waiting import wait_until
 from tcpha.net.bpf_adopter import Adopter, obstacle
+from tcpha.net.raw import RawSender
 from tcpha.proto.cookie import Agreement
 from tcpha.proto.ip import reverse_key
 from tcpha.proto.messages import Handoff
-from tcpha.proto.seqnum import seq_add
-from tcpha.proto.tcp import decode_segment
+from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.proto.tcp import RST, decode_segment, encode_segment
 from tests.kernel.frames import EPOCH, PERIOD, SENDER, TABLE, VIP, VIP_PORT, Datagram, handoff
+from tests.kernel.rehearsal import identities
 from tests.kernel.two_hosts import Hosts, nginx, received
 
 pytestmark = pytest.mark.kernel
@@ -104,8 +107,9 @@ def test_handoff_arrives_nginx_answers_the_client(hosts: Hosts, tmp_path: Path, 
         message = replace(here.request("large", client_port=40002, irs=0xFFFFFFF0, iss=0xFFFFFF00), confirm=True)
         assert here.fetch(message) == LARGE
         assert here.counted(adopted=2)
-        (last,) = here.adopter.adoptions()
-        assert last.rcv_nxt == seq_add(last.identity.irs, 1 + len(here.request("large").octets))
+        closed, held = here.adopter.news()
+        assert [each for fields in closed for each in identities(fields)][-1] == message.identity
+        assert held == []
 
 
 @FAMILIES
@@ -147,6 +151,62 @@ def test_client_goes_on_and_closes_first_the_connection_stays_the_kernels(hosts:
         assert here.counted(adopted=1)
 
 
+def client_closes(client: socket) -> None:
+    client.shutdown(SHUT_WR)
+    assert client.recv(1) == b""
+
+
+def client_aborts(client: socket) -> None:
+    client.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def server_closes(client: socket) -> None:
+    client.send(b"GET /small HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n")
+    assert body(received(client)) == SMALL
+
+
+def server_closes_and_the_client_is_slow(client: socket) -> None:
+    """Before the client has closed, too, the server's host keeps the connection as one in TIME-WAIT (FIN-WAIT-2)."""
+    server_closes(client)
+    client.send(b"x")
+
+
+@FAMILIES
+@pytest.mark.parametrize("end", [client_closes, client_aborts, server_closes, server_closes_and_the_client_is_slow])
+def test_connection_ends_it_is_told_at_once_and_the_socket_is_gone(
+    hosts: Hosts, tmp_path: Path, family: int, end: Callable[[socket], None]
+) -> None:
+    with site(hosts, tmp_path, family) as here:
+        message = here.request("small", close=False)
+        with here.hosts.client_of(message, family) as client:
+            here.hand_over(message)
+            assert small_body(client) == SMALL
+            assert (here.adopter.live, here.adopter.news()[0]) == (1, [])
+            end(client)
+        assert wait_until(lambda: here.adopter.live == 0, limit_s=2.0)
+        assert [each for fields in here.adopter.news()[0] for each in identities(fields)] == [message.identity]
+        assert "ESTAB" not in hosts.sockets("sport", "=", f":{VIP_PORT}", "and", "dport", "=", ":40000")
+
+
+def test_client_has_sent_what_the_server_has_not_seen_its_reset_ends_nothing(hosts: Hosts, tmp_path: Path) -> None:
+    """The server's TCP asks who it was (RFC 5961, 3.2)."""
+    with site(hosts, tmp_path, 4) as here:
+        message = here.request("small", close=False)
+        with here.hosts.client_of(message) as client:
+            here.hand_over(message)
+            assert small_body(client) == SMALL
+            forged = encode_segment(
+                message.identity.key, seq_add(message.identity.irs, 1 + len(message.octets) + 1), SeqNum(0), RST, 0
+            )
+            with namespaces.inside(hosts.client), closing(RawSender(1)) as stranger:
+                stranger.send(forged)
+            client.send(here.request("small").octets)
+            assert body(received(client)) == SMALL
+        assert wait_until(lambda: here.adopter.live == 0, limit_s=2.0)
+        assert here.requests_served() == 2
+
+
 @FAMILIES
 def test_time_wait_holds_the_ports_next_connection_is_adopted(hosts: Hosts, tmp_path: Path, family: int) -> None:
     with site(hosts, tmp_path, family) as here:
@@ -165,8 +225,8 @@ def test_handoff_comes_again_while_it_lives_nothing_runs_twice(hosts: Hosts, tmp
                 here.hand_over(message)
             assert small_body(client) == SMALL
             assert wait_until(lambda: here.counted(adopted=1, repeated=2), limit_s=2.0)
-            told = here.adopter.adoptions()
-            assert {each.rcv_nxt for each in told} == {seq_add(message.identity.irs, 1 + len(message.octets))}
+            answers = {each.rcv_nxt for each in here.adopter.answers()}
+            assert answers == {seq_add(message.identity.irs, 1 + len(message.octets))}
             client.send(here.request("small").octets)
             assert body(received(client)) == SMALL
         assert here.requests_served() == 2

@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import logging
 from ipaddress import IPv4Address
+from socket import AF_INET
 from typing import Any, cast
 
 import pytest
 
+from tcpha.be.acceleration import Acceleration
 from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Send
 from tcpha.be.flows import FlowState
 from tcpha.be.service import BackEnd
 from tcpha.errors import EdgeError
-from tcpha.net.sockdiag import SocketDiagnostics
+from tcpha.net.sockdiag import SocketDiagnostics, TcpSocket
 from tcpha.peers import OwnStatus
-from tcpha.proto.messages import NodeState, Refused, Server, ServerState, Status
+from tcpha.proto.messages import NodeState, Reason, Refused, Server, ServerState, Status
 from tcpha.rules import Endpoint
 from tests.packet.be_playbook import Playbook, both_families, clear
+
+KERNEL_MARK = 0x7C0A
 
 
 class Deaf:
     """Socket diagnostics that the kernel does not answer."""
 
-    def find(self, *_ends: object) -> None:
+    def find_connection(self, _key: object) -> None:
         raise EdgeError("no answer")
 
 
-def process_of(book: Playbook) -> tuple[BackEnd, list[Action]]:
+class Taken:
+    """A connection that the kernel has adopted holds every four-tuple; what is done to it is a mistake."""
+
+    def find_connection(self, _key: object) -> TcpSocket:
+        return TcpSocket(AF_INET, 1, b"a cookie", bytes(36), KERNEL_MARK)
+
+
+def process_of(book: Playbook, sockets: object = None) -> tuple[BackEnd, list[Action]]:
     """A process around the agent, of which only the questions to the host stand; and what else it was to perform."""
     performed: list[Action] = []
     made = BackEnd.__new__(BackEnd)
     made._agent = book.agent
-    made._sockets = cast(SocketDiagnostics, Deaf())
+    made._sockets = cast(SocketDiagnostics, sockets or Deaf())
+    made._kernel = cast(Acceleration, object())
+    made._be_config = book.config.model_copy(update={"kernel_mark": KERNEL_MARK})
     made._perform = {Send: lambda action, _now: performed.append(action)}
     return made, performed
 
@@ -80,6 +93,44 @@ def test_adopted_diagnostics_fail_flow_stays(family: int) -> None:
     process._examine(Examine(book.key()), book.now)
     assert book.agent.table.by_key[book.key()].state is FlowState.ADOPTED
     assert performed == []
+
+
+@both_families
+def test_syn_sent_a_connection_of_the_kernel_has_the_four_tuple_it_stays_and_the_handoff_is_the_older(
+    family: int,
+) -> None:
+    book = Playbook(family)
+    book.hands_off()
+    process, performed = process_of(book, Taken())
+    process._clear_tuple(ClearTuple(book.key(), embryonic=True), book.now)
+    (refusal,) = performed
+    assert isinstance(refusal, Send)
+    assert isinstance(refusal.message, Refused)
+    assert refusal.message.reason is Reason.OLDER_GENERATION
+    assert book.key() not in book.agent.table.by_key
+
+
+@both_families
+@pytest.mark.parametrize("state", ["ack sent", "adopted"])
+def test_a_connection_of_the_kernel_has_the_four_tuple_ours_is_over_and_never_refused(family: int, state: str) -> None:
+    """Its own socket may have read the request before it was gone."""
+    book = Playbook(family)
+    if state == "ack sent":
+        book.until_ack_sent()
+    else:
+        book.until_adopted()
+    process, performed = process_of(book, Taken())
+    process._clear_tuple(ClearTuple(book.key(), embryonic=True), book.now)
+    assert book.agent.table.by_key[book.key()].state is FlowState.FINISHED
+    assert performed == []
+
+
+@both_families
+def test_adopted_a_connection_of_the_kernel_is_found_ours_is_over(family: int) -> None:
+    book = Playbook(family).until_adopted()
+    process, _ = process_of(book, Taken())
+    process._examine(Examine(book.key()), book.now)
+    assert book.agent.table.by_key[book.key()].state is FlowState.FINISHED
 
 
 # --- how an operator is told

@@ -1,4 +1,4 @@
-"""What the agent remembers of connections that the kernel carries, and what it says of them."""
+"""What the agent does with a HANDOFF that the programs have left to it: each case, and each order of two executors."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from ipaddress import ip_address
 import pytest
 from msgspec.structs import replace
 
-from tcpha.be.accelerated import LINGERING, Accelerated, first_segment, is_older, period_of
-from tcpha.be.actions import Send
-from tcpha.config import Endpoint
-from tcpha.kernel.be_maps import Adoption, Carried, encode_tuple
+from tcpha.be.accelerated import Course, course, first_segment, period_of, rank_of
+from tcpha.kernel.be_maps import Carried, Ran, Rank, Whose, by_sender
 from tcpha.proto.cookie import Agreement
+from tcpha.proto.flow_fields import FIELD_OCTETS, encode_field
 from tcpha.proto.ip import connection_key
-from tcpha.proto.messages import Adopted, Handoff, Identity
+from tcpha.proto.messages import Handoff, Identity
 from tcpha.proto.seqnum import SeqNum
 from tcpha.proto.tcp import ACK, PSH, decode_segment
 
-FRONT_END = Endpoint(ip_address("192.0.2.1"), 666)
 COOKIE = b"socket 1"
+EARLY, LATE = Rank(23, 5, 10, 7), Rank(23, 5, 11, 7)
 
 
 def identity(port: int = 40000, irs: int = 100, iss: int = 200) -> Identity:
@@ -26,8 +25,11 @@ def identity(port: int = 40000, irs: int = 100, iss: int = 200) -> Identity:
     return Identity(key, SeqNum(irs), SeqNum(iss))
 
 
-def carried(of: Identity, *, period: int = 7, has_started: bool = True) -> Carried:
-    return Carried(of, period, has_started, COOKIE)
+ONE, OTHER = identity(), identity(irs=9999)
+
+
+def carried(of: Identity, whose: Whose, rank: Rank = EARLY) -> Carried:
+    return Carried(of, rank, whose, COOKIE)
 
 
 def handoff(**changes: object) -> Handoff:
@@ -35,81 +37,62 @@ def handoff(**changes: object) -> Handoff:
     return replace(usual, **changes)
 
 
-def test_connection_ends_front_ends_are_told_once_and_it_counts_once() -> None:
-    known = Accelerated(60.0)
-    one = identity()
-    four_tuple = encode_tuple(one.key)
-    assert known.live(started=3) == 3
-    assert known.on_ended(four_tuple, carried(one), 0.0) == one
-    assert known.on_ended(four_tuple, carried(one), 1.0) is None
-    assert known.on_replaced(four_tuple, one) is None
-    assert (known.live(started=3), known.closed) == (2, 1)
-    assert not known.lives(four_tuple, carried(one))
-
-
-def test_four_tuple_is_another_connections_by_now_that_one_lives() -> None:
-    known = Accelerated(60.0)
-    old, new = identity(), identity(irs=9999)
-    four_tuple = encode_tuple(old.key)
-    known.on_ended(four_tuple, carried(old), 0.0)
-    assert known.lives(four_tuple, carried(new))
-    assert known.on_ended(four_tuple, carried(new), 1.0) == new
-    assert len(known) == 1
-
-
-def test_end_went_unnoticed_before_the_four_tuple_was_anothers_it_is_told() -> None:
-    known = Accelerated(60.0)
-    one = identity()
-    assert known.on_replaced(encode_tuple(one.key), one) == one
-    assert (known.live(started=2), known.closed) == (1, 1)
-
-
-def test_no_packet_has_left_nobody_knows_whether_it_lives_and_it_never_counted() -> None:
-    known = Accelerated(60.0)
-    one = identity()
-    silent = carried(one, has_started=False)
-    assert not known.lives(encode_tuple(one.key), silent)
-    known.on_destroyed(silent)
-    assert known.live(started=1) == 1
-
-
-def test_compared_with_what_there_is_the_count_begins_anew() -> None:
-    known = Accelerated(60.0)
-    known.on_compared(live=5, started=100)
-    assert (known.live(started=100), known.live(started=103)) == (5, 8)
-
-
-def test_over_for_long_enough_it_may_be_forgotten() -> None:
-    known = Accelerated(60.0)
-    first, second = identity(1), identity(2)
-    for number, each in enumerate((first, second)):
-        known.on_ended(encode_tuple(each.key), carried(each), float(number))
-    assert known.take_forgotten(59.9) == []
-    assert known.take_forgotten(60.0) == [(encode_tuple(first.key), first)]
-    assert len(known) == 1
-
-
-def test_too_many_are_over_the_oldest_may_be_forgotten() -> None:
-    known = Accelerated(60.0)
-    for number in range(LINGERING + 3):
-        one = identity(iss=number)
-        known.on_ended(number.to_bytes(36, "big"), carried(one), 0.0)
-    assert [each.iss for _, each in known.take_forgotten(0.0)] == [0, 1, 2]
-    assert len(known) == LINGERING
-
-
-@pytest.mark.parametrize(("confirm", "sender", "answered"), [(True, 1, True), (False, 1, False), (True, 2, False)])
-def test_adoption_is_answered_if_a_front_end_that_is_known_asked(confirm: bool, sender: int, answered: bool) -> None:
-    adoption = Adoption(identity(), SeqNum(118), 7, sender, confirm, False)
-    expected = [Send(FRONT_END, Adopted(identity(), SeqNum(118)))] if answered else []
-    assert list(Accelerated.answers([adoption], {1: FRONT_END})) == expected
+@pytest.mark.parametrize(
+    ("known", "ran", "has_socket", "wanted"),
+    [
+        (None, Ran.AGENT, False, Course.RUN),
+        (None, Ran.RAN, False, Course.OVER),
+        (None, Ran.ADOPTING, False, Course.TAKE_OVER),
+        (carried(ONE, Whose.AGENT), Ran.AGENT, False, Course.RUN),
+        (carried(ONE, Whose.PROGRAMS), Ran.RAN, True, Course.REPEAT),
+        (carried(ONE, Whose.UNSEEN), Ran.ADOPTING, True, Course.REPEAT),
+        (carried(ONE, Whose.UNSEEN), Ran.ADOPTING, False, Course.TAKE_OVER),
+        # Its end has not been told yet, or its note says so while what ran is not remembered any more.
+        (carried(ONE, Whose.PROGRAMS), Ran.RAN, False, Course.OVER),
+        (carried(ONE, Whose.OVER), Ran.RAN, False, Course.OVER),
+        (carried(ONE, Whose.OVER), Ran.AGENT, False, Course.OVER),
+        # An earlier connection has the four-tuple, or had it.
+        (carried(OTHER, Whose.PROGRAMS), Ran.AGENT, True, Course.MAKE_WAY),
+        (carried(OTHER, Whose.UNSEEN), Ran.AGENT, False, Course.MAKE_WAY),
+        (carried(OTHER, Whose.OVER), Ran.AGENT, False, Course.RUN),
+        (carried(OTHER, Whose.AGENT), Ran.AGENT, False, Course.RUN),
+        (carried(OTHER, Whose.OVER), Ran.RAN, False, Course.OVER),
+        # A later one has.
+        (carried(OTHER, Whose.PROGRAMS, LATE), Ran.AGENT, True, Course.OLDER),
+        (carried(OTHER, Whose.UNSEEN, LATE), Ran.AGENT, False, Course.OLDER),
+        (carried(OTHER, Whose.OVER, LATE), Ran.AGENT, False, Course.OLDER),
+        (carried(OTHER, Whose.AGENT, LATE), Ran.AGENT, False, Course.OLDER),
+        (carried(OTHER, Whose.PROGRAMS, LATE), Ran.RAN, True, Course.OLDER),
+    ],
+)
+def test_handoff_is_left_to_the_agent_course_follows_from_whose_the_four_tuple_is(
+    known: Carried | None, ran: Ran, has_socket: bool, wanted: Course
+) -> None:
+    rank = Rank(23, 5, 10, 7) if known is not None and known.rank is LATE else Rank(23, 5, 10 + 1, 7)
+    assert course(ONE, rank, known, ran, has_socket) is wanted
 
 
 @pytest.mark.parametrize(
-    ("of_handoff", "of_carried", "older"), [(7, 7, False), (6, 7, True), (8, 7, False), (0xFFFF, 2, True)]
+    ("one", "other", "is_before"),
+    [
+        (EARLY, LATE, True),
+        (LATE, EARLY, False),
+        (EARLY, EARLY, False),
+        # One front end's numbers decide, whatever the periods: clocks step.
+        (Rank(23, 5, 10, 8), Rank(23, 5, 11, 7), True),
+        # Two front ends, or two epochs: the periods of the cookies, modulo 2^16.
+        (Rank(24, 5, 11, 7), Rank(23, 5, 10, 8), True),
+        (Rank(23, 6, 1, 7), Rank(23, 5, 99, 7), False),
+        (Rank(23, 6, 1, 0xFFFF), Rank(23, 5, 99, 2), True),
+        (Rank(23, 6, 1, 2), Rank(23, 5, 99, 0xFFFF), False),
+    ],
 )
-def test_generations_are_ordered_by_their_periods(of_handoff: int, of_carried: int, older: bool) -> None:
-    assert is_older(handoff(period=of_handoff), carried(identity(), period=of_carried)) is older
+def test_two_handoffs_for_one_four_tuple_one_is_before_the_other(one: Rank, other: Rank, is_before: bool) -> None:
+    assert one.is_before(other) is is_before
+
+
+def test_rank_is_of_the_envelope_and_the_cookie() -> None:
+    assert rank_of(handoff(period=0x12345), 23, 5, 10) == Rank(23, 5, 10, 0x2345)
 
 
 def test_period_is_the_nearest_to_now() -> None:
@@ -123,3 +106,28 @@ def test_first_segment_is_what_the_client_would_repeat() -> None:
     assert (segment.flags, segment.timestamps, bytes(segment.payload)) == (ACK | PSH, (6000, 0), handoff().octets)
     bare = decode_segment(first_segment(handoff(octets=b"", tsval_sent=None)))
     assert (bare.flags, bare.timestamps) == (ACK, None)
+
+
+# --- journals
+
+
+def senders(*ids: int) -> bytes:
+    return b"".join(each.to_bytes(8, "little") for each in ids)
+
+
+def test_entries_of_one_front_end_those_that_are_over_are_left_out() -> None:
+    zero_ended = Identity(connection_key(ip_address("10.0.0.0"), 0, ip_address("10.0.0.0"), 80), SeqNum(1), SeqNum(2))
+    fields = [encode_field(identity(port)) for port in (1, 2)] + [encode_field(zero_ended)]
+    hole = bytes(FIELD_OCTETS[0])
+    entries = b"".join((hole, fields[0], hole, hole, fields[2], hole, fields[1], hole))
+    assert by_sender(entries, len(hole), senders(*[23] * 8)) == {23: fields[0] + fields[2] + fields[1]}
+
+
+def test_entries_of_several_front_ends_each_gets_its_own() -> None:
+    fields = [encode_field(identity(port)) for port in (1, 2, 3)]
+    entries = b"".join((fields[0], fields[1], bytes(FIELD_OCTETS[0]), fields[2]))
+    assert by_sender(entries, FIELD_OCTETS[0], senders(23, 24, 25, 23)) == {23: fields[0] + fields[2], 24: fields[1]}
+
+
+def test_no_entries_nobody_gets_any() -> None:
+    assert by_sender(b"", FIELD_OCTETS[0], b"") == {}

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Whose a four-tuple is, and what becomes of it: begins, ends, is told and forgotten.
+ *
+ * Two programs at once, or a program and the agent, may want the same four-tuple. Whoever changes whose it is holds its
+ * entry meanwhile; nobody waits: who finds it held leaves the packet to the agent, or the agent asks again.
+ */
+#ifndef TCPHA_BE_FLOW_H
+#define TCPHA_BE_FLOW_H
+
+#include "be_packet.h"
+
+static __always_inline __u32 now_in_seconds(void)
+{
+	return bpf_ktime_get_coarse_ns() >> 30;
+}
+
+/* Takes an entry for itself; 0: there is none, or another one has it. */
+static __always_inline struct flow *hold(const struct tuple *t)
+{
+	struct flow *flow = bpf_map_lookup_elem(&flows, t);
+
+	if (!flow || __sync_val_compare_and_swap(&flow->held, 0, 1))
+		return 0;
+	/* Between the two lines its place may have become another four-tuple's. */
+	if (bpf_map_lookup_elem(&flows, t) == flow)
+		return flow;
+	flow->held = 0;
+	return 0;
+}
+
+/* The same, with an entry that is nobody's where there is none. */
+static __always_inline struct flow *hold_or_make(const struct tuple *t)
+{
+	struct flow *flow = hold(t), empty = {};
+
+	if (flow)
+		return flow;
+	if (bpf_map_update_elem(&flows, t, &empty, BPF_NOEXIST))
+		return 0;
+	return hold(t);
+}
+
+/* One that is nobody's goes. */
+static __always_inline void let_go(const struct tuple *t, struct flow *flow)
+{
+	barrier();
+	if (!flow->flags)
+		bpf_map_delete_elem(&flows, t); /* and whoever has found it before finds it held for good */
+	else
+		flow->held = 0;
+}
+
+static __always_inline int is_adopted(const struct flow *flow)
+{
+	return (flow->flags & (FLOW_ADOPTED | FLOW_OVER)) == FLOW_ADOPTED;
+}
+
+static __always_inline int is_of(const struct flow *flow, __u32 irs, __u32 iss)
+{
+	return flow->irs == irs && flow->iss == iss;
+}
+
+/*
+ * Is a HANDOFF of a later generation than a flow? One front end numbers what it sends; for what came of two, or under
+ * two epochs, there is the period of the cookie.
+ */
+static __always_inline int is_later(const struct flow *flow, __u16 sender, __u32 epoch, __u32 sequence, __u16 period)
+{
+	if (flow->sender == sender && flow->epoch == epoch)
+		return sequence > flow->sequence;
+	return (__s16)(period - flow->period) >= 0;
+}
+
+static __always_inline int is_ipv4(const struct tuple *t)
+{
+	return !t->client[0] && !t->client[1] && t->client[2] == htonl(0xffff);
+}
+
+static __always_inline void write_start(struct field *to, const struct tuple *t, const struct flow *flow, __u16 octets)
+{
+	to->type = htons(FIELD_FLOW);
+	to->octets = htons(octets);
+	to->irs = htonl(flow->irs);
+	to->iss = htonl(flow->iss);
+	to->client_port = t->client_port;
+	to->vip_port = t->vip_port;
+}
+
+static __always_inline void write_short(struct field *to, const struct tuple *t, const struct flow *flow)
+{
+	write_start(to, t, flow, IDENTITY_OCTETS_IPV4);
+	to->addresses[0] = t->client[3];
+	to->addresses[1] = t->virtual[3];
+}
+
+static __always_inline void write_long(struct long_field *to, const struct tuple *t, const struct flow *flow)
+{
+	write_start(&to->start, t, flow, IDENTITY_OCTETS_IPV6);
+	memcpy(to->start.addresses, t, 8);
+	memcpy(to->addresses, (const char *)t + 8, 24);
+}
+
+/* The agent reads the journals some time after it was woken; once is enough. */
+static __always_inline void ring(struct progresses *progresses)
+{
+	__u64 nothing = 0;
+
+	if (progresses->is_rung || __sync_lock_test_and_set(&progresses->is_rung, 1))
+		return;
+	if (bpf_ringbuf_output(&events, &nothing, sizeof(nothing), 0))
+		counted(EVENTS_LOST, 0);
+}
+
+/* A connection that was closed long ago is not known any more: its place in the journal is needed. */
+static __always_inline void forget(const struct tuple *t, const struct field *of)
+{
+	struct flow *flow;
+
+	if (!of->type)
+		return;
+	flow = hold(t);
+	if (!flow)
+		return;
+	if (is_of(flow, ntohl(of->irs), ntohl(of->iss)) && flow->flags & FLOW_OVER)
+		bpf_map_delete_elem(&flows, t);
+	else
+		flow->held = 0;
+}
+
+static __always_inline void tell_closed(const struct tuple *t, const struct flow *flow, struct progresses *progresses)
+{
+	struct tuple old = {};
+	__u32 place;
+
+	if (is_ipv4(t)) {
+		struct field *field;
+
+		place = __sync_fetch_and_add(&progresses->closed_ipv4.taken, 1) & (CLOSED_IPV4 - 1);
+		field = bpf_map_lookup_elem(&closed_ipv4, &place);
+		if (!field)
+			return;
+		set_mapped(old.client, field->addresses[0]);
+		set_mapped(old.virtual, field->addresses[1]);
+		old.client_port = field->client_port;
+		old.vip_port = field->vip_port;
+		forget(&old, field);
+		write_short(field, t, flow);
+		__sync_fetch_and_add(&progresses->closed_ipv4.written, 1);
+	} else {
+		struct long_field *field;
+
+		place = __sync_fetch_and_add(&progresses->closed_ipv6.taken, 1) & (CLOSED_IPV6 - 1);
+		field = bpf_map_lookup_elem(&closed_ipv6, &place);
+		if (!field)
+			return;
+		memcpy(&old, field->start.addresses, 8);
+		memcpy((char *)&old + 8, field->addresses, 24);
+		old.client_port = field->start.client_port;
+		old.vip_port = field->start.vip_port;
+		forget(&old, &field->start);
+		write_long(field, t, flow);
+		__sync_fetch_and_add(&progresses->closed_ipv6.written, 1);
+	}
+	ring(progresses);
+}
+
+static __always_inline void tell_held(const struct tuple *t, struct flow *flow, struct progresses *progresses)
+{
+	__u32 place;
+	__u64 *sender;
+
+	if (is_ipv4(t)) {
+		struct field *field;
+
+		place = __sync_fetch_and_add(&progresses->held_ipv4.taken, 1);
+		flow->told_at = place;
+		place &= HELD_IPV4 - 1;
+		field = bpf_map_lookup_elem(&held_ipv4, &place);
+		sender = bpf_map_lookup_elem(&asked_ipv4, &place);
+		if (!field || !sender)
+			return;
+		write_short(field, t, flow);
+		*sender = flow->sender;
+		__sync_fetch_and_add(&progresses->held_ipv4.written, 1);
+	} else {
+		struct long_field *field;
+
+		place = __sync_fetch_and_add(&progresses->held_ipv6.taken, 1);
+		flow->told_at = place;
+		place &= HELD_IPV6 - 1;
+		field = bpf_map_lookup_elem(&held_ipv6, &place);
+		sender = bpf_map_lookup_elem(&asked_ipv6, &place);
+		if (!field || !sender)
+			return;
+		write_long(field, t, flow);
+		*sender = flow->sender;
+		__sync_fetch_and_add(&progresses->held_ipv6.written, 1);
+	}
+	__sync_fetch_and_or(&flow->flags, FLOW_TOLD);
+	ring(progresses);
+}
+
+/* What is over before the agent has told that it is held is told to be closed, and no more: zeros are left out. */
+static __always_inline void untell_held(const struct tuple *t, const struct flow *flow, struct progresses *progresses)
+{
+	__u32 place = flow->told_at;
+
+	if (!(flow->flags & FLOW_TOLD))
+		return;
+	if (is_ipv4(t)) {
+		struct field *field;
+
+		if ((__s32)(place - (__u32)progresses->held_ipv4.read) < 0)
+			return;
+		place &= HELD_IPV4 - 1;
+		field = bpf_map_lookup_elem(&held_ipv4, &place);
+		if (field)
+			memset(field, 0, sizeof(*field));
+	} else {
+		struct long_field *field;
+
+		if ((__s32)(place - (__u32)progresses->held_ipv6.read) < 0)
+			return;
+		place &= HELD_IPV6 - 1;
+		field = bpf_map_lookup_elem(&held_ipv6, &place);
+		if (field)
+			memset(field, 0, sizeof(*field));
+	}
+}
+
+static __always_inline void count_end(void)
+{
+	__u32 zero = 0;
+	struct progresses *progresses = bpf_map_lookup_elem(&progress, &zero);
+
+	counted(ENDED, 0);
+	if (progresses)
+		__sync_fetch_and_add(&progresses->ended, 1);
+}
+
+/* Its socket is gone, or in TIME-WAIT: whoever sees it first tells it; was it this one? */
+static __always_inline int end(const struct tuple *t, struct flow *flow)
+{
+	__u32 zero = 0, was = __sync_fetch_and_or(&flow->flags, FLOW_OVER);
+	struct progresses *progresses = bpf_map_lookup_elem(&progress, &zero);
+
+	if (was & FLOW_OVER || !progresses)
+		return 0;
+	count_end();
+	untell_held(t, flow, progresses);
+	tell_closed(t, flow, progresses);
+	return 1;
+}
+
+/* There is a socket, and it may have read the request. */
+static __always_inline void start(struct scratch *s, struct flow *flow)
+{
+	__u32 zero = 0, generation_of = flow->period & (GENERATIONS - 1), state = RAN, was;
+	struct progresses *progresses = bpf_map_lookup_elem(&progress, &zero);
+	void *generation;
+
+	if (flow->flags & FLOW_STARTED || !progresses)
+		return;
+	generation = bpf_map_lookup_elem(&ran, &generation_of);
+	s->name.irs = flow->irs;
+	s->name.iss = flow->iss & 0xffffff00;
+	if (generation)
+		bpf_map_update_elem(generation, &s->name, &state, BPF_EXIST);
+	was = __sync_fetch_and_or(&flow->flags, FLOW_STARTED);
+	if (was & FLOW_STARTED)
+		return;
+	counted(STARTED, 0);
+	__sync_fetch_and_add(&progresses->started, 1);
+	if (was & FLOW_CONFIRM)
+		tell_held(&s->name.tuple, flow, progresses);
+}
+
+/* The front end has asked once more: how far the server has acknowledged. */
+static __always_inline void answer(struct scratch *s, const struct flow *flow, __u32 rcv_nxt)
+{
+	struct answer *answer = &s->answer;
+	long is_lost;
+
+	answer->sender = flow->sender;
+	answer->rcv_nxt = rcv_nxt;
+	if (is_ipv4(&s->name.tuple)) {
+		write_short(&answer->field.start, &s->name.tuple, flow);
+		is_lost = bpf_ringbuf_output(&events, answer, 8 + sizeof(struct field), 0);
+	} else {
+		write_long(&answer->field, &s->name.tuple, flow);
+		is_lost = bpf_ringbuf_output(&events, answer, sizeof(*answer), 0);
+	}
+	if (is_lost)
+		counted(EVENTS_LOST, 0);
+}
+
+/* Both sides have closed, and know it of each other. */
+static __always_inline void end_if_closed(struct scratch *s, struct flow *flow)
+{
+	if ((flow->flags & FLOW_CLOSED) == FLOW_CLOSED)
+		end(&s->name.tuple, flow);
+}
+
+#endif

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A HANDOFF that came: who runs it. docs/kernel.md has the table; tcpha/be/accelerated.py the agent's part of it.
+ *
+ * What goes to the agent on its behalf leaves a note at its four-tuple first: no program runs a later connection there
+ * before the agent has seen this one.
+ */
+#ifndef TCPHA_BE_HANDOFF_H
+#define TCPHA_BE_HANDOFF_H
+
+#include "be_datagram.h"
+#include "be_flow.h"
+
+#define UP(what) return counted(what, TC_ACT_UNSPEC)
+
+/* What a segment for a four-tuple would meet. */
+enum holder { NOBODY, LISTENER, TIME_WAIT, OURS, ANOTHER };
+
+static __always_inline int holder_of(struct __sk_buff *skb, const struct tuple *t, __u32 is_ipv6, __u32 mark)
+{
+	struct bpf_sock *sk = find_socket(skb, t, is_ipv6);
+	int holder;
+
+	if (!sk)
+		return NOBODY;
+	if (sk->state == BPF_TCP_LISTEN)
+		holder = LISTENER;
+	else if (sk->state == BPF_TCP_TIME_WAIT)
+		holder = TIME_WAIT;
+	else
+		holder = is_ours(sk, mark) ? OURS : ANOTHER;
+	bpf_sk_release(sk);
+	return holder;
+}
+
+/* Is this HANDOFF one that the programs may run? Everything that is cheap comes before the tag. Returns 0 or a count. */
+static __always_inline int objection(struct scratch *s, struct config *c, struct packet *p, struct peer **peer)
+{
+	struct handoff *h = &s->handoff;
+	__u32 words = h->flags & FLAG_IPV6 ? WORDS_IPV6 : WORDS_IPV4;
+
+	if (h->magic != htons(MAGIC) || h->version != VERSION || h->type != HANDOFF || h->words < words ||
+	    (p->is_ipv6 && !(h->flags & FLAG_IPV6)))
+		return UP_FORM;
+	if (h->flags & FLAG_WINDOW_SCALE && (h->scales >> 4 > MAX_WINDOW_SCALE || (h->scales & 15) > MAX_WINDOW_SCALE))
+		return UP_FORM;
+	*peer = bpf_map_lookup_elem(&peers, &s->from);
+	if (!*peer || (*peer)->sender != ntohs(h->sender))
+		return UP_STRANGER;
+	if ((*peer)->epoch != ntohl(h->epoch))
+		return UP_EPOCH;
+	if ((__u16)(ntohs(h->period) - c->period_from) >= c->periods)
+		return UP_PERIOD;
+	if (!bpf_map_lookup_elem(&targets, &s->to))
+		return UP_TARGET;
+	return 0;
+}
+
+
+static __always_inline int is_same(const struct scratch *s, const struct flow *flow)
+{
+	return is_of(flow, s->name.irs, ntohl(s->handoff.iss));
+}
+
+/* Whose the four-tuple is from now on; `flow` is held. */
+static __always_inline void write_flow(const struct scratch *s, struct flow *flow, __u32 flags)
+{
+	const struct handoff *h = &s->handoff;
+
+	flow->flags = 0;
+	barrier();
+	flow->irs = s->name.irs;
+	flow->iss = ntohl(h->iss);
+	flow->epoch = ntohl(h->epoch);
+	flow->sequence = ntohl(h->sequence);
+	flow->period = ntohs(h->period);
+	flow->sender = ntohs(h->sender);
+	flow->cookie = 0;
+	flow->fin_arriving = 0;
+	flow->fin_leaving = 0;
+	flow->seen = now_in_seconds();
+	barrier();
+	flow->flags = flags;
+}
+
+/* The agent will run it, or say no. */
+static __always_inline void leave_to_agent(const struct scratch *s, struct flow *flow)
+{
+	if (is_adopted(flow))
+		__sync_fetch_and_or(&flow->flags, FLOW_UP);
+	else
+		write_flow(s, flow, FLOW_AGENT);
+}
+
+/*
+ * What is to be done with an authentic HANDOFF: ADOPTED, REPEATED, RECYCLED, or why it goes to the agent. `flow` is what
+ * the four-tuple has had; `has_run`: a program or the agent has had this very connection. A connection of ours without
+ * a socket is over, if nobody has seen its end.
+ */
+static __always_inline int judge(struct __sk_buff *skb, const struct scratch *s, const struct config *c,
+				 const struct flow *flow, __u32 is_ipv6, int has_run)
+{
+	const struct handoff *h = &s->handoff;
+	int same = flow->flags && is_same(s, flow), holder;
+
+	if (flow->flags && !same &&
+	    !is_later(flow, ntohs(h->sender), ntohl(h->epoch), ntohl(h->sequence), ntohs(h->period)))
+		return UP_OLDER;
+	if (flow->flags & (FLOW_AGENT | FLOW_UP | FLOW_SILENT))
+		return UP_OWNED;
+	if (same && !is_adopted(flow))
+		return UP_RAN;
+	/* With a TLV the front end answers for octets, and the agent has to watch them. */
+	if (h->words != (is_ipv6 ? WORDS_IPV6 : WORDS_IPV4))
+		return UP_FORM;
+	holder = holder_of(skb, &s->name.tuple, is_ipv6, c->mark);
+	if (same)
+		return holder == OURS ? REPEATED : UP_RAN;
+	if (has_run)
+		return UP_RAN;
+	if (holder == LISTENER)
+		return ADOPTED;
+	if (holder == TIME_WAIT)
+		return skb->mark == c->retry_mark ? UP_TIME_WAIT : RECYCLED;
+	return holder == NOBODY ? UP_NO_LISTENER : UP_LIVE;
+}
+
+/* Asks the kernel for a socket; 0: it will be there as soon as TCP gets the packet, which is as it was. */
+static __always_inline int ask_for_socket(struct __sk_buff *skb, struct scratch *s, struct packet *p)
+{
+	struct bpf_sock *sk = find_socket(skb, &s->name.tuple, s->handoff.flags & FLAG_IPV6);
+
+	if (!sk)
+		return -1;
+	if (sk->state != BPF_TCP_LISTEN || widen(skb, s, p)) {
+		bpf_sk_release(sk);
+		return -1;
+	}
+	return assign(skb, sk, &s->handoff);
+}
+
+/* Becomes a connection of the host's, or the agent's. Returns what is counted; `flow` is held. */
+static __always_inline int adopt(struct __sk_buff *skb, struct scratch *s, struct packet *p, struct flow *flow,
+				 void *generation)
+{
+	__u32 adopting = ADOPTING;
+
+	if (bpf_map_update_elem(generation, &s->name, &adopting, BPF_NOEXIST)) {
+		write_flow(s, flow, FLOW_AGENT);
+		return UP_FULL;
+	}
+	write_flow(s, flow, FLOW_ADOPTED | (s->handoff.flags & FLAG_CONFIRM ? FLOW_CONFIRM : 0));
+	/* Before the packet is touched: where the kernel says no, the agent still gets the datagram. */
+	if (ask_for_socket(skb, s, p)) {
+		narrow(skb, p);
+		bpf_map_delete_elem(generation, &s->name);
+		write_flow(s, flow, FLOW_AGENT);
+		return UP_KERNEL;
+	}
+	return ADOPTED;
+}
+
+/* A SYN ends the TIME-WAIT (RFC 6191), and its FIN lets the listener drop it; a clone of the datagram comes behind it. */
+static __always_inline int recycle(struct __sk_buff *skb, struct scratch *s, struct config *c, struct packet *p,
+				   __u32 request, __u64 sum)
+{
+	skb->mark = c->retry_mark;
+	if (bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS)) {
+		skb->mark = 0;
+		UP(UP_TIME_WAIT);
+	}
+	counted(RECYCLED, 0);
+	skb->mark = c->mark;
+	if (widen(skb, s, p) || rewrite(skb, s, p, request, sum, TCP_SYN | TCP_FIN))
+		return counted(DROPPED_FAULT, TC_ACT_SHOT);
+	return TC_ACT_UNSPEC;
+}
+
+/* An authentic HANDOFF. `slot` of `seen` held `was`; q is what it will hold when this is run. */
+static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct config *c, struct packet *p,
+			       __u64 *slot, __u64 was, __u64 q, __u32 request, __u64 sum)
+{
+	struct handoff *h = &s->handoff;
+	struct name *name = &s->name;
+	__u32 slot_of = ntohs(h->period) & (GENERATIONS - 1);
+	void *generation = bpf_map_lookup_elem(&ran, &slot_of);
+	struct flow *flow;
+	int what;
+
+	if (!generation)
+		UP(UP_FULL);
+	flow = hold_or_make(&name->tuple);
+	if (!flow)
+		UP(UP_BUSY);
+	what = judge(skb, s, c, flow, h->flags & FLAG_IPV6, !!bpf_map_lookup_elem(generation, name));
+	if ((what == ADOPTED || what == RECYCLED) && is_adopted(flow)) {
+		if (flow->flags & FLOW_STARTED)
+			end(&name->tuple, flow);
+		else
+			flow->flags = 0;
+	}
+	if (what == ADOPTED) {
+		what = adopt(skb, s, p, flow, generation);
+	} else if (what == REPEATED) {
+		if (h->flags & FLAG_CONFIRM)
+			__sync_fetch_and_or(&flow->flags, FLOW_ASKED);
+	} else if (what != RECYCLED && what != UP_OLDER && what != UP_RAN) {
+		leave_to_agent(s, flow);
+	}
+	let_go(&name->tuple, flow);
+
+	if (what == RECYCLED)
+		return recycle(skb, s, c, p, request, sum);
+	if (what != ADOPTED && what != REPEATED) {
+		if (what == UP_TIME_WAIT)
+			skb->mark = 0;
+		UP(what);
+	}
+	if (__sync_val_compare_and_swap(slot, was, q) != was)
+		return counted(DROPPED_RACE, TC_ACT_SHOT);
+	counted(what, 0);
+	skb->mark = c->mark;
+	if (widen(skb, s, p) || rewrite(skb, s, p, request, sum, request ? TCP_ACK | TCP_PSH : TCP_ACK))
+		return counted(DROPPED_FAULT, TC_ACT_SHOT);
+	return TC_ACT_UNSPEC;
+}
+
+static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s, struct config *c, struct packet *p)
+{
+	struct udphdr *udp = p->transport;
+	struct handoff *h = &s->handoff;
+	struct name *name = &s->name;
+	struct peer *peer = 0;
+	struct key *key;
+	__u32 udp_octets, covered, octets, at, is_ipv6;
+	__u64 sum = 0, q, was, *slot;
+	int why;
+
+	if ((void *)(udp + 1) > (void *)(long)skb->data_end || udp->dest != c->own.port)
+		return TC_ACT_UNSPEC;
+	if ((s->to.address[0] ^ c->own.address[0]) | (s->to.address[1] ^ c->own.address[1]) |
+	    (s->to.address[2] ^ c->own.address[2]) | (s->to.address[3] ^ c->own.address[3]))
+		return TC_ACT_UNSPEC;
+	udp_octets = ntohs(udp->len);
+	s->from.port = udp->source;
+	s->from.zero = 0;
+	at = p->at + sizeof(*udp) + TAG_OCTETS;
+	if (udp_octets < sizeof(*udp) + TAG_OCTETS + COVERED_IPV4 || p->end != p->at + udp_octets || skb->len != p->end ||
+	    udp_octets > sizeof(*udp) + TAG_OCTETS + MAX_BLOCKS * BLAKE2S_BLOCK_OCTETS || skb->gso_segs > 1)
+		UP(UP_FORM);
+	if (!c->periods || bpf_ktime_get_coarse_ns() > c->until)
+		UP(UP_OFF);
+	octets = udp_octets - sizeof(*udp) - TAG_OCTETS;
+	if (bpf_skb_load_bytes(skb, at, h, COVERED_IPV4))
+		UP(UP_FORM);
+	is_ipv6 = h->flags & FLAG_IPV6;
+	covered = is_ipv6 ? COVERED_IPV6 : COVERED_IPV4;
+	if (octets < covered)
+		UP(UP_FORM);
+	if (is_ipv6) {
+		if (bpf_skb_load_bytes(skb, at, h, COVERED_IPV6))
+			UP(UP_FORM);
+		memcpy(&name->tuple, s->addresses, 32);
+	} else {
+		set_mapped(name->tuple.client, s->addresses[0]);
+		set_mapped(name->tuple.virtual, s->addresses[1]);
+	}
+	name->tuple.client_port = h->client_port;
+	name->tuple.vip_port = h->vip_port;
+	name->irs = ntohl(h->irs);
+	name->iss = ntohl(h->iss) & 0xffffff00;
+	memcpy(s->to.address, name->tuple.virtual, 16);
+	s->to.port = h->vip_port;
+	s->to.zero = 0;
+	why = objection(s, c, p, &peer);
+	if (why || !peer)
+		UP(why);
+	q = (__u64)ntohl(h->epoch) << 32 | ntohl(h->sequence);
+	slot = find_slot(peer->table, ntohl(h->sequence));
+	if (!slot || !is_fresh(slot, q, &was))
+		UP(UP_REPLAY);
+	key = find_key(h->key);
+	if (!key || !is_authentic(skb, s, key, at, octets, &sum))
+		UP(UP_TAG);
+	/* Of the sum over everything that the tag covers, the header's part is taken away again. */
+	sum += (__u32)~(is_ipv6 ? bpf_csum_diff(0, 0, h, COVERED_IPV6, 0) : bpf_csum_diff(0, 0, h, COVERED_IPV4, 0));
+
+	return run(skb, s, c, p, slot, was, q, octets - covered, sum);
+}
+
+#endif

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Segments of connections that were adopted here: those that arrive get the mark, and both ways tell of the end. */
+#ifndef TCPHA_BE_SEGMENTS_H
+#define TCPHA_BE_SEGMENTS_H
+
+#include "be_flow.h"
+
+/* Has the client aborted? Its RST counts where the socket believes it (RFC 5961, 3.2). */
+static __always_inline int is_believed_reset(struct bpf_sock *sk, const struct tcphdr *tcp)
+{
+	struct bpf_sock *full = bpf_sk_fullsock(sk);
+	struct bpf_tcp_sock *socket = full ? bpf_tcp_sock(full) : 0;
+
+	return socket && ntohl(tcp->seq) == socket->rcv_nxt;
+}
+
+static __always_inline void note_arriving(struct scratch *s, struct flow *flow, const struct tcphdr *tcp, __u32 octets)
+{
+	if (tcp->fin) {
+		flow->fin_arriving = ntohl(tcp->seq) + octets + 1;
+		__sync_fetch_and_or(&flow->flags, FLOW_FIN_ARRIVING);
+	}
+	/* Nothing follows a FIN, so only its very number acknowledges it. */
+	if (flow->flags & FLOW_FIN_LEAVING && tcp->ack && ntohl(tcp->ack_seq) == flow->fin_leaving) {
+		__sync_fetch_and_or(&flow->flags, FLOW_FIN_LEAVING_ACKED);
+		end_if_closed(s, flow);
+	}
+}
+
+static __always_inline void note_leaving(struct scratch *s, struct flow *flow, const struct tcphdr *tcp, __u32 octets)
+{
+	if (tcp->fin) {
+		flow->fin_leaving = ntohl(tcp->seq) + octets + 1;
+		__sync_fetch_and_or(&flow->flags, FLOW_FIN_LEAVING);
+	}
+	if (!(flow->flags & FLOW_FIN_ARRIVING))
+		return;
+	if (ntohl(tcp->ack_seq) == flow->fin_arriving) {
+		__sync_fetch_and_or(&flow->flags, FLOW_FIN_ARRIVING_ACKED);
+		end_if_closed(s, flow);
+	} else {
+		/* Octets may have taken its place: then the server's TCP has not believed it. */
+		__sync_fetch_and_and(&flow->flags, ~FLOW_FIN_ARRIVING_ACKED);
+	}
+}
+
+static __always_inline void note_seen(struct flow *flow)
+{
+	__u32 now = now_in_seconds();
+
+	if (flow->seen != now)
+		flow->seen = now;
+}
+
+/*
+ * A client's segment. One of a connection that was adopted here gets the mark with which it passes the agent's queue.
+ * What would meet the listener does not: it would be answered by RST, whether the connection is over, or not there yet.
+ */
+static __always_inline int on_arriving(struct __sk_buff *skb, struct scratch *s, struct config *c, struct packet *p)
+{
+	struct tcphdr *tcp = p->transport;
+	struct tuple *t = &s->name.tuple;
+	struct bpf_sock *sk;
+	struct flow *flow;
+	int is_held, is_reset, is_open;
+	__u32 octets;
+
+	if ((void *)(tcp + 1) > (void *)(long)skb->data_end || tcp->syn)
+		return TC_ACT_UNSPEC;
+	memcpy(t->client, s->from.address, 16);
+	memcpy(t->virtual, s->to.address, 16);
+	t->client_port = tcp->source;
+	t->vip_port = tcp->dest;
+	flow = bpf_map_lookup_elem(&flows, t);
+	if (!flow || !(flow->flags & FLOW_ADOPTED))
+		return TC_ACT_UNSPEC;
+	sk = find_socket(skb, t, p->is_ipv6);
+	if (!sk)
+		return counted(GUARDED, TC_ACT_UNSPEC);
+	is_held = is_ours(sk, c->mark);
+	is_open = sk->state != BPF_TCP_TIME_WAIT;
+	is_reset = is_held && tcp->rst && is_believed_reset(sk, tcp);
+	bpf_sk_release(sk);
+	if (!is_held)
+		return counted(GUARDED, TC_ACT_UNSPEC);
+	skb->mark = c->mark;
+	if (flow->flags & FLOW_OVER)
+		return counted(SEGMENTS, TC_ACT_UNSPEC);
+	note_seen(flow);
+	/* Where its answers leave by another interface nobody else tells. */
+	if (is_open)
+		start(s, flow);
+	if (!(flow->flags & FLOW_STARTED))
+		return counted(SEGMENTS, TC_ACT_UNSPEC);
+	octets = p->end - p->at - tcp->doff * 4;
+	if (is_reset)
+		end(t, flow);
+	else
+		note_arriving(s, flow, tcp, octets);
+	return counted(SEGMENTS, TC_ACT_UNSPEC);
+}
+
+/* Has the server aborted? An RST may be the socket's own, or the host's, which has none any more. */
+static __always_inline int is_end_of_socket(struct __sk_buff *skb, struct scratch *s, const struct flow *flow,
+					    __u32 is_ipv6)
+{
+	struct bpf_sock *sk;
+	int is_gone;
+
+	if (flow->cookie && bpf_get_socket_cookie(skb) == flow->cookie)
+		return 1;
+	sk = find_socket(skb, &s->name.tuple, is_ipv6);
+	if (!sk)
+		return 1;
+	is_gone = sk->state == BPF_TCP_LISTEN || sk->state == BPF_TCP_TIME_WAIT;
+	bpf_sk_release(sk);
+	return is_gone;
+}
+
+/* A server's segment. The first one proves the adoption. */
+static __always_inline int on_leaving(struct __sk_buff *skb, struct scratch *s, struct packet *p)
+{
+	struct tcphdr *tcp = p->transport;
+	struct flow *flow;
+	__u32 octets;
+
+	if ((void *)(tcp + 1) > (void *)(long)skb->data_end)
+		return TC_ACT_UNSPEC;
+	memcpy(s->name.tuple.client, s->to.address, 16);
+	memcpy(s->name.tuple.virtual, s->from.address, 16);
+	s->name.tuple.client_port = tcp->dest;
+	s->name.tuple.vip_port = tcp->source;
+	flow = bpf_map_lookup_elem(&flows, &s->name.tuple);
+	if (!flow || flow->flags & FLOW_OVER)
+		return TC_ACT_UNSPEC;
+	if (flow->flags & (FLOW_SILENT | FLOW_AGENT))
+		return counted(SILENCED, TC_ACT_SHOT);
+	/* The host may still answer a segment of the connection before. */
+	if (!(flow->flags & FLOW_ADOPTED) || (!(flow->flags & FLOW_STARTED) && ntohl(tcp->seq) != flow->iss + 1))
+		return TC_ACT_UNSPEC;
+	note_seen(flow);
+	start(s, flow);
+	if (tcp->rst) {
+		if (is_end_of_socket(skb, s, flow, p->is_ipv6))
+			end(&s->name.tuple, flow);
+		return TC_ACT_UNSPEC;
+	}
+	if (!flow->cookie)
+		flow->cookie = bpf_get_socket_cookie(skb);
+	/* Not what the IP header says: a packet that the interface will cut up may be longer than that can tell. */
+	octets = skb->len - p->at - tcp->doff * 4;
+	note_leaving(s, flow, tcp, octets);
+	if (__sync_fetch_and_and(&flow->flags, ~FLOW_ASKED) & FLOW_ASKED)
+		answer(s, flow, ntohl(tcp->ack_seq));
+	return TC_ACT_UNSPEC;
+}
+
+#endif

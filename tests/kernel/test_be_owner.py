@@ -1,0 +1,253 @@
+"""Whose a four-tuple is, where programs and agent act on it in every order: never the one on the other's connection."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from tcpha.be.accelerated import Course, course
+from tcpha.kernel.be_maps import Act, Carried, Ran, Rank, Whose, encode_tuple
+from tcpha.proto.messages import Handoff
+from tcpha.proto.seqnum import SeqNum
+from tests.kernel.frames import PERIOD, SENDER, handoff
+from tests.kernel.rehearsal import Rehearsal
+from tests.kernel.test_be_handoff import arriving, leaving
+
+pytestmark = pytest.mark.kernel
+
+
+def first(programs: Rehearsal) -> Handoff:
+    return handoff(programs.family)
+
+
+def second(programs: Rehearsal) -> Handoff:
+    """Of another connection on the same ports."""
+    return handoff(programs.family, irs=1, iss=0x100)
+
+
+def two_pieces(message: Handoff) -> Handoff:
+    """Its head came in two pieces, of which the client was told: the agent runs it."""
+    return replace(message, acknowledged=SeqNum(message.identity.irs + 9))
+
+
+def rank(programs: Rehearsal, sequence: int) -> Rank:
+    return Rank(SENDER, programs.epoch, sequence, PERIOD & 0xFFFF)
+
+
+def arrive(programs: Rehearsal, message: Handoff, sequence: int) -> str:
+    """What became of it; that something else was over by then is not told here."""
+    counts = programs.arrive(programs.datagram(message=message, sequence=sequence).frame()).counts
+    (name,) = counts.keys() - {"ended"}
+    return name
+
+
+def known(programs: Rehearsal) -> Carried:
+    carried = programs.adopter.look_up(encode_tuple(first(programs).identity.key))
+    assert carried is not None
+    return carried
+
+
+# --- the agent's connection first
+
+
+def test_head_in_two_pieces_goes_up_the_next_on_its_ports_waits_behind_it(programs: Rehearsal) -> None:
+    """Else the agent, when it reads the end of the first, would end the second."""
+    assert arrive(programs, two_pieces(first(programs)), 1) == "up_form"
+    assert (known(programs).identity, programs.whose(first(programs))) == (first(programs).identity, Whose.AGENT)
+    assert arrive(programs, second(programs), 2) == "up_owned"
+    assert known(programs).identity == second(programs).identity
+
+
+def test_agent_has_let_go_of_its_ports_programs_adopt_there_again(programs: Rehearsal) -> None:
+    arrive(programs, two_pieces(first(programs)), 1)
+    assert programs.adopter.order(Act.TAKE, first(programs).identity, rank(programs, 1))
+    assert programs.adopter.order(Act.RELEASE, first(programs).identity)
+    assert programs.whose(first(programs)) is None
+    assert arrive(programs, second(programs), 2) == "adopted"
+
+
+def test_agent_lets_go_of_what_is_another_ones_by_now_that_one_stays(programs: Rehearsal) -> None:
+    arrive(programs, two_pieces(first(programs)), 1)
+    arrive(programs, second(programs), 2)
+    assert not programs.adopter.order(Act.RELEASE, first(programs).identity)
+    assert known(programs).identity == second(programs).identity
+
+
+def test_agent_reads_the_earlier_of_two_it_leaves_the_note_of_the_later(programs: Rehearsal) -> None:
+    arrive(programs, two_pieces(first(programs)), 1)
+    arrive(programs, second(programs), 2)
+    carried = known(programs)
+    assert course(first(programs).identity, rank(programs, 1), carried, Ran.AGENT, False) is Course.OLDER
+    assert programs.adopter.order(Act.TAKE, first(programs).identity, rank(programs, 1))
+    assert known(programs) == carried
+
+
+def test_segments_of_the_agents_connection_bear_no_mark(programs: Rehearsal) -> None:
+    arrive(programs, two_pieces(first(programs)), 1)
+    outcome = programs.arrive(arriving(programs.family))
+    assert (outcome.mark, outcome.counts) == (0, {})
+
+
+def test_agent_says_that_it_runs_one_before_any_came_up_programs_leave_its_ports(programs: Rehearsal) -> None:
+    assert programs.adopter.order(Act.TAKE, first(programs).identity, rank(programs, 1))
+    assert arrive(programs, second(programs), 2) == "up_owned"
+
+
+# --- the programs' connection first
+
+
+def test_earlier_handoff_comes_after_the_later_connection_it_changes_nothing(programs: Rehearsal) -> None:
+    assert arrive(programs, second(programs), 5) == "adopted"
+    assert arrive(programs, first(programs), 4) == "up_older"
+    assert known(programs).identity == second(programs).identity
+    assert course(first(programs).identity, rank(programs, 4), known(programs), Ran.AGENT, False) is Course.OLDER
+
+
+def test_agent_may_not_have_the_ports_of_a_connection_that_lives(programs: Rehearsal) -> None:
+    arrive(programs, first(programs), 1)
+    programs.leave(leaving(programs.family, 1))
+    assert not programs.adopter.order(Act.TAKE, second(programs).identity, rank(programs, 2))
+    assert known(programs).identity == first(programs).identity
+
+
+def test_agent_ends_the_first_when_the_second_has_its_ports_the_second_lives(programs: Rehearsal) -> None:
+    arrive(programs, first(programs), 1)
+    programs.leave(leaving(programs.family, 1))
+    arrive(programs, second(programs), 2)
+    for act in (Act.SILENCE, Act.END, Act.FORGET, Act.ASK, Act.RELEASE):
+        assert not programs.adopter.order(act, first(programs).identity)
+    assert programs.leave(leaving(programs.family, 2, seq=0x101)).counts == {"started": 1}
+
+
+def test_agent_ends_one_what_comes_for_its_ports_meanwhile_goes_to_the_agent(programs: Rehearsal) -> None:
+    arrive(programs, first(programs), 1)
+    programs.leave(leaving(programs.family, 1))
+    assert programs.adopter.order(Act.SILENCE, first(programs).identity)
+    assert programs.leave(leaving(programs.family, 1, flags="R")).counts == {"silenced": 1}
+    assert arrive(programs, second(programs), 2) == "up_owned"
+    assert known(programs).identity == first(programs).identity
+    assert programs.adopter.order(Act.END, first(programs).identity)
+    assert programs.whose(first(programs)) is None
+    assert programs.adopter.live == 0
+    assert programs.closed() == [], "a front end that wanted it, or has another connection there, knows"
+
+
+def test_never_spoke_agent_takes_it_over_and_the_programs_leave_it_alone(programs: Rehearsal) -> None:
+    message = first(programs)
+    arrive(programs, message, 1)
+    assert arrive(programs, message, 2) == "up_ran"
+    assert course(message.identity, rank(programs, 2), known(programs), Ran.ADOPTING, False) is Course.TAKE_OVER
+    assert programs.adopter.order(Act.TAKE, message.identity, rank(programs, 2))
+    assert programs.adopter.take_over(message.identity, PERIOD)
+    assert programs.leave(leaving(programs.family, 1)).counts == {"silenced": 1}
+    assert arrive(programs, message, 3) == "up_owned"
+
+
+def test_never_spoke_it_is_forgotten_and_was_never_counted(programs: Rehearsal) -> None:
+    arrive(programs, first(programs), 1)
+    assert programs.adopter.order(Act.FORGET, first(programs).identity)
+    assert programs.whose(first(programs)) is None
+    assert programs.adopter.live == 0
+
+
+def test_lives_it_is_not_forgotten(programs: Rehearsal) -> None:
+    arrive(programs, first(programs), 1)
+    programs.leave(leaving(programs.family, 1))
+    assert not programs.adopter.order(Act.FORGET, first(programs).identity)
+    assert programs.adopter.live == 1
+
+
+# --- the end
+
+
+def test_socket_resets_its_connection_it_is_told_that_it_is_over_once(programs: Rehearsal) -> None:
+    arrive(programs, first(programs), 1)
+    frame = leaving(programs.family, 1, flags="RA")
+    assert programs.leave(frame).counts == {"started": 1, "ended": 1}
+    assert programs.leave(frame).counts == {}
+    assert programs.closed() == [first(programs).identity]
+    assert programs.whose(first(programs)) is Whose.OVER
+
+
+def test_over_before_it_was_told_that_it_is_held_it_is_told_to_be_over_only(programs: Rehearsal) -> None:
+    message = replace(first(programs), confirm=True)
+    arrive(programs, message, 1)
+    programs.leave(leaving(programs.family, 1))
+    other = handoff(programs.family, client_port=4711)
+    arrive(programs, replace(other, confirm=True), 2)
+    programs.leave(leaving(programs.family, 1, port=4711))
+    programs.leave(leaving(programs.family, 1, flags="RA"))
+    closed, held = programs.adopter.news()
+    assert b"".join(each.octets for each in closed).count(b"\0\4") >= 1
+    assert [sender for sender, _ in held] == [SENDER]
+    assert [key for _, fields in held for key in fields.connections()] == [other.identity.key]
+
+
+def test_another_connection_gets_the_ports_end_of_the_first_is_told(programs: Rehearsal) -> None:
+    arrive(programs, first(programs), 1)
+    programs.leave(leaving(programs.family, 1))
+    assert arrive(programs, second(programs), 2) == "adopted"
+    assert programs.closed() == [first(programs).identity]
+    assert programs.adopter.live == 0
+    programs.leave(leaving(programs.family, 2, seq=0x101))
+    assert programs.adopter.live == 1
+
+
+def test_agent_found_no_socket_end_is_told_and_counted_once(programs: Rehearsal) -> None:
+    arrive(programs, first(programs), 1)
+    programs.leave(leaving(programs.family, 1))
+    assert [programs.adopter.order(Act.END, first(programs).identity) for _ in range(2)] == [True, False]
+    assert programs.closed() == [first(programs).identity]
+    assert programs.adopter.live == 0
+
+
+def test_many_are_over_the_oldest_is_forgotten_and_the_map_does_not_grow(programs: Rehearsal) -> None:
+    size = programs.adopter._maps["closed_ipv4" if programs.family == 4 else "closed_ipv6"].shape.max_entries
+    family = programs.family
+
+    def one(number: int) -> Handoff:
+        return handoff(family, client_port=1024 + number)
+
+    def run(number: int, sequence: int) -> None:
+        arrive(programs, one(number), sequence)
+        programs.leave(leaving(family, 1, flags="RA", port=1024 + number))
+
+    run(0, 1)
+    run(1, 2)
+    journal = 0 if family == 4 else 1
+    # As if so many others had ended meanwhile.
+    memory, at = programs.adopter._progress.memory, journal * 24
+    taken = int.from_bytes(memory[at : at + 8], "little")
+    programs.closed()
+    moved = (taken + size - 2).to_bytes(8, "little")
+    memory[at : at + 24] = moved * 3
+    run(2, 3)
+    assert programs.whose(one(0)) is None
+    assert programs.whose(one(1)) is Whose.OVER
+    assert programs.closed() == [one(2).identity]
+
+
+def test_journal_wraps_entries_are_read_in_order(programs: Rehearsal) -> None:
+    family, journal = programs.family, 2 if programs.family == 4 else 3
+    size = programs.adopter._maps["held_ipv4" if family == 4 else "held_ipv6"].shape.max_entries
+    memory, at = programs.adopter._progress.memory, journal * 24
+    memory[at : at + 24] = (size - 1).to_bytes(8, "little") * 3
+    wanted = []
+    for number in range(3):
+        message = replace(handoff(family, client_port=2000 + number), confirm=True)
+        arrive(programs, message, 1 + number)
+        programs.leave(leaving(family, 1, port=2000 + number))
+        wanted.append((SENDER, message.identity))
+    assert programs.held() == wanted
+
+
+def test_entry_is_being_written_nothing_is_read_until_it_is_done(programs: Rehearsal) -> None:
+    message = replace(first(programs), confirm=True)
+    memory, at = programs.adopter._progress.memory, (2 if programs.family == 4 else 3) * 24
+    arrive(programs, message, 1)
+    programs.leave(leaving(programs.family, 1))
+    taken = memory[at : at + 8]
+    memory[at : at + 8] = (int.from_bytes(taken, "little") + 1).to_bytes(8, "little")
+    assert programs.held() == []
+    memory[at : at + 8] = taken
+    assert programs.held() == [(SENDER, message.identity)]

@@ -71,6 +71,19 @@ def obstacle_to(config: BackEndConfig) -> str | None:
     return reason
 
 
+def end_left_behind(config: BackEndConfig, sockets: SocketDiagnostics) -> int:
+    """Remove what an earlier process pinned, and end what it let the kernel adopt; return how many that were.
+
+    Raises: EdgeError.
+    """
+    if not pins.remove("be", config.state):
+        return 0
+    left = sockets.marked(config.kernel_mark)
+    for each in left:
+        sockets.destroy(each)
+    return len(left)
+
+
 SendFlows = Callable[[Endpoint, Type, bytes], None]
 """Seals and sends a CLOSED or FLOWS with these fields."""
 

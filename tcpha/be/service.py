@@ -10,7 +10,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from tcpha.be.acceleration import Acceleration, obstacle_to
+from tcpha.be.acceleration import Acceleration, end_left_behind, obstacle_to
 from tcpha.be.actions import (
     Action,
     Announce,
@@ -255,10 +255,21 @@ class BackEnd(Node):
                 self._obstacle = str(error)
         if self._kernel is None:
             log.info("not accelerated: %s", self._obstacle)
+            self._end_left_behind()
             return
         self._peers.claim = self._kernel.claim
         found = f"; {self._kernel.found} connections of an earlier process go on" if self._kernel.found else ""
         log.info("accelerated: the kernel adopts connections at %s%s", self.iface, found)
+
+    def _end_left_behind(self) -> None:
+        """End what an earlier process let the kernel adopt: without its programs nobody passes its packets on."""
+        try:
+            ended = end_left_behind(self._be_config, self._sockets)
+        except EdgeError as error:
+            log.warning("%s", error)
+            return
+        if ended:
+            log.warning("ends %d connections that an earlier process let the kernel carry", ended)
 
     # --- out
 

@@ -18,13 +18,14 @@ enum holder { NOBODY, LISTENER, TIME_WAIT, OURS, ANOTHER };
 
 static __always_inline int holder_of(struct __sk_buff *skb, const struct tuple *t, __u32 is_ipv6, __u32 mark)
 {
-	struct bpf_sock *sk = find_socket(skb, t, is_ipv6);
+	struct bpf_sock *sk = find_socket(skb, t, is_ipv6), *full;
 	int holder;
 
 	if (!sk)
 		return NOBODY;
+	/* One with a mark of its own hands on that one, by which nobody would know ours. */
 	if (sk->state == BPF_TCP_LISTEN)
-		holder = LISTENER;
+		holder = (full = bpf_sk_fullsock(sk)) && !full->mark ? LISTENER : ANOTHER;
 	else if (sk->state == BPF_TCP_TIME_WAIT)
 		holder = TIME_WAIT;
 	else

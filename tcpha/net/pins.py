@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import socket
+import stat
 import sys
 from pathlib import Path
 
@@ -36,10 +37,19 @@ def directory(role: str, state: Path) -> Path:
             mounted.mkdir(mode=_MODE, parents=True, exist_ok=True)
             if not _is_mounted(mounted):
                 _mount(mounted)
-        place.mkdir(mode=_MODE, parents=True, exist_ok=True)
+        for each in (place.parent, place):
+            each.mkdir(mode=_MODE, exist_ok=True)
+            _check_owner(each)
     except OSError as error:
         raise EdgeError(f"nothing can be pinned in {place}: {error.strerror}") from error
     return place
+
+
+def _check_owner(place: Path) -> None:
+    """Who may write there decides about our connections. Raises: EdgeError; OSError."""
+    status = place.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise EdgeError(f"nothing is pinned in {place}: it is no directory of our own that nobody else may write to")
 
 
 def places(role: str, state: Path) -> tuple[Path, Path]:

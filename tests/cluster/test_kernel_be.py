@@ -20,6 +20,7 @@ from tests.cluster import host_state
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import Conversation, Family, get, post
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line, sockets_at
+from tests.cluster.kernel_sight import pinned
 from tests.cluster.sniffing import sniffing
 
 pytestmark = pytest.mark.cluster
@@ -259,6 +260,33 @@ def test_agent_is_ended_with_keep_download_goes_on(mortal_lab: Lab, family: Fami
 def serves(lab: Lab) -> bool:
     with Conversation.open(lab, "ipv4") as client:
         return client.ask(get("/1k.html")).status == 200
+
+
+def test_agent_is_ended_with_keep_the_next_one_is_not_accelerated_what_is_left_is_ended(mortal_lab: Lab) -> None:
+    """Nobody would pass its packets on."""
+    node = mortal_lab.backends[0]
+    node.engine.stop()
+    arguments = [str(each) for each in node.engine.program.arguments]
+    file = Path(arguments[arguments.index("-c") + 1])
+    own = file.read_text()
+    with started(node, "--keep") as process:
+        assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
+        with Conversation.open(mortal_lab, "ipv4", receive_buffer_octets=SMALL_WINDOW_OCTETS) as client:
+            client.send(get("/10m.html"))
+            client.exactly(FIRST_OCTETS)
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 0
+            assert sockets_at(node) != []
+            file.write_text(own.replace("accelerate = require", "accelerate = off"))
+            try:
+                with started(node):
+                    assert "ends 1 connections that an earlier" in (node.directory / "by-hand.log").read_text()
+                    assert sockets_at(node) == []
+                    assert pinned(node, "be") == []
+            finally:
+                file.write_text(own)
+    node.engine.start()
+    assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
 
 
 def test_agent_is_ended_its_connections_are_reset_and_the_host_is_as_before(mortal_lab: Lab, family: Family) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from socket import AF_PACKET, SHUT_WR, SO_LINGER, SOCK_DGRAM, SOL_SOCKET, htons, socket
+from socket import AF_PACKET, SHUT_WR, SO_LINGER, SO_MARK, SOCK_DGRAM, SOL_SOCKET, htons, socket
 
 import pytest
 from msgspec.structs import replace
@@ -261,6 +261,36 @@ def test_accept_queue_is_full_nothing_is_made_and_the_agent_may_take_over(hosts:
             assert here.counted(adopted=2, started=1)
             assert adopter.take_over(second.identity, PERIOD)
             assert not adopter.take_over(first.identity, PERIOD)
+
+
+def test_listener_has_a_mark_of_its_own_agent_gets_the_datagram(hosts: Hosts, tmp_path: Path) -> None:
+    """Its connections would bear that one, and nobody would know them for ours."""
+    with hosts.adopter(PERIOD, SENDER, EPOCH, TABLE) as adopter:
+        with namespaces.inside(hosts.server):
+            listener = socket()
+            listener.setsockopt(SOL_SOCKET, SO_MARK, 5)
+            listener.bind((VIP[4], VIP_PORT))
+            listener.listen(5)
+        with listener:
+            here = Site(hosts, adopter, 4, tmp_path)
+            here.hand_over(here.request("small"))
+            assert wait_until(lambda: here.counted(up_live=1), limit_s=2.0)
+
+
+@FAMILIES
+def test_answers_leave_where_no_program_sees_them_connection_counts_and_its_reset_is_told(
+    hosts: Hosts, tmp_path: Path, family: int
+) -> None:
+    with site(hosts, tmp_path, family) as here:
+        here.adopter._attached[1].detach()  # be_egress
+        message = replace(here.request("small", close=False), confirm=True)
+        with here.hosts.client_of(message, family) as client:
+            here.hand_over(message)
+            assert small_body(client) == SMALL
+            assert wait_until(lambda: here.adopter.live == 1, limit_s=2.0)
+            assert [sender for sender, _ in here.adopter.news()[1]] == [SENDER]
+            client_aborts(client)
+        assert wait_until(lambda: here.adopter.live == 0, limit_s=2.0)
 
 
 @FAMILIES

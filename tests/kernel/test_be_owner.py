@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 from msgspec.structs import replace
 
 from tcpha.be.accelerated import Course, course
-from tcpha.kernel.be_maps import Act, Carried, Ran, Rank, Whose, encode_tuple
+from tcpha.kernel.be_maps import GENERATIONS, Act, Carried, Ran, Rank, Whose, encode_number, encode_tuple
+from tcpha.net.bpf import BpfMap, MapShape
 from tcpha.proto.messages import Handoff
 from tcpha.proto.seqnum import SeqNum
 from tests.kernel.frames import PERIOD, SENDER, handoff
@@ -155,6 +158,24 @@ def test_lives_it_is_not_forgotten(programs: Rehearsal) -> None:
     programs.leave(leaving(programs.family, 1))
     assert not programs.adopter.order(Act.FORGET, first(programs).identity)
     assert programs.adopter.live == 1
+
+
+def test_no_room_for_what_ran_connection_is_the_agents_and_no_programs(programs: Rehearsal) -> None:
+    adopter = programs.adopter
+    small = MapShape(**{**asdict(adopter._generation), "max_entries": 1})
+    place = encode_number(PERIOD % GENERATIONS)
+    with BpfMap.create("small", small) as full:
+        before, adopter._generations[PERIOD] = adopter._generations[PERIOD], full
+        adopter._maps["ran"].update(place, encode_number(full.fd))
+        try:
+            assert adopter.claim_identity(handoff(programs.family, client_port=1).identity, PERIOD) is Ran.AGENT
+            assert adopter.claim_identity(first(programs).identity, PERIOD) is Ran.AGENT
+            adopter.remember(first(programs).identity)
+            assert arrive(programs, first(programs), 1) == "up_full"
+            assert programs.whose(first(programs)) is Whose.AGENT
+        finally:
+            adopter._generations[PERIOD] = before
+            adopter._maps["ran"].update(place, encode_number(before.fd))
 
 
 # --- the end

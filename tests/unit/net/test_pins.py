@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -50,6 +51,28 @@ def test_host_has_no_bpf_file_system_one_is_mounted_and_found_again_and_unmounte
     assert mounts_below(nowhere) == []
     assert list(nowhere.iterdir()) == []
     assert not pins.remove("fe", nowhere)
+
+
+@pytest.mark.parametrize("level", ["tcpha", "role"])
+@pytest.mark.parametrize("how", ["of another", "writable", "a link"])
+def test_directory_is_not_only_ours_nothing_is_pinned(shared: Path, tmp_path: Path, level: str, how: str) -> None:
+    """Who may write there could exchange the maps."""
+    state = tmp_path / "state"
+    place = pins.directory("be", state) if how != "a link" else pins.places("be", state)[0]
+    bad = place if level == "role" else place.parent
+    if how == "of another":
+        os.chown(bad, 4711, -1)
+    elif how == "writable":
+        bad.chmod(0o770)
+    else:
+        bad.parent.mkdir(exist_ok=True, mode=0o700)
+        bad.symlink_to(tmp_path)
+    try:
+        with pytest.raises(EdgeError, match="nobody else"):
+            pins.directory("be", state)
+    finally:
+        for each in (bad,) if bad.is_symlink() else (place, place.parent):
+            each.unlink() if each.is_symlink() else each.rmdir()
 
 
 def test_host_has_one_each_role_has_its_directory_there_and_nothing_is_mounted(shared: Path, tmp_path: Path) -> None:

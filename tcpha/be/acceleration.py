@@ -39,6 +39,7 @@ from tcpha.proto.messages import (
     Reason,
     Refused,
 )
+from tcpha.proto.tcp import FIN, RST, Segment
 from tcpha.rules import Endpoint
 
 LEASE_S = 0.5
@@ -253,13 +254,23 @@ class Acceleration:
 
     # --- packets
 
-    def owns(self, key: ConnectionKey) -> bool:
+    def owns(self, segment: Segment) -> bool:
         """Is a packet that came to the agent one of a connection that the programs adopted?
 
-        Those that come in a tunnel are, and those that overtook their connection's socket.
+        Those that come in a tunnel are, and those that overtook their connection's socket. The programs are shown what
+        may end it, since they have not seen it, or not known it.
         """
+        carried = self._adopter.look_up(encode_tuple(segment.key))
+        if carried is None or carried.whose is Whose.AGENT or self._find_ours(segment.key) is None:
+            return False
+        if segment.flags & (FIN | RST) or carried.is_closing:
+            self._adopter.show(segment.packet)
+        return True
+
+    def is_over(self, key: ConnectionKey) -> bool:
+        """Was there a connection of the programs here, and is there none any more? The host may say so by RST."""
         carried = self._adopter.look_up(encode_tuple(key))
-        return carried is not None and carried.whose is not Whose.AGENT and self._find_ours(key) is not None
+        return carried is not None and carried.whose is Whose.OVER
 
     def _find_ours(self, key: ConnectionKey) -> TcpSocket | None:
         """The socket of a four-tuple if it is one that the programs made, or in TIME-WAIT, where nothing tells."""

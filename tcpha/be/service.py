@@ -36,9 +36,10 @@ from tcpha.net.tunnel import TunnelSocket, open_tunnels
 from tcpha.node import Node
 from tcpha.peers import OwnStatus
 from tcpha.proto.icmp import decode_icmp_error, is_icmp
+from tcpha.proto.ip import reverse_key
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Message, NodeState, ServerState, Status
-from tcpha.proto.tcp import decode_segment
+from tcpha.proto.tcp import RST, Segment, decode_segment
 from tcpha.proto.tunnel import with_checksum
 from tcpha.rules import Endpoint
 
@@ -117,6 +118,9 @@ class BackEnd(Node):
         delivered = None
         try:
             segment = decode_segment(packet.get_payload())
+            if segment.flags & RST and self._is_word_of_kernel(segment):
+                packet.accept()
+                return
             actions = self._agent.on_leaving(segment, now)
             for action in actions:
                 if type(action) is DeliverLeaving:
@@ -131,6 +135,11 @@ class BackEnd(Node):
             packet.accept()
         if delivered is None or len(actions) > 1:
             self._do(actions, now)
+
+    def _is_word_of_kernel(self, segment: Segment) -> bool:
+        """Does the host tell a client that a connection which the kernel carried is over? Its socket is gone."""
+        key = reverse_key(segment.key)
+        return self._kernel is not None and not self._agent.runs(key) and self._kernel.is_over(key)
 
     def _on_tunnel(self, tunnel: TunnelSocket) -> None:
         """Packets for virtual addresses that a front end sent from afar."""
@@ -156,7 +165,7 @@ class BackEnd(Node):
             raise
         if tunnelled and (repaired := with_checksum(segment)) is not octets:
             segment = decode_segment(repaired)
-        if self._kernel is not None and not self._agent.runs(segment.key) and self._kernel.owns(segment.key):
+        if self._kernel is not None and not self._agent.runs(segment.key) and self._kernel.owns(segment):
             return _NOTHING, segment.packet
         actions = self._agent.on_arriving(segment, now)
         for action in actions:

@@ -131,6 +131,8 @@ struct flow {
 	__u32 seen;	    /* CLOCK_MONOTONIC in units of 2^30 ns: when a packet passed last, or who holds it changed */
 	__u32 held;	    /* 1: somebody changes whose it is */
 	__u32 told_at;	    /* where in its journal it is told that it is held; valid with FLOW_TOLD */
+	__u32 rcv_nxt;	    /* what the server has acknowledged, and sent */
+	__u32 snd_nxt;
 	__u32 zero;
 };
 

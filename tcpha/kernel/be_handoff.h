@@ -77,6 +77,8 @@ static __always_inline void write_flow(const struct scratch *s, struct flow *flo
 	flow->period = ntohs(h->period);
 	flow->sender = ntohs(h->sender);
 	flow->cookie = 0;
+	flow->rcv_nxt = s->name.irs + 1;
+	flow->snd_nxt = ntohl(h->iss) + 1;
 	flow->fin_arriving = 0;
 	flow->fin_leaving = 0;
 	flow->seen = now_in_seconds();

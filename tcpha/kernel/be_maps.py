@@ -44,8 +44,8 @@ _CONFIG = struct.Struct("=20sIIHHQ")
 _KEY = struct.Struct("=32sII")
 _PEER = struct.Struct("=IIHxx")
 _NAME = struct.Struct("=36sII")
-_FLOW = struct.Struct("=IIIIHHI8sIIIIII")
-_FLAGS_AND_SEEN = struct.Struct("=20xI16xI12x")
+_FLOW = struct.Struct("=IIIIHHI8sIIIIIIII")
+_FLAGS_AND_SEEN = struct.Struct("=20xI16xI20x")
 _ORDER = struct.Struct("=36sIIIIHHII")
 _ANSWER_HEAD = struct.Struct("=II")
 PROGRESS = struct.Struct("=QQQ")
@@ -60,7 +60,7 @@ UNTIL_AT = 32
 """In the map `config`: the end of the lease."""
 _CLAIM = struct.Struct("=IIII")
 _SEEN_SHIFT = 30  # it counts CLOCK_MONOTONIC in units of 2^30 ns
-_ADOPTED, _STARTED, _OVER, _AGENT, _SILENT = 1, 2, 4, 8, 32
+_ADOPTED, _STARTED, _OVER, _SILENT, _FIN_LEAVING = 1, 2, 4, 32, 1024
 _AGREED = (1 << AGREEMENT_BITS) - 1
 
 
@@ -142,6 +142,8 @@ class Carried:
     """What tells its socket from all others (8 octets, as socket diagnostics show it); zeros before a packet left."""
     is_silent: bool = False
     """The agent was about to end it."""
+    is_closing: bool = False
+    """The server has closed, and its client's next packet may acknowledge it."""
 
     @property
     def lives(self) -> bool:
@@ -270,7 +272,14 @@ def decode_flow(four_tuple: bytes, value: bytes | memoryview) -> Carried:
         whose = Whose.OVER
     else:
         whose = Whose.PROGRAMS if flags & _STARTED else Whose.UNSEEN
-    return Carried(identity, Rank(sender, epoch, sequence, period), whose, cookie, bool(flags & _SILENT))
+    return Carried(
+        identity,
+        Rank(sender, epoch, sequence, period),
+        whose,
+        cookie,
+        bool(flags & _SILENT),
+        bool(flags & _FIN_LEAVING),
+    )
 
 
 def decode_tuple(four_tuple: bytes) -> ConnectionKey:

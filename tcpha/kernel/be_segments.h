@@ -44,6 +44,17 @@ static __always_inline void note_leaving(struct scratch *s, struct flow *flow, c
 	}
 }
 
+/* How far behind what the server has acknowledged a packet of a finished connection may begin: no window is larger. */
+#define LATE_OCTETS (1 << 24)
+
+/* May a packet belong to a connection that is over, rather than to the next one on its ports? */
+static __always_inline int is_late(const struct flow *flow, const struct tcphdr *tcp)
+{
+	__s32 behind = flow->rcv_nxt - ntohl(tcp->seq), distance = ntohl(tcp->ack_seq) - flow->snd_nxt;
+
+	return behind >= 0 && behind < LATE_OCTETS && tcp->ack && distance > -LATE_OCTETS && distance < LATE_OCTETS;
+}
+
 static __always_inline void note_seen(struct flow *flow)
 {
 	__u32 now = now_in_seconds();
@@ -54,7 +65,8 @@ static __always_inline void note_seen(struct flow *flow)
 
 /*
  * A client's segment. One of a connection that was adopted here gets the mark with which it passes the agent's queue.
- * What would meet the listener does not: it would be answered by RST, whether the connection is over, or not there yet.
+ * What would meet the listener does not, or it would be answered by RST while its connection is not there yet; unless
+ * that is over, and a client that goes on has to be told.
  */
 static __always_inline int on_arriving(struct __sk_buff *skb, struct scratch *s, struct config *c, struct packet *p)
 {
@@ -80,6 +92,8 @@ static __always_inline int on_arriving(struct __sk_buff *skb, struct scratch *s,
 	is_held = is_ours(sk, c->mark);
 	is_open = sk->state != BPF_TCP_TIME_WAIT;
 	is_reset = is_held && tcp->rst && is_believed_reset(sk, tcp);
+	if (sk->state == BPF_TCP_LISTEN && flow->flags & FLOW_OVER)
+		is_held = is_late(flow, tcp);
 	bpf_sk_release(sk);
 	if (!is_held)
 		return counted(GUARDED, TC_ACT_UNSPEC);
@@ -149,6 +163,8 @@ static __always_inline int on_leaving(struct __sk_buff *skb, struct scratch *s, 
 		flow->cookie = bpf_get_socket_cookie(skb);
 	/* Not what the IP header says: a packet that the interface will cut up may be longer than that can tell. */
 	octets = skb->len - p->at - tcp->doff * 4;
+	flow->rcv_nxt = ntohl(tcp->ack_seq);
+	flow->snd_nxt = ntohl(tcp->seq) + octets;
 	note_leaving(s, flow, tcp, octets);
 	if (__sync_fetch_and_and(&flow->flags, ~FLOW_ASKED) & FLOW_ASKED)
 		answer(s, flow, ntohl(tcp->ack_seq));

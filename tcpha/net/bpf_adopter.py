@@ -245,6 +245,11 @@ class Adopter:
         program = self._loaded.programs["be_order"]
         return be_maps.decode_order(program.run(context=be_maps.encode_order(act, identity, rank)).context)
 
+    def show(self, packet: bytes) -> None:
+        """Let them see a client's packet that came past the interface, in a tunnel. Raises: EdgeError."""
+        kind = b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
+        self._loaded.programs["be_segments"].run(bytes(12) + kind + packet)
+
     # --- what they did
 
     def fileno(self) -> int:

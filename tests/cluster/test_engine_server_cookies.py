@@ -15,6 +15,7 @@ import pytest
 from tcpha.lab.cluster import Lab
 from tests.cluster.conversation import Conversation, Family, get, post, vip
 from tests.cluster.engine_sight import await_no_flows, digest, digest_line, extended_count
+from tests.cluster.engines import needs_python
 from tests.cluster.tcp_stack import NO_TIMESTAMPS, info_at, info_of, set_up
 from tests.cluster.test_engine_loss import FORGOTTEN_S, LOST, dropping
 
@@ -53,6 +54,7 @@ def test_without_server_cookies_a_client_without_timestamps_has_scale_and_sack_o
 def test_server_forgets_options_windows_are_rescaled_and_transfers_whole(
     cookie_lab: Lab, family: Family, offers: frozenset[str]
 ) -> None:
+    needs_python("be", "no SYN is played, so its host forgets nothing")
     before = extended_count(cookie_lab.backends[0], "SyncookiesRecv")
     body = os.urandom(3_000_000)
     with Conversation.open(cookie_lab, family) as client:

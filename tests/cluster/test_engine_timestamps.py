@@ -20,6 +20,7 @@ from tcpha.lab.cluster import Lab
 from tcpha.lab.waiting import wait_until
 from tests.cluster.conversation import FAMILIES, Conversation, Family, get, post, vip
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line, packets_seen
+from tests.cluster.engines import needs_python
 from tests.cluster.sniffing import Sniffed, sniffing
 from tests.cluster.tcp_stack import set_up
 from tests.cluster.test_engine_loss import dropping
@@ -137,6 +138,7 @@ def test_back_end_is_silent_and_the_front_end_answers(lab: Lab, family: Family) 
 
 def test_handoff_is_lost_and_repeated(lab: Lab, family: Family) -> None:
     """And the request is lost at the client's side, which repeats it, too."""
+    needs_python("be", "its program takes a HANDOFF before a rule of the host can drop it")
     before = counters(lab.fe)["repeats"]
     with heard_right(lab), Conversation.open(lab, family) as client:
         with dropping(lab.node("be2"), "ipv4", ["-p", "udp", "--dport", "666"]):

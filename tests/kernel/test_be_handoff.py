@@ -425,12 +425,11 @@ def test_windows_are_not_scaled_octet_of_scales_is_not_read(programs: Rehearsal)
 # --- segments, and packets that leave
 
 
-def arriving(family: int, flags: str = "A") -> bytes:
+def arriving(family: int, flags: str = "A", seq: int = 0, ack: int = 0) -> bytes:
     head = ether(family)
     network = IP(src=CLIENT[4], dst=VIP[4]) if family == 4 else IPv6(src=CLIENT[6], dst=VIP[6])
-    return bytes(
-        Ether(src=head.src, dst=head.dst) / network / TCP(sport=CLIENT_PORT, dport=VIP_PORT, flags=flags) / b"x"
-    )
+    tcp = TCP(sport=CLIENT_PORT, dport=VIP_PORT, flags=flags, seq=seq, ack=ack)
+    return bytes(Ether(src=head.src, dst=head.dst) / network / tcp / b"x")
 
 
 def leaving(family: int, ack: int, flags: str = "A", port: int = CLIENT_PORT, seq: int = 0xBA514C37) -> bytes:

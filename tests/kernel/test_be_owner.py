@@ -12,7 +12,7 @@ from tcpha.kernel.be_maps import GENERATIONS, Act, Carried, Ran, Rank, Whose, en
 from tcpha.net.bpf import BpfMap, MapShape
 from tcpha.proto.messages import Handoff
 from tcpha.proto.seqnum import SeqNum
-from tests.kernel.frames import PERIOD, SENDER, handoff
+from tests.kernel.frames import MARK, PERIOD, SENDER, handoff
 from tests.kernel.rehearsal import Rehearsal
 from tests.kernel.test_be_handoff import arriving, leaving
 
@@ -188,6 +188,28 @@ def test_socket_resets_its_connection_it_is_told_that_it_is_over_once(programs: 
     assert programs.leave(frame).counts == {}
     assert programs.closed() == [first(programs).identity]
     assert programs.whose(first(programs)) is Whose.OVER
+
+
+@pytest.mark.parametrize(
+    ("seq", "ack", "is_passed"),
+    [
+        (0, 0, True),
+        (-1000, 1000, True),
+        (1, 0, False),
+        (-(1 << 24), 0, False),
+        (0, 1 << 24, False),
+        (0, -(1 << 24), False),
+    ],
+)
+def test_over_and_the_client_goes_on_the_host_may_tell_it_unless_it_may_be_the_next_one(
+    programs: Rehearsal, seq: int, ack: int, is_passed: bool
+) -> None:
+    arrive(programs, first(programs), 1)
+    programs.leave(leaving(programs.family, 0x22000000))  # one octet
+    programs.leave(leaving(programs.family, 0x22000000, flags="RA", seq=0xBA514C38))
+    segment = arriving(programs.family, seq=0x22000000 + seq & 0xFFFFFFFF, ack=0xBA514C38 + ack & 0xFFFFFFFF)
+    outcome = programs.arrive(segment)
+    assert (outcome.mark, outcome.count) == ((MARK, "segments") if is_passed else (0, "guarded"))
 
 
 def test_over_before_it_was_told_that_it_is_held_it_is_told_to_be_over_only(programs: Rehearsal) -> None:

@@ -177,6 +177,7 @@ class Acceleration:
                 return _NOTHING, message
 
     def _on_handoff(self, endpoint: Endpoint, handoff: Handoff) -> tuple[Sequence[Action], Handoff | None]:
+        self._agent.elsewhere = self.live
         identity, rank = handoff.identity, rank_of(handoff, *self._claimed)
         period = period_of(handoff, clock.utc())
         four_tuple = encode_tuple(identity.key)
@@ -377,7 +378,7 @@ class Acceleration:
         if self._is_held or self._agent.status().state is not NodeState.UP:
             self._adopter.hold()
         else:
-            self._adopter.renew(int(clock.utc()) >> PERIOD_SHIFT, self._agent.period_floor, LEASE_S)
+            self._adopter.renew(int(clock.utc()) >> PERIOD_SHIFT, self._agent.period_floor, LEASE_S, self._agent.room)
 
     @property
     def live(self) -> int:

@@ -61,6 +61,9 @@ class Adoption:
         self._replay_time_s = config.replay_time
         self.draining = False
         """Whether new connections are refused."""
+        self.elsewhere = 0
+        """Live connections of this node that are not in the table."""
+        self._max_flows = config.max_flows
         self._table = table
         self._refused = FinishedIdentities(config.max_finished)
         self._holding = holding
@@ -203,7 +206,7 @@ class Adoption:
         replaces = flow is not None and not flow.is_over
         if flow is not None and replaces and period < flow.period:
             return Reason.OLDER_GENERATION
-        if self._table.is_full() and not replaces:
+        if self._table.live + self.elsewhere >= self._max_flows and not replaces:
             self._counters.table_full += 1
             return Reason.TABLE_FULL
         return None

@@ -67,8 +67,6 @@ class Agent:
         self._stale_time_s = config.stale_time
         self._idle_time_s = config.idle_time
         self._next_sweep = 0.0
-        self.elsewhere = 0
-        """Live connections of this node that are not in the table: the kernel carries them."""
         self._max_flows = config.max_flows
         self._answers: deque[Send] = deque()
         self._next_answer = inf
@@ -76,9 +74,23 @@ class Agent:
     def status(self) -> OwnStatus:
         """Return what the front ends are to know."""
         probe = self._probe
-        live = self.table.live + self.elsewhere
+        live = self.table.live + self._adoption.elsewhere
         state = NodeState.FULL if self._state is NodeState.UP and live >= self._max_flows else self._state
         return OwnStatus(state, live, self._digest, probe.capabilities, probe.servers)
+
+    @property
+    def elsewhere(self) -> int:
+        """Live connections of this node that are not in the table: the kernel carries them."""
+        return self._adoption.elsewhere
+
+    @elsewhere.setter
+    def elsewhere(self, count: int) -> None:
+        self._adoption.elsewhere = count
+
+    @property
+    def room(self) -> int:
+        """How many live connections may be elsewhere."""
+        return max(self._max_flows - self.table.live, 0)
 
     # --- packets
 

@@ -73,6 +73,7 @@ struct config {
 	__u16 period_from;   /* cookies' periods that are accepted, their low 16 bits; the agent moves them on */
 	__u16 periods;	     /* 0: nothing is adopted */
 	__u64 until;	     /* CLOCK_MONOTONIC, ns: nothing is adopted after this, the agent hangs */
+	__u64 room;	     /* for so many connections that live */
 };
 
 struct key {

@@ -187,15 +187,20 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 	struct name *name = &s->name;
 	__u32 slot_of = ntohs(h->period) & (GENERATIONS - 1);
 	void *generation = bpf_map_lookup_elem(&ran, &slot_of);
+	struct progresses *progresses;
 	struct flow *flow;
+	__u32 zero = 0;
 	int what;
 
-	if (!generation)
+	progresses = bpf_map_lookup_elem(&progress, &zero);
+	if (!generation || !progresses)
 		UP(UP_FULL);
 	flow = hold_or_make(&name->tuple);
 	if (!flow)
 		UP(UP_BUSY);
 	what = judge(skb, s, c, flow, h->flags & FLAG_IPV6, !!bpf_map_lookup_elem(generation, name));
+	if ((what == ADOPTED || what == RECYCLED) && progresses->started - progresses->ended >= c->room)
+		what = UP_FULL;
 	if ((what == ADOPTED || what == RECYCLED) && is_adopted(flow)) {
 		if (flow->flags & FLOW_STARTED)
 			end(&name->tuple, flow);

@@ -40,7 +40,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 _PORT = struct.Struct("!Hxx")
-_CONFIG = struct.Struct("=20sIIHHQ")
+_CONFIG = struct.Struct("=20sIIHHQQ")
 _KEY = struct.Struct("=32sII")
 _PEER = struct.Struct("=IIHxx")
 _NAME = struct.Struct("=36sII")
@@ -55,9 +55,9 @@ RUNG_AT = 4 * PROGRESS.size
 STARTED_AND_ENDED = struct.Struct("=QQ")
 STARTED_AND_ENDED_AT = RUNG_AT + 8
 """In the same: connections whose socket was seen, and those of them that are over, ever."""
-UNTIL = struct.Struct("=Q")
-UNTIL_AT = 32
-"""In the map `config`: the end of the lease."""
+LEASE = struct.Struct("=QQ")
+LEASE_AT = 32
+"""In the map `config`: the end of the lease, and for how many living connections there is room."""
 _CLAIM = struct.Struct("=IIII")
 _SEEN_SHIFT = 30  # it counts CLOCK_MONOTONIC in units of 2^30 ns
 _ADOPTED, _STARTED, _OVER, _SILENT, _FIN_LEAVING = 1, 2, 4, 32, 1024
@@ -161,12 +161,14 @@ def encode_endpoint(packed: bytes, port: int) -> bytes:
     return encode_address(packed) + _PORT.pack(port)
 
 
-def encode_config(own: bytes, mark: int, retry_mark: int, period_from: int, periods: int, until_ns: int) -> bytes:
+def encode_config(
+    own: bytes, mark: int, retry_mark: int, period_from: int, periods: int, until_ns: int, room: int
+) -> bytes:  # fmt: skip
     """`own`: the agent's endpoint. Periods are accepted from `period_from` on, so many; none: nothing is adopted.
 
-    Nor is anything after `until_ns` (CLOCK_MONOTONIC).
+    Nor is anything after `until_ns` (CLOCK_MONOTONIC), or while `room` connections live.
     """
-    return _CONFIG.pack(own, mark, retry_mark, period_from & 0xFFFF, periods, until_ns)
+    return _CONFIG.pack(own, mark, retry_mark, period_from & 0xFFFF, periods, until_ns, room)
 
 
 def encode_keys(keyring: Keyring) -> tuple[bytes, ...]:

@@ -38,6 +38,8 @@ PERIODS_BEFORE, PERIODS_AFTER = 2, 1
 
 LEASE_S = 60.0
 """For so long the programs go on after `renew`, unless it says otherwise."""
+UNLIMITED = 1 << 32
+"""Room for more connections than the map of flows has."""
 
 _PREFIX = "ran-"
 _CARRYING: tuple[tuple[str, Direction], ...] = (("be_segments", "ingress"), ("be_egress", "egress"))
@@ -115,8 +117,10 @@ class Adopter:
 
     # --- what the programs must know
 
-    def renew(self, period: int, floor: int = -1, lease_s: float = LEASE_S) -> None:
+    def renew(self, period: int, floor: int = -1, lease_s: float = LEASE_S, room: int = UNLIMITED) -> None:
         """Go on for `lease_s`: cookies of the periods around `period` are accepted, none up to `floor`.
+
+        Adopt while fewer than `room` connections live.
 
         Raises: EdgeError.
         """
@@ -128,11 +132,11 @@ class Adopter:
             for each in remembered:
                 self._generation_of(each)
         first = max(wanted.start, floor + 1)
-        self._configure(first, max(wanted.stop - first, 0), time.monotonic_ns() + int(lease_s * _NS))
+        self._configure(first, max(wanted.stop - first, 0), time.monotonic_ns() + int(lease_s * _NS), room)
 
     def hold(self) -> None:
         """Adopt nothing until `renew` is called; what is adopted goes on. Raises: EdgeError."""
-        self._configure(0, 0, 0)
+        self._configure(0, 0, 0, 0)
 
     def set_peer(self, address: bytes, port: int, sender: int, epoch: int, table: int) -> None:
         """Messages of this front end are accepted under this epoch.
@@ -343,11 +347,11 @@ class Adopter:
         self._generations.clear()
         self._loaded.close()
 
-    def _configure(self, period_from: int, periods: int, until_ns: int) -> None:
+    def _configure(self, period_from: int, periods: int, until_ns: int, room: int) -> None:
         if (period_from, periods) == self._periods:
-            be_maps.UNTIL.pack_into(self._config.memory, be_maps.UNTIL_AT, until_ns)
+            be_maps.LEASE.pack_into(self._config.memory, be_maps.LEASE_AT, until_ns, room)
             return
-        value = be_maps.encode_config(self._own, *self._marks, period_from, periods, until_ns)
+        value = be_maps.encode_config(self._own, *self._marks, period_from, periods, until_ns, room)
         self._maps["config"].update(be_maps.encode_number(0), value)
         self._periods = (period_from, periods)
 

@@ -502,6 +502,18 @@ def test_lease_is_over_nothing_is_adopted(programs: Rehearsal) -> None:
     assert programs.arrive(programs.datagram().frame()).counts == {"adopted": 1}
 
 
+def test_so_many_live_as_there_is_room_for_the_next_one_goes_to_the_agent(programs: Rehearsal) -> None:
+    programs.adopter.renew(PERIOD, room=1)
+    programs.arrive(another(programs, 1).frame())
+    programs.leave(leaving(programs.family, 1, port=1024 + 1))
+    frame = another(programs, 2).frame()
+    outcome = programs.arrive(frame)
+    assert outcome.counts == {"up_full": 1}
+    assert is_untouched(outcome, frame)
+    programs.leave(leaving(programs.family, 1, port=1024 + 1, flags="RA"))
+    assert programs.arrive(another(programs, 3).frame()).count == "adopted"
+
+
 def test_packet_without_the_mark_leaves_nothing_is_told(programs: Rehearsal) -> None:
     programs.arrive(programs.datagram(message=confirmed(programs.family)).frame())
     programs.leave(leaving(programs.family, 1), mark=0)

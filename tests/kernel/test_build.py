@@ -55,7 +55,7 @@ def test_counts_have_the_names_of_the_source() -> None:
 def test_maps_have_the_sizes_that_python_writes() -> None:
     shapes = {each.name: each for each in ObjectFile(SOURCES / "be.bpf.o").maps}
     endpoint = be_maps.encode_endpoint(bytes(4), 80)
-    assert len(be_maps.encode_config(endpoint, 1, 2, 3, 4, 5)) == shapes["config"].shape.value_octets
+    assert len(be_maps.encode_config(endpoint, 1, 2, 3, 4, 5, 6)) == shapes["config"].shape.value_octets
     assert len(endpoint) == shapes["peers"].shape.key_octets == shapes["targets"].shape.key_octets
     assert len(be_maps.encode_peer(1, 2, 3)) == shapes["peers"].shape.value_octets
     assert shapes["counts"].shape.max_entries == len(be_maps.COUNTS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ FAILED = "..F\nE  assert FAILED\nFAILED tests/x.py::test_y - assert\n1 failed, 2
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[str], dict[str, str]]]:
+def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Sequence[str], dict[str, str]]]:
     """What was run; the run of the kernel's front end without offloads fails."""
     commands: list[tuple[Sequence[str], dict[str, str]]] = []
 
@@ -28,6 +30,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[str], dict[str, 
         return subprocess.CompletedProcess(command, int(fails))
 
     monkeypatch.setattr(subprocess, "run", fake)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return commands
 
 

@@ -12,7 +12,7 @@ from scapy.layers.inet import TCP
 from tcpha.errors import ChecksumError
 from tcpha.fe.actions import Forward, PassOn, Send
 from tcpha.fe.backends import HEAR_S
-from tcpha.fe.flows import FlowState
+from tcpha.fe.flows import Flow, FlowState
 from tcpha.fe.handover import LOOK_AGAIN_S
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Handoff, Moved, NodeState, Reason, Refused
 from tcpha.proto.seqnum import SeqNum, seq_add
@@ -92,6 +92,45 @@ def test_handing_back_end_holds_it_the_repeats_end(family: int) -> None:
     book >> Says(BE1, Flows((client.identity, other.identity))) << nothing >> After(60) << nothing
     assert book.flow(client).state is book.flow(other).state is FlowState.FORWARDED
     assert book.dispatcher.counters.adopted == 2
+
+
+@pytest.mark.parametrize("acks", [1, 1 << 19])
+def test_handing_client_acknowledged_octets_past_us_it_is_not_repeated(acks: int, family: int) -> None:
+    """Whoever carries packets of the flow (`FlowTable.follow`) has seen what proves that the back end has it."""
+    book = Playbook()
+    client = handing(book, family)
+
+    def tell(flow: Flow) -> None:
+        flow.last_ack = seq_add(flow.identity.iss, 1 + acks)
+
+    book.dispatcher.table.follow(tell)
+    book >> After(0.05) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+    book >> After(60) << nothing
+
+
+@pytest.mark.parametrize("acks", [0, -1, 1 << 21])
+def test_handing_what_was_carried_past_us_proves_nothing_it_is_repeated(acks: int) -> None:
+    book = Playbook()
+    client = handing(book)
+
+    def tell(flow: Flow) -> None:
+        flow.last_ack = seq_add(flow.identity.iss, 1 + acks)
+
+    book.dispatcher.table.follow(tell)
+    book >> After(0.05) << Send(BE1, handoff(client, GET))
+
+
+def test_handing_owned_octets_and_the_client_acknowledged_past_us_they_are_repeated_all_the_same(family: int) -> None:
+    book = Playbook()
+    client = owning(book, family)
+
+    def tell(flow: Flow) -> None:
+        flow.last_ack = seq_add(flow.identity.iss, 5)
+
+    book.dispatcher.table.follow(tell)
+    book >> After(0.05) << Send(BE1, handoff(client, GET, acknowledged=seq_add(SeqNum(client.irs), 10)))
+    assert book.flow(client).state is FlowState.HANDING
 
 
 def test_handing_another_back_end_or_connection_is_held_nothing_is_confirmed(family: int) -> None:

@@ -268,6 +268,11 @@ class Acceleration:
             self._adopter.show(segment.packet)
         return True
 
+    def lives(self, key: ConnectionKey) -> bool:
+        """Is there a connection of the programs?"""
+        carried = self._adopter.look_up(encode_tuple(key))
+        return carried is not None and carried.lives
+
     def is_over(self, key: ConnectionKey) -> bool:
         """Was there a connection of the programs here, and is there none any more? The host may say so by RST."""
         carried = self._adopter.look_up(encode_tuple(key))
@@ -304,8 +309,10 @@ class Acceleration:
         for sender, fields in held:
             for message in fields.messages() if sender in self._frontends else ():
                 self._send_flows(self._frontends[sender], Type.FLOWS, message)
-            if self._agent.is_holding:
-                actions += [action for key in fields.connections() for action in self._agent.release(key)]
+            for key in fields.connections() if self._agent.is_holding else ():
+                for packet in self._agent.release(key):
+                    self._adopter.show(packet)
+                    actions.append(Inject(packet))
         return actions
 
     # --- what they do not see

@@ -265,9 +265,9 @@ class Agent:
         """Are there packets of connections that nobody knows yet?"""
         return len(self._holding) > 0
 
-    def release(self, key: ConnectionKey) -> Sequence[Action]:
-        """The kernel has adopted a connection: let its TCP have the packets that came before."""
-        return [Inject(segment.packet) for segment in self._holding.take(key)]
+    def release(self, key: ConnectionKey) -> list[bytes]:
+        """The kernel has adopted a connection: return the packets that came before."""
+        return [segment.packet for segment in self._holding.take(key)]
 
     def _next_answers(self, now: float) -> list[Action]:
         """A piece of a long answer: packets do not wait for all of it, and the receiver's socket can hold it."""

@@ -180,6 +180,9 @@ class BackEnd(Node):
             error = decode_icmp_error(octets)
         except WireError:
             return _NOTHING, leave
+        if self._kernel is not None and self._kernel.lives(reverse_key(error.key)):
+            self._agent.counters.icmp_errors += 1
+            return _NOTHING, octets
         actions = self._agent.on_icmp_error(error, now)
         for action in actions:
             if type(action) is DeliverArriving:

@@ -6,12 +6,22 @@
 #include "be_flow.h"
 
 /* Has the client aborted? Its RST counts where the socket believes it (RFC 5961, 3.2). */
-static __always_inline int is_believed_reset(struct bpf_sock *sk, const struct tcphdr *tcp)
+static __always_inline int is_believed_reset(struct bpf_sock *sk, const struct flow *flow, const struct tcphdr *tcp)
 {
 	struct bpf_sock *full = bpf_sk_fullsock(sk);
 	struct bpf_tcp_sock *socket = full ? bpf_tcp_sock(full) : 0;
 
-	return socket && ntohl(tcp->seq) == socket->rcv_nxt;
+	__u32 rcv_nxt = flow->rcv_nxt, state = sk->state;
+
+	/* One in TIME-WAIT, or FIN-WAIT-2 without a server, does not show its numbers: it has acknowledged what came. */
+	barrier();
+	if (socket)
+		rcv_nxt = socket->rcv_nxt;
+	if (ntohl(tcp->seq) == rcv_nxt)
+		return 1;
+	/* Also one that leaves the client's FIN out: it answers what left before the FIN came. */
+	return ntohl(tcp->seq) + 1 == rcv_nxt &&
+	       (state == BPF_TCP_CLOSE_WAIT || state == BPF_TCP_LAST_ACK || state == BPF_TCP_CLOSING);
 }
 
 static __always_inline void note_arriving(struct scratch *s, struct flow *flow, const struct tcphdr *tcp, __u32 octets)
@@ -91,7 +101,7 @@ static __always_inline int on_arriving(struct __sk_buff *skb, struct scratch *s,
 		return counted(GUARDED, TC_ACT_UNSPEC);
 	is_held = is_ours(sk, c->mark);
 	is_open = sk->state != BPF_TCP_TIME_WAIT;
-	is_reset = is_held && tcp->rst && is_believed_reset(sk, tcp);
+	is_reset = is_held && tcp->rst && is_believed_reset(sk, flow, tcp);
 	if (sk->state == BPF_TCP_LISTEN && flow->flags & FLOW_OVER)
 		is_held = is_late(flow, tcp);
 	bpf_sk_release(sk);

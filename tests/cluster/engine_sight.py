@@ -79,6 +79,11 @@ def adopted_by_kernel(node: Node) -> int:
     return _adopted_by_kernel(counters(node))["started"]
 
 
+def adopted(node: Node) -> int:
+    """How many connections a back end has adopted so far, its agent or its kernel."""
+    return int(counters(node)["adopted"]) + adopted_by_kernel(node)
+
+
 def _adopted_by_kernel(shown: dict[str, Any]) -> dict[str, int]:
     """What a back end's programs counted; a front end's adopt nothing."""
     found: dict[str, int] = shown.get("kernel", {})

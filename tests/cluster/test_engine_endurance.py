@@ -14,7 +14,7 @@ from tcpha.lab.configuration import Settings
 from tcpha.lab.waiting import wait_until
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import FAMILIES, Conversation, Family, get, unconnected, vip
-from tests.cluster.engine_sight import await_no_flows, counters, digest, resident_octets, sockets_at
+from tests.cluster.engine_sight import await_no_flows, counters, digest, live_flows, resident_octets, sockets_at
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
@@ -133,4 +133,4 @@ def test_idle_flows_are_asked_about_and_kept_while_they_live(family: Family) -> 
         assert client.ask(get("/1k.jpg")).status == 200
         assert client.is_quiet(4.0)
         assert client.ask(get("/100k.jpg")).sha256 == digest(lab, "100k")
-        assert counters(lab.fe)["flows"] == counters(lab.node("be2"))["flows"] == 1
+        assert live_flows(lab)[lab.fe.name] == live_flows(lab)["be2"] == 1

@@ -21,7 +21,7 @@ from tcpha.proto.handoff import Type
 from tests.cluster import odd_server
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import FAMILIES, Conversation, Family, get, post
-from tests.cluster.engine_sight import await_no_flows, counters, digest_line
+from tests.cluster.engine_sight import await_no_flows, counters, digest_line, live_flows
 from tests.cluster.engines import needs_python
 from tests.cluster.mishaps import losing
 from tests.cluster.odd_server import Odd
@@ -53,8 +53,8 @@ def opened(brief_lab: Lab) -> Iterator[Open]:
 
 
 def await_flows(lab: Lab, number: int) -> None:
-    nodes = (lab.fe, lab.backends[0])
-    assert wait_until(lambda: [counters(node)["flows"] for node in nodes] == [number] * 2, PATIENCE_S)
+    names = (lab.fe.name, lab.backends[0].name)
+    assert wait_until(lambda: [live_flows(lab)[name] for name in names] == [number] * 2, PATIENCE_S)
 
 
 def go_on(*clients: Conversation) -> None:
@@ -87,7 +87,7 @@ def test_connections_are_idle_for_long_they_live_whatever_was_last(brief_lab: La
         client.send(post(b"body", path=f"/?wait={LONG_S}"))
     await_flows(brief_lab, 8)
     assert answered[0].is_quiet(LONG_S - 0.5)
-    assert [counters(node)["flows"] for node in (brief_lab.fe, brief_lab.backends[0])] == [8, 8]
+    assert [live_flows(brief_lab)[node.name] for node in (brief_lab.fe, brief_lab.backends[0])] == [8, 8]
     go_on(*answered, *silent)
     for client in half_closed:
         assert (client.answer().body, client.rest()) == (digest_line(b""), b"")

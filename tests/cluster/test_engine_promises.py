@@ -14,6 +14,7 @@ from tcpha.lab.waiting import wait_until
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import FAMILIES, Answer, Conversation, Family, get, post
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line
+from tests.cluster.engines import needs_python
 from tests.cluster.tcp_stack import BARE, NO_SACK, NO_TIMESTAMPS, NO_WINDOW_SCALING, info_at, info_of, set_up
 
 pytestmark = pytest.mark.cluster
@@ -91,6 +92,7 @@ def test_kernel_stops_keeping_the_promise_its_back_end_is_named_and_unused_until
 
 
 def test_kernel_keeps_nothing_from_the_start_every_option_is_named_until_it_keeps_it(watchful_lab: Lab) -> None:
+    needs_python("be", "it does not start on a host that keeps no promise")
     node = watchful_lab.node("be2")
     node.engine.stop()
     with set_up(node, BARE):

@@ -14,7 +14,7 @@ from tcpha.lab.cluster import Lab
 from tcpha.proto.inspect.tls import MOST_RECORDS
 from tests.cluster.choosy_rules import CLOSED_PORT
 from tests.cluster.conversation import Conversation, Family, client_address, get, post, vip
-from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line
+from tests.cluster.engine_sight import adopted, await_no_flows, digest, digest_line
 from tests.cluster.tls_conversation import RECORD_HEADER_OCTETS, TlsConversation, client_context, tls_opened
 from tests.unit.proto.inspect import hellos
 
@@ -208,7 +208,7 @@ def test_hello_with_a_post_quantum_key_reaches_the_server_whole(
     """Its keys are made up, so it cannot go further than the answer: a ServerHello with the key share of X25519."""
     record = HELLOS[of].record
     assert len(record) > 1_700
-    before = [counters(node)["adopted"] for node in protocol_lab.backends]
+    before = [adopted(node) for node in protocol_lab.backends]
     with Conversation.open(protocol_lab, family, vport=443, nagle=False) as client:
         size = -(-len(record) // pieces)
         for start in range(0, len(record), size):
@@ -217,7 +217,7 @@ def test_hello_with_a_post_quantum_key_reaches_the_server_whole(
                 client.await_acknowledged()
         answer = client.exactly(RECORD_HEADER_OCTETS + 4)
     assert (answer[0], answer[RECORD_HEADER_OCTETS]) == (22, 2), "no ServerHello"
-    after = [counters(node)["adopted"] for node in protocol_lab.backends]
+    after = [adopted(node) for node in protocol_lab.backends]
     assert [new - old for new, old in zip(after, before, strict=True)] == [0, 1]
 
 

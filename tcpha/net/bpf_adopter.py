@@ -187,8 +187,12 @@ class Adopter:
             place.unlink()
             found.close()
         attached = attach(program, iface, direction)
-        if place is not None and isinstance(attached, Link):
-            attached.pin(place)
+        if place is None:
+            return attached
+        if not isinstance(attached, Link):
+            attached.detach()
+            raise EdgeError(f"this kernel has no tcx at {iface}: what is there could not outlive the process")
+        attached.pin(place)
         return attached
 
     # --- who runs what

@@ -72,10 +72,11 @@ BOTH = {
     "bpf file system": Mask("mount of a bpf file system: Operation not permitted", WITHOUT_PINS, without()),
     "bpf(2) by seccomp": Mask("a security module or a container forbids bpf(2)", before=forbidding("EPERM")),
     "bpf(2) at all": Mask("this kernel is built without bpf(2)", before=forbidding("ENOSYS")),
+    "tcx": Mask("this kernel has no tcx at eth0", before=forbidding("EINVAL", Command.LINK_CREATE)),
     "programs for the machine": Mask("no programs for the kernel of this machine (i686)", before=("linux32",)),
 }
 MASKS = {
-    "fe": {**BOTH, "tcx": Mask("this kernel has no tcx at eth0", before=forbidding("EINVAL", Command.LINK_CREATE))},
+    "fe": BOTH,
     "be": {
         **BOTH,
         "BTF": Mask("a kernel built without BTF", f"{WITH_PINS}; mount -t tmpfs none {KERNEL_BTF.parent}"),
@@ -146,7 +147,7 @@ def accelerate(node: Node, role: str, how: str, mask: Mask, old_types: Path | No
         engine.forget()
         engine.program = usual
         file.write_text(text)
-    assert attached(node) == 0
+    assert (attached(node), filters(node)) == (0, "")
     assert host_state.of_node(node) == before
 
 
@@ -184,6 +185,12 @@ def said(node: Node) -> list[str]:
     """What the log says about acceleration, behind time and name."""
     lines = node.engine.log.read_text().splitlines()
     return [line.partition(": ")[2] if " tcpha." in line else line for line in lines if "accelerate" in line]
+
+
+def filters(node: Node) -> str:
+    """What tc(8) shows of filters of clsact, which a kernel without tcx has in its place."""
+    ways = ("ingress", "egress")
+    return "".join(node.run(["tc", "filter", "show", "dev", IFACE, way]).stdout for way in ways)
 
 
 def serves(lab: Lab) -> bool:

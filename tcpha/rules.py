@@ -145,7 +145,17 @@ class RuleSet:
     Raises: ValueError if a rule names an address that no server has.
     """
 
-    __slots__ = ("_candidates", "_fields", "_limit", "_match_time_s", "_slow", "needs_octets", "rules", "timeouts")
+    __slots__ = (
+        "_candidates",
+        "_fields",
+        "_limit",
+        "_match_time_s",
+        "_slow",
+        "looks_at_connection",
+        "needs_octets",
+        "rules",
+        "timeouts",
+    )
 
     def __init__(
         self,
@@ -171,6 +181,10 @@ class RuleSet:
         self._slow: Rule | None = None
         self.needs_octets: Final = any(field.kind is Kind.OCTETS for field in slots)
         """Does any rule look at `octets`? If not, no rule is for a protocol that nobody knows."""
+        self.looks_at_connection: Final = any(field.kind in OF_ANY for field in slots) or any(
+            rule.balance.key is not None and rule.balance.key.kind in OF_ANY for rule in rules
+        )
+        """Does any rule look at more than octets: at the client, or the port?"""
         self.timeouts = 0
         """Matches that were given up because they took too long, or not begun because no time was left."""
 

@@ -193,7 +193,7 @@ class Handover:
             excluded = excluded | {each.addr for each in pending.tried}
         choice = self._rules.choose(
             request,
-            connection_of(flow.key),
+            connection_of(flow.key) if self._rules.looks_at_connection else None,
             excluded,
             load=self._backends.load,
             patience=self._patience(pending),

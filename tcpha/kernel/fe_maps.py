@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from tcpha.kernel.be_maps import decode_tuple, encode_endpoint
 from tcpha.kernel.blake2s import chain_after_key
-from tcpha.proto.cookie import NO_WINDOW_SCALE, Cookie, told_cookie
+from tcpha.proto.cookie import AGREEMENTS, NO_WINDOW_SCALE, Cookie
 from tcpha.proto.ip import KEY_OCTETS_IPV4, ConnectionKey
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Identity
@@ -164,8 +164,9 @@ def decode_raised(record: bytes) -> tuple[bytes, Cookie | None]:
     A cookie is told only of what may be first octets, and only where it is valid.
     """
     period, tsecr, agreed, has_cookie, has_stamps = _RAISED.unpack_from(record)
-    told = told_cookie(agreed, period, tsecr if has_stamps else None) if has_cookie else None
-    return record[RAISED_HEADER_OCTETS:], told
+    if not has_cookie:
+        return record[RAISED_HEADER_OCTETS:], None
+    return record[RAISED_HEADER_OCTETS:], Cookie(AGREEMENTS[agreed], period, tsecr if has_stamps else None)
 
 
 def write_tuple(key: ConnectionKey, buffer: bytearray | memoryview) -> None:

@@ -200,7 +200,7 @@ class Forwarder:
 
     def read(self) -> list[tuple[bytes, Cookie | None]]:
         """Return some of the packets that wait in the ring, oldest first, as `fe_maps.decode_raised` reads them."""
-        return [fe_maps.decode_raised(record) for record in self._ring.read()]
+        return list(map(fe_maps.decode_raised, self._ring.read()))
 
     # --- its place
 

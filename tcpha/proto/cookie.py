@@ -78,15 +78,11 @@ def _encode_agreement(agreement: Agreement) -> int:
     return mss_class(agreement.mss) << 5 | scale << 1 | agreement.sack
 
 
-_AGREEMENTS = tuple(
+AGREEMENTS = tuple(
     Agreement(MSS_CLASSES[octet >> 5], None if octet >> 1 & 15 == NO_WINDOW_SCALE else octet >> 1 & 15, bool(octet & 1))
     for octet in range(256)
 )
-
-
-def told_cookie(agreed: int, period: int, tsval: int | None) -> Cookie:
-    """Return a cookie that somebody else verified. `agreed`: the octet that says what the handshake agreed on."""
-    return Cookie(_AGREEMENTS[agreed], period, tsval)
+"""What the handshake agreed on, by the octet in the cookie that says it."""
 
 
 class SynCookies:
@@ -131,7 +127,7 @@ class SynCookies:
             high, low = self._digest(state, key, irs, period)
             agreed = high ^ iss
             if agreed & _HASH_BITS == 0 and (tsecr is None or tsecr == (low or 1)):
-                return Cookie(_AGREEMENTS[agreed], period, None if tsecr is None else tsecr)
+                return Cookie(AGREEMENTS[agreed], period, None if tsecr is None else tsecr)
         return None
 
     def _digest(self, state: int, key: ConnectionKey, irs: SeqNum, period: int) -> tuple[int, int]:

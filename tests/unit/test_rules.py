@@ -157,6 +157,12 @@ def test_rules_without_octets_need_none() -> None:
     assert rule_set("a .*", "a octets=x port=80").needs_octets
 
 
+def test_no_rule_looks_at_client_or_port_nothing_need_be_known_of_the_connection() -> None:
+    assert not rule_set("a .*", "a sni=x", "a,b balance=hash:host host=x").looks_at_connection
+    for line in ("a client=::/0", "a host=x port=80", "a,b balance=hash:client host=x"):
+        assert rule_set("a .*", line).looks_at_connection, line
+
+
 # --- the time limit
 
 

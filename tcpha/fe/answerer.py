@@ -28,6 +28,8 @@ MAX_REPEATS = 6
 WINDOW = 0xFFFF
 FIN_WAIT_S = 16.0
 """How long a client may keep its side open once it has the answer."""
+PROOF_OCTETS = PROOF_TICKS = 1 << 20
+"""The first numbers that speak of a server are not beyond this; a stranger's guess hardly ever is not."""
 
 _NOTHING: tuple[Action, ...] = ()
 
@@ -58,7 +60,7 @@ class Answerer:
         return self._answer(flow, Protocol.OCTETS, None, b"", "the client closed inside its request head", now)
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
-        """A segment of a flow that we answered. Raises: ChecksumError."""
+        """A segment of a flow that we answered. Raises: ChecksumError, OptionError."""
         pending = flow.pending
         if pending is None:
             return _NOTHING
@@ -67,6 +69,8 @@ class Answerer:
             return self._on_reset(flow, pending, segment, now)
         if not segment.flags & ACK:
             return _NOTHING
+        if echoes_server(pending, segment):
+            return self._give_up(flow, segment, now)
         if not 0 <= seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) <= len(pending.answer) + 1:
             return (self._acknowledgement(flow, pending),)  # of something never sent, or of another connection
         if not pending.delivered and segment.seg_ack == self._end(flow, pending):
@@ -137,6 +141,12 @@ class Answerer:
             return _NOTHING
         return (self._acknowledgement(flow, pending),) if 0 < distance < WINDOW else _NOTHING
 
+    def _give_up(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
+        """The back end that was silent did adopt, and the client's TCP will never take an answer of ours."""
+        self._counters.orphaned += 1
+        self._table.finish(flow, now)
+        return (Reply(encode_segment(flow.leaving_key, segment.seg_ack, SeqNum(0), RST, 0)),)
+
     def _on_octets(self, flow: Flow, pending: Pending, segment: Segment, now: float) -> Sequence[Action]:
         """Octets behind the request are thrown away; a repetition means that our answer was lost."""
         repeated = seq_lt(segment.seg_seq, pending.acknowledged)
@@ -184,6 +194,17 @@ class Answerer:
     @staticmethod
     def _reply(flow: Flow, pending: Pending, seq: SeqNum, flags: int, options: bytes, payload: bytes = b"") -> Action:
         return Reply(encode_segment(flow.leaving_key, seq, pending.acknowledged, flags, WINDOW, options, payload))
+
+
+def echoes_server(pending: Pending, segment: Segment) -> bool:
+    """Does the client echo a later TSval than the only one that we sent? It has heard the server. Raises: OptionError.
+
+    From then on it refuses what bears ours (RFC 7323, 5.3).
+    """
+    stamps, sent = segment.timestamps, pending.cookie.tsval
+    if stamps is None or sent is None or not 0 < seq_diff(SeqNum(stamps[1]), SeqNum(sent)) < PROOF_TICKS:
+        return False
+    return 0 <= seq_diff(segment.seg_seq, pending.assembly.start) < PROOF_OCTETS
 
 
 _IN_WORDS = {"alert": "TLS alert", "goaway": "GOAWAY", "silently": "closed silently"}

@@ -12,7 +12,7 @@ from math import inf
 
 from tcpha.config import FrontEndConfig
 from tcpha.fe.actions import Action, Forward, Note, Reply, Send
-from tcpha.fe.answerer import Answerer
+from tcpha.fe.answerer import PROOF_OCTETS, Answerer, echoes_server
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import FORWARDED, HANDING, Flow, Pending
@@ -38,8 +38,6 @@ LOOK_AGAIN_S = 0.05
 """A request for which no back end is heard of yet is tried again after this."""
 SLOW_NOTE_INTERVAL_S = 10.0
 """Patterns that take too long are told no more often."""
-PROOF_OCTETS = 1 << 20
-"""A client's first acknowledgements of the response are not beyond this; a stranger's guess hardly ever is not."""
 
 _NOTHING: tuple[Action, ...] = ()
 
@@ -274,10 +272,15 @@ class Handover:
         self._table.deadlines.set(flow, now + wait)
 
     def _proves(self, flow: Flow, pending: Pending, segment: Segment) -> bool:
-        """Does the client acknowledge octets of the server? Its own must lie where a stranger's hardly would."""
-        if not segment.flags & ACK or not 0 < seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) < PROOF_OCTETS:
+        """Does the client acknowledge octets of the server, or echo its clock? Raises: OptionError.
+
+        Its own octets must lie where a stranger's hardly would.
+        """
+        if not segment.flags & ACK:
             return False
-        return 0 <= seq_diff(segment.seg_seq, pending.assembly.start) <= self._config.window
+        if 0 < seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) < PROOF_OCTETS:
+            return 0 <= seq_diff(segment.seg_seq, pending.assembly.start) <= self._config.window
+        return echoes_server(pending, segment)
 
     def _is_proven_past_us(self, flow: Flow) -> bool:
         """Did the client acknowledge octets of the server in packets that somebody else carried?

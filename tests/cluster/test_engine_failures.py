@@ -178,7 +178,9 @@ def test_agent_is_stopped_for_two_seconds_during_an_upload_it_is_whole(frail_lab
     node = frail_lab.backends[0]
     with Conversation.open(frail_lab, family) as client:
         request = post(body)
-        client.send(request[:1_000_000])
+        client.send(request[:100_000])
+        client.await_acknowledged()
+        client.send(request[100_000:1_000_000])
         with stopped(node.engine.pid):
             assert client.is_quiet(2.0)
         client.send(request[1_000_000:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tcpha.fe.flows import FlowState
 from tcpha.proto.inspect import Cause
 from tcpha.proto.inspect.http1 import answer
 from tests.packet.fe_client import LINUX_SYN, MASK, PLAIN_SYN, Client, dissect
-from tests.packet.fe_playbook import After, Playbook, anything, gets, nothing
+from tests.packet.fe_playbook import After, Playbook, anything, gets, gets_rst, nothing
 
 BAD = b"\r\r\r\r"
 BODY_400 = (
@@ -263,3 +264,23 @@ def test_answered_octets_beyond_the_window_are_not_taken(offers: list[Any], wind
     book >> client.sends(b"x", 4 + window) << acked(client, 4)
     sack = (4 + window - 1, 4 + window) if client.stamps else ()
     book >> client.sends(b"x", 4 + window - 1) << acked(client, 4, *sack)
+
+
+# --- a back end that was silent adopted all the same
+
+
+def test_answered_client_echoes_a_servers_clock_it_is_reset(family: int) -> None:
+    """It has heard the server, whose TSval is later than ours: its TCP takes no answer of ours any more."""
+    book, client = answered(family)
+    heard = replace(client, tsecr=(client.tsecr + 40) & MASK)
+    book >> heard.ack(len(BAD), 7) << gets_rst(client, 7)
+    assert book.flow(client).state is FlowState.FINISHED
+    assert book.dispatcher.counters.orphaned == 1
+
+
+def test_answered_stranger_echoes_anything_nothing_is_reset(family: int) -> None:
+    book, client = answered(family)
+    for ticks, at in ((1 << 20, len(BAD)), (40, 1 << 20), (40, -5)):
+        stranger = replace(client, tsecr=(client.tsecr + ticks) & MASK)
+        book >> stranger.ack(at, 0) << anything
+    assert book.flow(client).state is FlowState.ANSWERED

@@ -218,6 +218,25 @@ def test_handing_strangers_ack_proves_nothing(at: int, family: int) -> None:
     book >> After(0.05) << Send(BE1, handoff(client, GET))
 
 
+@pytest.mark.parametrize("octets", [b"", b"more of it"])
+def test_handing_client_echoes_the_servers_clock_it_is_adopted(octets: bytes, family: int) -> None:
+    """The server has acknowledged, and its TSval is later than ours; its back end went to sleep before it said so."""
+    book = Playbook()
+    client = handing(book, family, POST)
+    later = altered(client, tsecr=(client.tsecr + 3) & MASK)
+    book >> later.sends(octets, len(POST)) << PassOn(BE1) >> After(60) << nothing
+    assert book.flow(client).state is FlowState.FORWARDED
+
+
+def test_handing_echo_of_our_own_or_of_nobodys_clock_proves_nothing(family: int) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    for ticks, at in ((0, len(GET)), (-3, len(GET)), (1 << 20, len(GET)), (3, -5), (3, 1 << 20)):
+        stranger = altered(client, tsecr=(client.tsecr + ticks) & MASK)
+        book >> stranger.sends(b"x", at) << PassOn(BE1)
+    assert book.flow(client).state is FlowState.HANDING
+
+
 def test_handing_ack_with_bad_checksum_proves_nothing(family: int) -> None:
     book = Playbook()
     client = handing(book, family)

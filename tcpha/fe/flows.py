@@ -16,8 +16,9 @@ from tcpha.proto.messages import Identity
 from tcpha.proto.seqnum import MASK, SeqNum, seq_add
 from tcpha.rules import Endpoint, Patience
 
-_STRANGE_OCTETS = 1 << 20
-"""No client acknowledges so much at once, but for the first time after a restart of ours."""
+STRANGE_OCTETS = 1 << 23
+"""No client acknowledges so much at once, but for the first time after a restart of ours: Linux's receive buffer holds 6
+MB (net.ipv4.tcp_rmem), and one packet may acknowledge all of it when a gap is filled."""
 
 
 class FlowState(Enum):
@@ -146,7 +147,7 @@ class Flow:
         Its SYN may be unknown: another front end answered it, we did before a restart, or SYNs that a stranger forged
         took its place in `noted`. So whatever lies far from the last acknowledgement is worth a look at its cookie.
         """
-        return (seg_ack - self.last_ack + _STRANGE_OCTETS) & MASK > 2 * _STRANGE_OCTETS
+        return (seg_ack - self.last_ack + STRANGE_OCTETS) & MASK > 2 * STRANGE_OCTETS
 
     def assign(self, backend: Endpoint) -> None:
         """Pass everything on to `backend` from now on."""

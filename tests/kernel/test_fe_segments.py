@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tcpha.fe.actions import PassOn, Send
-from tcpha.fe.flows import FlowState
+from tcpha.fe.flows import STRANGE_OCTETS, FlowState
 from tcpha.lab.waiting import wait_until
 from tcpha.proto.cookie import PERIOD_S
 from tcpha.proto.messages import Adopted, Identity
@@ -165,7 +165,7 @@ def test_forwarded_port_is_reused_behind_another_front_end_the_request_is_passed
     assert twins.see(new.sends(GET))[0].count == "up_reused"
 
 
-@pytest.mark.parametrize("away", [-(1 << 20) - 1, -(1 << 20), 0, 1 << 20, (1 << 20) + 1])
+@pytest.mark.parametrize("away", [-STRANGE_OCTETS - 1, -STRANGE_OCTETS, 0, STRANGE_OCTETS, STRANGE_OCTETS + 1])
 def test_forwarded_acknowledgement_at_the_border_of_what_is_strange_program_and_core_agree(
     fe_stage: Stage, away: int
 ) -> None:
@@ -177,7 +177,7 @@ def test_forwarded_acknowledgement_at_the_border_of_what_is_strange_program_and_
     assert flow is not None
     flow.last_ack = SeqNum((new.iss + 1 - away) & 0xFFFFFFFF)
     twins.enter(new.key)
-    is_strange = abs(away) > 1 << 20
+    is_strange = abs(away) > STRANGE_OCTETS
     assert twins.see(new.sends(GET))[0].count == ("up_reused" if is_strange else "forwarded")
 
 

@@ -182,3 +182,49 @@ def test_missing_right_is_a_start_error_that_names_it(hosts: tuple[Host, Host]) 
     with hosts[0].inside():
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "CAP_NET_BIND_SERVICE" in done.stdout
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_posted_datagrams_leave_together_and_in_order_whatever_their_number_and_size(
+    hosts: tuple[Host, Host], family: int
+) -> None:
+    left, right = hosts
+    to = (str(addr_of(right, family)), PORT)
+    for host in hosts:
+        host.run(f"ip link set {host.iface} mtu 9000")
+    octets = [bytes([number]) * (1 + 40 * number) for number in range(100)]
+    with closing(channel_of(left, family)) as sender, closing(channel_of(right, family)) as receiver:
+        sender.post(b"alone", to)
+        assert not select_readable(receiver)
+        sender.flush()
+        assert [datagram for datagram, _, _ in received(receiver, 1)] == [b"alone"]
+        for each in octets:
+            sender.post(each, to)
+        sender.send(b"last", to)
+        assert [datagram for datagram, _, _ in received(receiver, 101)] == [*octets, b"last"]
+        assert sender.errors == {}
+
+
+def test_posted_datagram_cannot_be_sent_it_is_counted_and_the_others_leave(hosts: tuple[Host, Host]) -> None:
+    left, right = hosts
+    to = (str(right.addr4), PORT)
+    with closing(channel_of(left)) as sender, closing(channel_of(right)) as receiver:
+        for datagram in (b"first", bytes(1600), b"second", bytes(1700), b"third"):
+            sender.post(datagram, to)
+        sender.flush()
+        assert [datagram for datagram, _, _ in received(receiver, 3)] == [b"first", b"second", b"third"]
+        assert sender.errors == {"EMSGSIZE": 2}
+
+
+def test_more_senders_than_are_kept_in_words_each_datagram_has_its_own_source(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcpha.net.datagrams.MOST_SOURCES", 3)
+    left, right = hosts
+    with closing(channel_of(right)) as receiver, left.inside():
+        for port in (1001, 1002, 1003, 1004, 1005, 1001):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                stranger.bind((str(left.addr4), port))
+                stranger.sendto(str(port).encode(), (str(right.addr4), PORT))
+        found = received(receiver, 6)
+    assert [source for _, source, _ in found] == [(str(left.addr4), int(datagram)) for datagram, _, _ in found]

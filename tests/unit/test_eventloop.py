@@ -79,6 +79,24 @@ def test_readable_stays_so_callback_is_called_every_round(
     assert len(called) == 5
 
 
+def test_source_is_removed_in_a_round_the_round_goes_on_and_it_is_called_no_more(
+    loop: EventLoop, pipes: Callable[[], tuple[int, int]]
+) -> None:
+    called: list[str] = []
+    (first, into_first), (second, into_second) = pipes(), pipes()
+
+    def remove() -> None:
+        called.append("first")
+        loop.remove(first)
+
+    loop.add(first, remove)
+    loop.add(second, lambda: called.append("second"))
+    os.write(into_first, b"x")
+    os.write(into_second, b"x")
+    loop.run(stop_after(loop, 3))
+    assert called == ["first", "second", "second"]
+
+
 def test_run_the_timer_comes_first_and_after_every_round(loop: EventLoop, pipes: Callable[[], tuple[int, int]]) -> None:
     events: list[str] = []
     read, write = pipes()

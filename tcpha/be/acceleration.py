@@ -47,7 +47,7 @@ LEASE_S = 0.5
 RENEW_S = 0.2
 COLLECT_S = 0.01
 """How long adoptions and ends of connections are collected: to be woken for each costs more than to read it."""
-ROUND_S = 1.0
+ROUND_S, SELDOM_S = 1.0, 5.0
 PIECE = 1024
 """Four-tuples looked at in one step of the search for connections that ended without a packet."""
 SILENT_S = 10.0
@@ -111,6 +111,8 @@ class Acceleration:
         """Sender id, epoch and sequence of the HANDOFF at hand."""
         self._taken: dict[bytes, Identity] = {}
         """Four-tuples that are the agent's, until it has nothing there any more."""
+        self._doubted: set[Identity] = set()
+        """Connections that a client's RST may have ended."""
         self._is_held = False
         self._renew_at = self._round_at = self._tell_at = inf
         self._adopter = self._open(keyring)
@@ -289,7 +291,9 @@ class Acceleration:
     def _on_news(self) -> None:
         """Something is written down, and is collected for a while; who asked once more is answered at once."""
         for answer in self._adopter.answers():
-            if (frontend := self._frontends.get(answer.sender)) is not None:
+            if not answer.sender and len(self._doubted) < LOOKED_FOR:
+                self._doubted.add(answer.identity)
+            elif (frontend := self._frontends.get(answer.sender)) is not None:
                 self._send(frontend, Adopted(answer.identity, answer.rcv_nxt))
         self._tell_at = min(self._tell_at, clock.now() + COLLECT_S)
 
@@ -331,7 +335,7 @@ class Acceleration:
 
         Of what is alive packets pass, or somebody looks once in a while: so much at a time, however many there are.
         """
-        self._round_at = now + ROUND_S
+        self._round_at = now + (ROUND_S if self._taken or self.live else SELDOM_S)
         for four_tuple, identity in list(self._taken.items()):
             if not self._agent.runs(identity.key):
                 self._adopter.order(Act.RELEASE, identity)
@@ -381,6 +385,11 @@ class Acceleration:
 
     def _renew(self, now: float) -> None:
         self._renew_at = now + RENEW_S
+        doubted, self._doubted = self._doubted, set()
+        for identity in doubted:
+            carried = self._adopter.look_up(encode_tuple(identity.key))
+            if carried is not None and carried.identity == identity and not self._has_open_socket(identity.key):
+                self._give_up(carried)
         self._agent.elsewhere = self.live
         if self._is_held or self._agent.status().state is not NodeState.UP:
             self._adopter.hold()

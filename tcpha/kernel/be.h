@@ -183,9 +183,9 @@ struct progresses {
 	__u64 ended;   /* those of them that are over */
 };
 
-/* In the ring buffer: one of `rung` wakes the agent, to read the journals; the others are answers. */
+/* In the ring buffer. Eight octets wake the agent, to read the journals. */
 struct answer {
-	__u32 sender;  /* of the front end that asked; 0: only woken */
+	__u32 sender;  /* of the front end that asked; 0: a client's RST may have ended it */
 	__u32 rcv_nxt; /* the server's TCP acknowledged everything before it */
 	struct long_field field;
 };

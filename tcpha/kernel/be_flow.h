@@ -276,13 +276,13 @@ static __always_inline void start(struct scratch *s, struct flow *flow)
 		tell_held(&s->name.tuple, flow, progresses);
 }
 
-/* The front end has asked once more: how far the server has acknowledged. */
-static __always_inline void answer(struct scratch *s, const struct flow *flow, __u32 rcv_nxt)
+/* To a front end that has asked once more: how far the server has acknowledged. No front end: the agent shall look. */
+static __always_inline void answer(struct scratch *s, const struct flow *flow, __u32 sender, __u32 rcv_nxt)
 {
 	struct answer *answer = &s->answer;
 	long is_lost;
 
-	answer->sender = flow->sender;
+	answer->sender = sender;
 	answer->rcv_nxt = rcv_nxt;
 	if (is_ipv4(&s->name.tuple)) {
 		write_short(&answer->field.start, &s->name.tuple, flow);

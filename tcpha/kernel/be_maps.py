@@ -93,11 +93,13 @@ class Act(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A front end asked once more about a connection, and a packet of its socket has left since."""
+    """A front end asked once more about a connection, and a packet of its socket has left since; or its client has sent
+    an RST, and nobody knows what became of that.
+    """
 
     identity: Identity
     sender: int
-    """Sender id of the front end."""
+    """Sender id of the front end; 0: the RST."""
     rcv_nxt: SeqNum
     """The server's TCP acknowledged everything before it."""
 
@@ -230,9 +232,9 @@ def decode_order(context: bytes) -> bool:
 
 def decode_answer(record: bytes) -> Answer | None:
     """A record of `events`; None: it has only woken the agent."""
-    sender, rcv_nxt = _ANSWER_HEAD.unpack_from(record)
-    if not sender:
+    if len(record) == _ANSWER_HEAD.size:
         return None
+    sender, rcv_nxt = _ANSWER_HEAD.unpack_from(record)
     return Answer(decode_field(record[_ANSWER_HEAD.size :]), sender, SeqNum(rcv_nxt))
 
 

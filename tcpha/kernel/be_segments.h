@@ -117,8 +117,11 @@ static __always_inline int on_arriving(struct __sk_buff *skb, struct scratch *s,
 	if (!(flow->flags & FLOW_STARTED))
 		return counted(SEGMENTS, TC_ACT_UNSPEC);
 	octets = p->end - p->at - tcp->doff * 4;
+	/* What came before it may still wait for the socket's owner; and SACK makes another number right. */
 	if (is_reset)
 		end(t, flow);
+	else if (tcp->rst)
+		answer(s, flow, 0, 0);
 	else
 		note_arriving(s, flow, tcp, octets);
 	return counted(SEGMENTS, TC_ACT_UNSPEC);
@@ -177,7 +180,7 @@ static __always_inline int on_leaving(struct __sk_buff *skb, struct scratch *s, 
 	flow->snd_nxt = ntohl(tcp->seq) + octets;
 	note_leaving(s, flow, tcp, octets);
 	if (__sync_fetch_and_and(&flow->flags, ~FLOW_ASKED) & FLOW_ASKED)
-		answer(s, flow, ntohl(tcp->ack_seq));
+		answer(s, flow, flow->sender, ntohl(tcp->ack_seq));
 	return TC_ACT_UNSPEC;
 }
 

@@ -46,8 +46,8 @@ should stand once, the first is read. The whole message is malformed, counted an
 not fit, a value runs over the end of the header, a TLV that is read has a length that is not listed or a number that is
 not known, one is missing, a HANDOFF with WINDOW_SCALE has a window scale of 15, or CAPABILITIES one over 15.
 
-A header has at most 1020 octets. So a message has at most {flows} flows, and a STATUS at most {servers} servers; that
-many fit with IPv6, too.
+A header has at most 1020 octets. So a message has at most {flows} flows of IPv6, or 39 of IPv4, and a STATUS at most
+{servers} servers of either.
 
 ### Numbers
 

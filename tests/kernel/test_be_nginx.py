@@ -13,6 +13,7 @@ from socket import AF_PACKET, SHUT_WR, SO_LINGER, SO_MARK, SOCK_DGRAM, SOL_SOCKE
 import pytest
 from msgspec.structs import replace
 
+from tcpha.kernel.be_maps import Answer
 from tcpha.lab import namespaces
 from tcpha.lab.waiting import wait_until
 from tcpha.net.bpf_adopter import Adopter, obstacle
@@ -201,6 +202,15 @@ def test_client_has_sent_what_the_server_has_not_seen_its_reset_ends_nothing(hos
             )
             with namespaces.inside(hosts.client), closing(RawSender(1)) as stranger:
                 stranger.send(forged)
+            doubted: list[Answer] = []
+
+            def doubts() -> bool:
+                doubted.extend(here.adopter.answers())
+                return bool(doubted)
+
+            assert wait_until(doubts, limit_s=2.0)
+            assert [(each.identity, each.sender) for each in doubted] == [(message.identity, 0)]
+            assert here.adopter.live == 1
             client.send(here.request("small").octets)
             assert body(received(client)) == SMALL
         assert wait_until(lambda: here.adopter.live == 0, limit_s=2.0)

@@ -96,7 +96,8 @@ static __always_inline void leave_to_agent(const struct scratch *s, struct flow 
 }
 
 /*
- * What is to be done with an authentic HANDOFF: ADOPTED, REPEATED, RECYCLED, or why it goes to the agent. `flow` is what
+ * What is to be done with an authentic HANDOFF: ADOPTED, REPEATED, TOLD_AGAIN (that it is over), RECYCLED, or why it goes
+ * to the agent. `flow` is what
  * the four-tuple has had; `has_run`: a program or the agent has had this very connection. A connection of ours without
  * a socket is over, if nobody has seen its end.
  */
@@ -112,7 +113,7 @@ static __always_inline int judge(struct __sk_buff *skb, const struct scratch *s,
 	if (flow->flags & (FLOW_AGENT | FLOW_UP | FLOW_SILENT))
 		return UP_OWNED;
 	if (same && !is_adopted(flow))
-		return UP_RAN;
+		return flow->flags & FLOW_STARTED ? TOLD_AGAIN : UP_RAN;
 	/* With a TLV the front end answers for octets, and the agent has to watch them. */
 	if (h->words != (is_ipv6 ? WORDS_IPV6 : WORDS_IPV4))
 		return UP_FORM;
@@ -212,6 +213,8 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 	} else if (what == REPEATED) {
 		if (h->flags & FLAG_CONFIRM)
 			__sync_fetch_and_or(&flow->flags, FLOW_ASKED);
+	} else if (what == TOLD_AGAIN) {
+		tell_closed(&name->tuple, flow, progresses);
 	} else if (what != RECYCLED && what != UP_OLDER && what != UP_RAN) {
 		leave_to_agent(s, flow);
 	}
@@ -219,13 +222,15 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 
 	if (what == RECYCLED)
 		return recycle(skb, s, c, p, request, sum);
-	if (what != ADOPTED && what != REPEATED) {
+	if (what != ADOPTED && what != REPEATED && what != TOLD_AGAIN) {
 		if (what == UP_TIME_WAIT)
 			skb->mark = 0;
 		UP(what);
 	}
 	if (__sync_val_compare_and_swap(slot, was, q) != was)
 		return counted(DROPPED_RACE, TC_ACT_SHOT);
+	if (what == TOLD_AGAIN)
+		return counted(what, TC_ACT_SHOT);
 	counted(what, 0);
 	skb->mark = c->mark;
 	if (widen(skb, s, p) || rewrite(skb, s, p, request, sum, request ? TCP_ACK | TCP_PSH : TCP_ACK))

@@ -23,10 +23,10 @@ TABLES = 128
 """Tables of 4096 sequence numbers; a peer's epoch has one."""
 GENERATIONS = 8
 COUNTS = (
-    "adopted", "repeated", "recycled", "up_form", "up_off", "up_stranger", "up_epoch", "up_replay", "up_target",
-    "up_period", "up_tag", "up_ran", "up_older", "up_owned", "up_busy", "up_full", "up_live", "up_no_listener",
-    "up_time_wait", "up_kernel", "dropped_race", "dropped_fault", "segments", "guarded", "events_lost", "started",
-    "silenced", "ended",
+    "adopted", "repeated", "told_again", "recycled", "up_form", "up_off", "up_stranger", "up_epoch", "up_replay",
+    "up_target", "up_period", "up_tag", "up_ran", "up_older", "up_owned", "up_busy", "up_full", "up_live",
+    "up_no_listener", "up_time_wait", "up_kernel", "dropped_race", "dropped_fault", "segments", "guarded",
+    "events_lost", "started", "silenced", "ended",
 )  # fmt: skip
 """What the programs count, in the order of the map `counts`."""
 

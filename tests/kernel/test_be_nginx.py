@@ -242,16 +242,18 @@ def test_handoff_comes_again_while_it_lives_nothing_runs_twice(hosts: Hosts, tmp
         assert here.requests_served() == 2
 
 
-def test_handoff_comes_again_when_it_is_over_it_goes_to_the_agent(hosts: Hosts, tmp_path: Path) -> None:
+def test_handoff_comes_again_when_it_is_over_that_is_told_again_and_nothing_runs(hosts: Hosts, tmp_path: Path) -> None:
     with site(hosts, tmp_path, 4) as here:
         message = here.request("small")
         assert here.fetch(message) == SMALL
         here.hand_over(message)
-        assert wait_until(lambda: here.counted(up_ran=1), limit_s=2.0)
+        assert wait_until(lambda: here.counted(told_again=1), limit_s=2.0)
         hosts.run(hosts.server, "ss", "-K", "state", "time-wait")
         here.hand_over(message)
-        assert wait_until(lambda: here.counted(up_ran=2), limit_s=2.0)
+        assert wait_until(lambda: here.counted(told_again=2), limit_s=2.0)
+        assert [each for fields in here.adopter.news()[0] for each in identities(fields)] == [message.identity] * 3
         assert here.requests_served() == 1
+        assert here.adopter.live == 0
 
 
 def test_accept_queue_is_full_nothing_is_made_and_the_agent_may_take_over(hosts: Hosts, tmp_path: Path) -> None:

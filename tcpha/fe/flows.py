@@ -17,8 +17,10 @@ from tcpha.proto.seqnum import MASK, SeqNum, seq_add
 from tcpha.rules import Endpoint, Patience
 
 STRANGE_OCTETS = 1 << 23
-"""No client acknowledges so much at once, but for the first time after a restart of ours: Linux's receive buffer holds 6
-MB (net.ipv4.tcp_rmem), and one packet may acknowledge all of it when a gap is filled."""
+"""No client acknowledges so much at once, but for the first time after a restart of ours.
+
+Linux's receive buffer holds 6 MB (net.ipv4.tcp_rmem), and one packet may acknowledge all of it when a gap is filled.
+"""
 
 
 class FlowState(Enum):

@@ -197,14 +197,15 @@ class FrontEnd(Node):
     def on_stop(self, now: float) -> None:
         """End what is carried."""
         actions = self._dispatcher.on_stop(now)
-        # Back ends first: while they go on sending, no number for an RST is right for long.
-        self._do([action for action in actions if type(action) is Send])
         if self._acceleration is not None:  # what clients answer to the rest must come here
+            # To end that takes a while: back ends are told before, or no number for an RST is right for long.
+            self._do([action for action in actions if type(action) is Send])
+            actions = [action for action in actions if type(action) is not Send]
             self.loop.remove(self._acceleration.fileno())
             self._acceleration.end()
             self._acceleration = None
             self._perform |= {PassOn: self._pass_on, Forward: self._forward, Send: self._send}
-        self._do([action for action in actions if type(action) is not Send])
+        self._do(actions)
 
     def own_status(self) -> OwnStatus:
         """Return what back ends are to know."""

@@ -45,6 +45,15 @@ def needs_python(role: Literal["fe", "be"], reason: str) -> None:
         pytest.skip(f"the kernel carries packets of the {role}: {reason}")
 
 
+def some_overtake() -> bool:
+    """Do packets that the kernel of the front end forwards overtake those that its process does?
+
+    Nothing is lost by it; but of octets that the client repeats, the later copy may come first, and a server's TCP
+    refuses the earlier one by its timestamp (PAWSEstab).
+    """
+    return ENGINES[CHOSEN][0] == "require"
+
+
 def cables_of(routed: bool = False) -> Cables | None:
     """The chosen ones, None where nothing is chosen. A routed lab's tests are about MTUs of their own."""
     mtu_octets = int(CHOSEN_MTU) if CHOSEN_MTU and not routed else None

@@ -15,6 +15,7 @@ from tcpha.lab.node import Node
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import Conversation, Family, get, post, vip
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line, extended_count
+from tests.cluster.engines import some_overtake
 
 pytestmark = pytest.mark.cluster
 
@@ -58,7 +59,9 @@ def test_packets_to_the_client_are_lost_downloads_are_whole(lossy_lab: Lab, fami
             assert client.ask(get("/10m.jpg")).sha256 == digest(lossy_lab, "10m")
     after = {name: extended_count(server, name) - before[name] for name in names}
     assert after.pop("TCPSackRecovery") > 0, "the server did not understand what the client acknowledged selectively"
-    assert after == {"TCPSACKDiscard": 0, "PAWSEstab": 0, "TCPChallengeACK": 0}
+    if some_overtake():
+        del after["PAWSEstab"]
+    assert not any(after.values()), after
     await_no_flows(lossy_lab, FORGOTTEN_S)
 
 

@@ -263,6 +263,9 @@ class Dispatcher:
 
     def _on_held(self, backend: Endpoint, identity: Identity, actions: list[Action], now: float) -> None:
         flow = self.table.by_key.get(identity.key)
+        if flow is not None and flow.identity == identity and _is_given_up(flow, backend):
+            actions.append(Send(backend, Closed((identity,))))  # it woke up too late
+            return
         if flow is None and not self.table.is_full():
             # Its cookie's period is not told. It is none to come, so what is older than now is no successor.
             flow = Flow(identity, int(self.table.utc_s) >> PERIOD_SHIFT, FORWARDED, now)
@@ -413,6 +416,12 @@ class Dispatcher:
                 for start in range(0, len(identities), FLOWS_A_MESSAGE)
             ]
         return actions
+
+
+def _is_given_up(flow: Flow, backend: Endpoint) -> bool:
+    """Is a connection over, or somebody else's, of which a back end says that it holds it?"""
+    waits_for_any = flow.state is HANDING and flow.backend is None
+    return flow.is_over or (flow.backend != backend and not waits_for_any)
 
 
 def _is_of(segment: Segment, flow: Flow) -> bool:

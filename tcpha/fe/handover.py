@@ -161,13 +161,17 @@ class Handover:
         """The back end's process is another one.
 
         What it had adopted may live on in its kernel: it is asked. What it had not confirmed may have run (RFC 9110,
-        9.2.2), and where we owe octets the process before was in charge of them.
+        9.2.2): nobody else may run it as long as it may live there. Where we owe octets the process before was in
+        charge of them.
         """
-        pending = flow.pending
-        if flow.state is HANDING and not flow.proven and pending is not None:
-            if _may_run_again(pending):
-                return self.begin(flow, pending, now)
-            return self._answerer.refuse(flow, Cause.UNAVAILABLE, now)
+        pending, backend = flow.pending, flow.backend
+        if flow.state is HANDING and not flow.proven and pending is not None and backend is not None:
+            if not _may_run_again(pending):
+                return [Send(backend, Closed((flow.identity,))), *self._answerer.refuse(flow, Cause.UNAVAILABLE, now)]
+            pending.repeats = 0
+            self._table.mark_changed(flow)
+            self._schedule(flow, pending, now)
+            return self._packets(flow, pending, backend)
         if flow.state is FORWARDED:
             flow.retained = flow.orphaned = True
             return _NOTHING
@@ -257,7 +261,7 @@ class Handover:
     def _renew_timestamp(self, pending: Pending, segment: Segment) -> None:
         """Note the client's latest TSval: with one from before, the server would refuse what we repeat (RFC 7323, 5.3).
 
-        Unlike TS.Recent it may be that of a segment behind a gap: nothing here echoes it.
+        Unlike TS.Recent it may be that of a segment behind a gap: what echoes it now is at most an answer of ours.
         """
         stamps = segment.timestamps
         if stamps is None or not seq_lt(SeqNum(pending.tsval_recent), SeqNum(stamps[0])):

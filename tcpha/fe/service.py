@@ -199,7 +199,10 @@ class FrontEnd(Node):
         actions = self._dispatcher.on_stop(now)
         if self._acceleration is not None:  # what clients answer to the rest must come here
             # To end that takes a while: back ends are told before, or no number for an RST is right for long.
-            self._do([action for action in actions if type(action) is Send])
+            for action in actions:
+                if type(action) is Send:
+                    self._perform_alone(action)
+            self.send_posted()
             actions = [action for action in actions if type(action) is not Send]
             self.loop.remove(self._acceleration.fileno())
             self._acceleration.end()

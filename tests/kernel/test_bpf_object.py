@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tcpha.errors import EdgeError
-from tcpha.kernel.be_maps import encode_name
+from tcpha.kernel.be_maps import Ran, encode_name
 from tcpha.lab import namespaces
 from tcpha.net import bpf_object
 from tcpha.net.bpf import BpfMap, BpfProgram, MapShape, MapType, ProgramType, bpffs_of
@@ -62,7 +62,9 @@ def test_file_is_missing_error_names_it(tmp_path: Path) -> None:
 def test_object_declares_what_it_needs() -> None:
     file = ObjectFile(PROGRAMS)
     assert file.kernel_functions() == {ASSIGN}
-    assert file.programs() == {"be_ingress": "tc", "be_segments": "tc", "be_egress": "tc", "be_claim": "syscall"}
+    assert file.programs() == {
+        "be_ingress": "tc", "be_segments": "tc", "be_egress": "tc", "be_claim": "syscall", "be_order": "syscall",
+    }  # fmt: skip
     assert file.licence == "GPL"
 
 
@@ -178,7 +180,7 @@ def test_adopter_starts_again_what_ran_is_still_known(adopting: None, bpffs: Pat
     again = Adopter(own, KEYRING, mark=1, retry_mark=2, pins=bpffs / "be")
     try:
         again.renew(PERIOD + 1)
-        assert not again.claim_identity(identity, PERIOD)
+        assert again.claim_identity(identity, PERIOD) is Ran.RAN
         again.renew(PERIOD + 50)
         names = {each.name for each in (bpffs / "be").glob("ran-*")}
         assert names == {f"ran-{period}" for period in range(PERIOD + 47, PERIOD + 53)}

@@ -137,7 +137,8 @@ def test_handing_another_back_end_or_connection_is_held_nothing_is_confirmed(fam
     book = Playbook()
     client = handing(book, family)
     other = replace(client.identity, iss=seq_add(SeqNum(client.iss), 1))
-    book >> Says(BE2, Flows((client.identity,))) << nothing >> Says(BE1, Flows((other,))) << nothing
+    book >> Says(BE2, Flows((client.identity,))) << Send(BE2, Closed((client.identity,)))
+    book >> Says(BE1, Flows((other,))) << nothing
     assert book.flow(client).state is FlowState.HANDING
     book >> After(0.05) << Send(BE1, handoff(client, GET))
 
@@ -548,7 +549,29 @@ def test_handing_restart_of_its_back_end_a_request_that_may_have_run_is_not_repe
     client = handing(book, family, POST)
     book >> lives(BE1, restarted=True) << anything
     assert book.flow(client).state is FlowState.ANSWERED
+    assert book.actions[0] == Send(BE1, Closed((client.identity,)))
     assert not any(isinstance(each, Send) and isinstance(each.message, Handoff) for each in book.actions)
+
+
+def test_handing_restart_of_its_back_end_nobody_else_is_asked_while_it_may_live_there(family: int) -> None:
+    """Its kernel may carry what the process before adopted; a second answer would mix with the first."""
+    book = Playbook(rules=EITHER)
+    client = handing(book, family)
+    again = Send(BE1, handoff(client, GET))
+    book >> lives(BE1, restarted=True) << [again, Told("restarted"), Send(BE1, FlowsQuery(()))]
+    book >> After(0.05) << again >> After(0.1) << again >> After(0.2) << again >> After(0.45) << anything
+    assert book.actions[0] == Send(BE1, Closed((client.identity,)))
+    assert book.actions[1] == Send(BE2, handoff(client, GET))
+
+
+@pytest.mark.parametrize("octets", [GET, POST])
+def test_handing_given_up_back_end_says_that_it_has_it_and_is_told_that_it_is_over(octets: bytes, family: int) -> None:
+    """It slept before it confirmed. Meanwhile another one has the request, or the client a 503."""
+    book = Playbook(rules=EITHER)
+    client = handing(book, family, octets)
+    book >> After(0.8) << anything
+    assert book.flow(client).backend == (BE2 if octets is GET else None)
+    book >> Says(BE1, Flows((client.identity,))) << Send(BE1, Closed((client.identity,)))
 
 
 # --- the front end has just begun: no back end has been heard of

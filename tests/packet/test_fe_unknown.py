@@ -64,7 +64,7 @@ def test_none_flows_told_unasked_are_forwarded(family: int) -> None:
     book = Playbook()
     client = stranger(book, family)
     book >> held(BE2, client) << nothing >> client.ack(103, 77) << PassOn(BE2)
-    book >> held(BE1, client) << nothing >> client.ack(103, 77) << PassOn(BE2)
+    book >> held(BE1, client) << Send(BE1, Closed((client.identity,))) >> client.ack(103, 77) << PassOn(BE2)
     assert book.dispatcher.counters.learned == 1
 
 

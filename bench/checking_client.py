@@ -161,7 +161,7 @@ def _check_head(head: bytes, path: str, octets: int, node: str) -> None:
 
 
 def fetch(enter: Enter, target: Target, document: Document, concurrency: int, seconds: float) -> Tally:
-    """Fetch a document again and again, each time on a new connection, and begin nothing after `seconds`."""
+    """Fetch a document on one new connection after the other: each client once, then until `seconds` are over."""
 
     def once() -> int:
         with Connection(target) as connection:
@@ -172,7 +172,7 @@ def fetch(enter: Enter, target: Target, document: Document, concurrency: int, se
 
 
 def upload(enter: Enter, target: Target, path: str, body: bytes, node: str, concurrency: int, seconds: float) -> Tally:
-    """Send a body again and again, each time on a new connection, and begin nothing after `seconds`."""
+    """Send a body on one new connection after the other: each client once, then until `seconds` are over."""
     digest = hashlib.sha256(body).hexdigest()
 
     def once() -> int:
@@ -217,15 +217,18 @@ def held(enter: Enter, target: Target, document: Document, count: int) -> Iterat
 
 
 def _repeat(enter: Enter, once: Callable[[], int], concurrency: int, seconds: float) -> Tally:
-    """`once` transfers one body and returns its length."""
+    """`once` transfers one body and returns its length. A client that is slow to start makes one transfer, too."""
     tallies = [Tally() for _ in range(concurrency)]
     start = time.monotonic()
 
     def run(tally: Tally) -> None:
         with enter():
-            while (now := time.monotonic()) < start + seconds:
+            now = time.monotonic()
+            while True:
                 with _counting(tally, now, 0):
                     tally.octets += once()
+                if (now := time.monotonic()) >= start + seconds:
+                    return
 
     threads = [threading.Thread(target=run, args=(tally,), name="client", daemon=True) for tally in tallies]
     for thread in threads:

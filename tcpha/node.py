@@ -183,7 +183,7 @@ class Node(ABC):
         self._channel.flush()
 
     def send_flows(self, endpoint: Endpoint, kind: Type, fields: bytes) -> None:
-        """The same of a CLOSED or FLOWS whose fields are there already."""
+        """Seal and send a CLOSED or FLOWS whose fields are there already."""
         peer = self._peer_of[endpoint]
         datagram = self._peers.seal_flows(peer, kind, fields)
         if datagram is not None:

@@ -28,7 +28,7 @@ from tcpha.config import BackEndConfig
 from tcpha.flowtable import FlowTable
 from tcpha.peers import OwnStatus
 from tcpha.proto.cookie import PERIOD_SHIFT
-from tcpha.proto.handoff import FLOWS_A_MESSAGE
+from tcpha.proto.handoff import by_message
 from tcpha.proto.icmp import IcmpError
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Handoff, Identity, Message, NodeState
@@ -244,10 +244,7 @@ class Agent:
         identities = [flow.identity for flow in self.table.by_key.values() if flow.state is ADOPTED]
         identities += elsewhere
         self._answers = deque(answer for answer in self._answers if answer.frontend != frontend)
-        self._answers.extend(
-            Send(frontend, Flows(tuple(identities[start : start + FLOWS_A_MESSAGE])))
-            for start in range(0, len(identities), FLOWS_A_MESSAGE)
-        )
+        self._answers.extend(Send(frontend, Flows(each)) for each in by_message(identities))
         return self._next_answers(now)
 
     def runs(self, key: ConnectionKey) -> bool:

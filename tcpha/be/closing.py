@@ -11,7 +11,7 @@ from math import inf
 
 from tcpha.be.actions import Send
 from tcpha.be.flows import Flow
-from tcpha.proto.handoff import FLOWS_A_MESSAGE
+from tcpha.proto.handoff import FLOWS_A_MESSAGE, by_message
 from tcpha.proto.messages import Closed, Identity
 from tcpha.proto.seqnum import seq_add, seq_diff, seq_lt
 from tcpha.proto.tcp import ACK, FIN, RST, Segment
@@ -92,11 +92,7 @@ class Farewells:
         if now < self._due:
             return []
         identities, self._identities, self._due = self._identities, [], inf
-        return [
-            Send(frontend, Closed(tuple(identities[start : start + FLOWS_A_MESSAGE])))
-            for start in range(0, len(identities), FLOWS_A_MESSAGE)
-            for frontend in self._frontends
-        ]
+        return [Send(frontend, Closed(each)) for each in by_message(identities) for frontend in self._frontends]
 
     def next_deadline(self) -> float:
         """Return when `on_timer` wants to be called."""

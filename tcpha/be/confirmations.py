@@ -10,7 +10,7 @@ from math import inf
 
 from tcpha.be.actions import Send
 from tcpha.be.flows import ADOPTED, Flow
-from tcpha.proto.handoff import FLOWS_A_MESSAGE
+from tcpha.proto.handoff import FLOWS_A_MESSAGE, by_message
 from tcpha.proto.messages import Flows, Identity
 from tcpha.rules import Endpoint
 
@@ -40,9 +40,7 @@ class Confirmations:
             if flow.state is ADOPTED:
                 held.setdefault(flow.frontend, []).append(flow.identity)
         messages = [
-            Send(frontend, Flows(tuple(identities[start : start + FLOWS_A_MESSAGE])))
-            for frontend, identities in held.items()
-            for start in range(0, len(identities), FLOWS_A_MESSAGE)
+            Send(frontend, Flows(each)) for frontend, identities in held.items() for each in by_message(identities)
         ]
         return messages, sum(map(len, held.values())) < len(flows)
 

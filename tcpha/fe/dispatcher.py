@@ -27,7 +27,7 @@ from tcpha.fe.handshake import Handshake, is_first, reset
 from tcpha.fe.reader import Reader
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import PERIOD_SHIFT, Cookie, SynCookies
-from tcpha.proto.handoff import FLOWS_A_MESSAGE
+from tcpha.proto.handoff import by_message
 from tcpha.proto.icmp import IcmpError
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
@@ -376,10 +376,7 @@ class Dispatcher:
                 unsure.setdefault(flow.backend, []).append(flow.key)
         for backend in unsure.keys() & set(self.backends.up()):
             keys = unsure[backend]
-            actions += [
-                Send(backend, FlowsQuery(tuple(keys[start : start + FLOWS_A_MESSAGE])))
-                for start in range(0, len(keys), FLOWS_A_MESSAGE)
-            ]
+            actions += [Send(backend, FlowsQuery(each)) for each in by_message(keys)]
 
     def _is_idle(self, flow: Flow, now: float) -> bool:
         limit_s = self._idle_time_s * (flow.checks + 1)
@@ -411,10 +408,7 @@ class Dispatcher:
             self._reader.forget(flow)
             self.table.remove(flow)
         for backend, identities in ended.items():
-            actions += [
-                Send(backend, Closed(tuple(identities[start : start + FLOWS_A_MESSAGE])))
-                for start in range(0, len(identities), FLOWS_A_MESSAGE)
-            ]
+            actions += [Send(backend, Closed(each)) for each in by_message(identities)]
         return actions
 
 

@@ -121,7 +121,7 @@ class Handover:
         return self.begin(flow, pending, now)
 
     def on_held(self, flow: Flow, backend: Endpoint, now: float) -> None:
-        """A back end says that it has the connection.
+        """The back end says that it has the connection.
 
         That confirms its HANDOFF. A request that waits for any back end is one that a front end before has handed over.
         """
@@ -129,7 +129,7 @@ class Handover:
         if flow.backend is None:
             flow.assign(backend)
             self._settle(flow, now)
-        elif flow.backend == backend and pending is not None:
+        elif pending is not None:
             self._counters.adopted += not flow.proven
             flow.proven = True
             if seq_le(pending.told, pending.covered):

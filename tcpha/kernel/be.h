@@ -16,20 +16,14 @@
 #define WORDS_IPV6 23
 #define COVERED_IPV4 (WORDS_IPV4 * 4 - TAG_OCTETS)
 #define COVERED_IPV6 (WORDS_IPV6 * 4 - TAG_OCTETS)
-#define MAX_WINDOW_SCALE 14
 #define SLOTS 4096
 #define TABLES 128
-#define KEYS 2
 #define GENERATIONS 8
-#define MAX_BLOCKS 24 /* of a datagram: 1536 octets, so whatever an Ethernet carries */
 
-#define PACKET_HOST 0
 #define TCP_FIN 1
 #define TCP_SYN 2
 #define TCP_PSH 8
 #define TCP_ACK 16
-#define TIMESTAMPS_OCTETS 12
-#define ALIGNED_TIMESTAMPS 0x0101080a
 
 enum flag { FLAG_IPV6 = 1, FLAG_TIMESTAMPS = 2, FLAG_SACK = 4, FLAG_WINDOW_SCALE = 8, FLAG_CONFIRM = 32 };
 

@@ -16,23 +16,19 @@
 
 #define __noinline __attribute__((noinline))
 
-#define KEYS 2
 #define WAYS 1024
 #define PERIOD_NS 32000000000ULL /* of a cookie: tcpha.proto.cookie */
 #define HASH_BITS 0xffffff00
 #define NO_WINDOW_SCALE 15
-#define MAX_WINDOW_SCALE 14
 #define DEFAULT_MSS_IPV4 536
 #define DEFAULT_MSS_IPV6 1220
 #define STRANGE_OCTETS (1 << 23) /* tcpha.fe.flows */
 #define DOUBT 1000		 /* milliseconds, a little longer ones: 2^20 ns */
 #define RAISED_OCTETS 2048	 /* of the largest packet that goes up by the ring */
 #define SUM_OCTETS 512		 /* that bpf_csum_diff takes at once */
-#define MAX_SYN_BLOCKS 24	 /* of 64 octets: data in a SYN, whatever an Ethernet carries */
 
 /* Not TC_ACT_OK: programs of others at this interface see the packet, too. */
 #define PASS TC_ACT_UNSPEC
-#define PACKET_HOST 0
 
 #define FIN 1
 #define SYN 2
@@ -41,8 +37,6 @@
 #define TCP_OCTETS 20
 #define CHECK_OFFSET 16
 #define MAX_OPTIONS_OCTETS 40
-#define TIMESTAMPS_OCTETS 12
-#define ALIGNED_TIMESTAMPS 0x0101080a
 #define HOP_LIMIT 64
 #define DONT_FRAGMENT 0x4000
 #define MAX_IPV4_OCTETS 65535
@@ -431,10 +425,10 @@ static __noinline __u64 data_sum(struct __sk_buff *skb, struct scratch *s, __u32
 {
 	__u64 sum = 0;
 
-	if (octets > MAX_SYN_BLOCKS * sizeof(s->data))
+	if (octets > MAX_BLOCKS * sizeof(s->data))
 		return 0;
 #pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < MAX_SYN_BLOCKS; i++) {
+	for (__u32 i = 0; i < MAX_BLOCKS; i++) {
 		if (octets < sizeof(s->data))
 			break;
 		if (bpf_skb_load_bytes(skb, at, s->data, sizeof(s->data)))

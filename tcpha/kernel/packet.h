@@ -5,6 +5,13 @@
 
 #include "bpf.h"
 
+#define KEYS 2
+#define MAX_BLOCKS 24 /* of 64 octets that are hashed: 1536 octets, so whatever an Ethernet carries */
+#define MAX_WINDOW_SCALE 14
+#define PACKET_HOST 0
+#define TIMESTAMPS_OCTETS 12
+#define ALIGNED_TIMESTAMPS 0x0101080a
+
 /* Addresses in network order, IPv4 ones in their IPv6 form; so one key serves both families. */
 struct endpoint {
 	__u32 address[4];

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from msgspec import Struct
 
@@ -55,6 +55,7 @@ SERVERS_A_MESSAGE = 37
 """Servers one STATUS carries at most: 37 of IPv6 fit into a header of 1020 octets."""
 
 _PURPOSE = b"tcpha handoff"
+_FlowT = TypeVar("_FlowT")
 _FIXED = struct.Struct("!16sHBBBBBBHHHHIIIIII4s")  # the last are the ports, as they stand in a key
 _FIXED_BEHIND_TAG = struct.Struct("!HBBBBBBHHHHIIIIII4s")
 _TLV = struct.Struct("!HH")
@@ -346,6 +347,11 @@ def _scale(shift_count: int) -> int:
 
 def _encode_key(key: ConnectionKey) -> bytes:
     return encode_identity(Identity(key, SeqNum(0), SeqNum(0)))
+
+
+def by_message(flows: Sequence[_FlowT]) -> Iterator[tuple[_FlowT, ...]]:
+    """Share out identities or four-tuples over as few CLOSED, FLOWS? or FLOWS as can carry them."""
+    return (tuple(flows[start : start + FLOWS_A_MESSAGE]) for start in range(0, len(flows), FLOWS_A_MESSAGE))
 
 
 # --- bodies to values

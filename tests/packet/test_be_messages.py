@@ -217,7 +217,7 @@ def test_full_table_status_says_so_until_a_flow_ends(family: int) -> None:
 def test_many_flows_asked_again_before_the_answer_is_out_answered_once(
     family: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tcpha.be.agent.FLOWS_A_MESSAGE", 1)
+    monkeypatch.setattr("tcpha.proto.handoff.FLOWS_A_MESSAGE", 1)
     monkeypatch.setattr("tcpha.be.agent.ANSWERS_AT_ONCE", 2)
     book = Playbook(family)
     adopt_ports(book, range(1, 11))

@@ -254,9 +254,9 @@ def test_nothing_comes_run_until_quiet_still_does_what_is_due(loop: EventLoop) -
             done.append(time.monotonic())
         return inf if done else due
 
-    loop.run_until_quiet(0.1, LONG_S, on_timer)
+    loop.run_until_quiet(1.0, LONG_S, on_timer)
     assert done
-    assert done[0] < due + 0.08
+    assert done[0] < due + 0.9
 
 
 def test_always_something_to_read_run_until_quiet_ends_at_its_limit(

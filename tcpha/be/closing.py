@@ -22,7 +22,11 @@ FAREWELL_DELAY_S = 0.05
 
 
 LATE_OCTETS = 1 << 24
-"""How far behind the server's RCV.NXT a packet of a finished connection may begin; no receive window is larger."""
+"""How far behind the server's RCV.NXT a packet of a finished connection may begin.
+
+RFC 7323 allows windows of 2^30 octets; this is twice the largest one that a front end with the default `window_scale`
+promises. FAR_OCTETS in tcpha/kernel/be.h is the same.
+"""
 
 
 def watch_arriving(flow: Flow, segment: Segment) -> None:

@@ -19,6 +19,12 @@
 #define SLOTS 4096
 #define TABLES 128
 #define GENERATIONS 8
+/*
+ * How far from what was acknowledged last a number may be, and still be of this connection. RFC 7323 allows windows of
+ * 2^30 octets; this is twice as much as a front end promises that scales by 7, as it does unless it is told otherwise.
+ * LATE_OCTETS in tcpha/be/closing.py is the same.
+ */
+#define FAR_OCTETS (1 << 24)
 
 #define TCP_FIN 1
 #define TCP_SYN 2

@@ -24,10 +24,21 @@ static __always_inline int is_believed_reset(struct bpf_sock *sk, const struct f
 	       (state == BPF_TCP_CLOSE_WAIT || state == BPF_TCP_LAST_ACK || state == BPF_TCP_CLOSING);
 }
 
+/*
+ * May a FIN be the client's? Not one that ends before what the server has acknowledged, or too far behind it; and once a
+ * FIN was acknowledged there is no other.
+ */
+static __always_inline int is_plausible_fin(const struct flow *flow, __u32 end)
+{
+	return !(flow->flags & FLOW_FIN_ARRIVING_ACKED) && end - flow->rcv_nxt < FAR_OCTETS;
+}
+
 static __always_inline void note_arriving(struct scratch *s, struct flow *flow, const struct tcphdr *tcp, __u32 octets)
 {
-	if (tcp->fin) {
-		flow->fin_arriving = ntohl(tcp->seq) + octets + 1;
+	__u32 end = ntohl(tcp->seq) + octets + 1;
+
+	if (tcp->fin && is_plausible_fin(flow, end)) {
+		flow->fin_arriving = end;
 		__sync_fetch_and_or(&flow->flags, FLOW_FIN_ARRIVING);
 	}
 	/* Nothing follows a FIN, so only its very number acknowledges it. */
@@ -54,15 +65,12 @@ static __always_inline void note_leaving(struct scratch *s, struct flow *flow, c
 	}
 }
 
-/* How far behind what the server has acknowledged a packet of a finished connection may begin: no window is larger. */
-#define LATE_OCTETS (1 << 24)
-
 /* May a packet belong to a connection that is over, rather than to the next one on its ports? */
 static __always_inline int is_late(const struct flow *flow, const struct tcphdr *tcp)
 {
 	__s32 behind = flow->rcv_nxt - ntohl(tcp->seq), distance = ntohl(tcp->ack_seq) - flow->snd_nxt;
 
-	return behind >= 0 && behind < LATE_OCTETS && tcp->ack && distance > -LATE_OCTETS && distance < LATE_OCTETS;
+	return behind >= 0 && behind < FAR_OCTETS && tcp->ack && distance > -FAR_OCTETS && distance < FAR_OCTETS;
 }
 
 static __always_inline void note_seen(struct flow *flow)
@@ -85,7 +93,7 @@ static __always_inline int on_arriving(struct __sk_buff *skb, struct scratch *s,
 	struct bpf_sock *sk;
 	struct flow *flow;
 	int is_held, is_reset, is_open;
-	__u32 octets;
+	__u32 header, octets;
 
 	if ((void *)(tcp + 1) > (void *)(long)skb->data_end || tcp->syn)
 		return TC_ACT_UNSPEC;
@@ -116,7 +124,10 @@ static __always_inline int on_arriving(struct __sk_buff *skb, struct scratch *s,
 		start(s, flow);
 	if (!(flow->flags & FLOW_STARTED))
 		return counted(SEGMENTS, TC_ACT_UNSPEC);
-	octets = p->end - p->at - tcp->doff * 4;
+	header = tcp->doff * 4;
+	if (header < sizeof(*tcp) || header > p->end - p->at)
+		return counted(SEGMENTS, TC_ACT_UNSPEC);
+	octets = p->end - p->at - header;
 	/* What came before it may still wait for the socket's owner; and SACK makes another number right. */
 	if (is_reset)
 		end(t, flow);

@@ -24,7 +24,7 @@ from tcpha.kernel import be_maps
 from tcpha.kernel.be_maps import Whose, encode_tuple
 from tcpha.lab import namespaces
 from tcpha.net import bpf_adopter, bpf_object
-from tcpha.net.bpf_adopter import Adopter
+from tcpha.net.bpf_adopter import INHERITS_MARK, Adopter
 from tcpha.net.bpf_object import Loaded
 from tcpha.proto.flow_fields import Fields, decode_field
 from tcpha.proto.messages import Handoff, Identity
@@ -145,7 +145,12 @@ def rehearsal(name: str, family: int, result: int = 0) -> Iterator[Rehearsal]:
     with ExitStack() as undo:
         undo.callback(namespaces.remove, name)
         undo.enter_context(namespaces.inside(name))
-        for words in ("ip link set lo up", f"ip addr add {VIP[4]}/32 dev lo", f"ip addr add {VIP[6]}/128 dev lo"):
+        for words in (
+            "ip link set lo up",
+            f"ip addr add {VIP[4]}/32 dev lo",
+            f"ip addr add {VIP[6]}/128 dev lo",
+            f"sysctl -qw net.{INHERITS_MARK.replace('/', '.')}=1",
+        ):
             subprocess.run(words.split(), check=True)
         listener = socket.create_server(("::", VIP_PORT), family=socket.AF_INET6, dualstack_ipv6=True)
         undo.enter_context(listener)

@@ -1,0 +1,142 @@
+"""be_segments and be_egress on connections whose sockets live: what ends them, and what a stranger can do about it.
+
+The kernel makes no sockets here (tests/kernel/rehearsal.py). So the host connects to its own virtual address, with the
+mark that a socket of ours would bear: the programs find it under the four-tuple of what was handed over.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from itertools import count
+
+import pytest
+from msgspec.structs import replace
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+
+from tcpha.proto.ip import connection_key
+from tcpha.proto.messages import Handoff
+from tests.kernel.frames import MARK, VIP, VIP_PORT, ether, handoff
+from tests.kernel.rehearsal import Outcome, Rehearsal
+
+pytestmark = pytest.mark.kernel
+
+_ports = count(43000)
+FAR = 1 << 24
+SERVED = 41
+"""Octets of the request, which the server has acknowledged."""
+
+
+@dataclass(frozen=True)
+class Living:
+    """One connection; sequence numbers count from the initial ones."""
+
+    programs: Rehearsal
+    message: Handoff
+    port: int
+
+    def client_sends(self, flags: str, seq: int, ack: int = 1, octets: bytes = b"", **header: int) -> Outcome:
+        identity = self.message.identity
+        return self.programs.arrive(
+            self._frame(self.port, VIP_PORT, flags, identity.irs + seq, identity.iss + ack, octets, header)
+        )
+
+    def server_sends(self, flags: str, seq: int, ack: int, octets: bytes = b"") -> Outcome:
+        identity = self.message.identity
+        return self.programs.leave(
+            self._frame(VIP_PORT, self.port, flags, identity.iss + seq, identity.irs + ack, octets, {})
+        )
+
+    def is_over(self) -> bool:
+        return self.programs.closed() == [self.message.identity]
+
+    def _frame(
+        self, source: int, port: int, flags: str, seq: int, ack: int, octets: bytes, header: dict[str, int]
+    ) -> bytes:  # fmt: skip
+        family = self.programs.family
+        head, address = ether(family), VIP[family]
+        network = IP(src=address, dst=address) if family == 4 else IPv6(src=address, dst=address)
+        tcp = TCP(sport=source, dport=port, flags=flags, seq=seq & 0xFFFFFFFF, ack=ack & 0xFFFFFFFF, **header)
+        return bytes(Ether(src=head.src, dst=head.dst) / network / tcp / octets)
+
+
+@pytest.fixture
+def living(programs: Rehearsal) -> Iterator[Living]:
+    """It was adopted, its server has acknowledged the request and sent one octet."""
+    family, port = programs.family, next(_ports)
+    address, message = ip_address(VIP[family]), handoff(family)
+    key = connection_key(address, port, address, VIP_PORT)
+    message = replace(message, identity=replace(message.identity, key=key))
+    assert programs.arrive(programs.datagram(message=message).frame()).count == "adopted"
+    with socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)  # which the server's socket inherits
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME-WAIT afterwards
+        client.bind((VIP[family], port))
+        client.connect((VIP[family], VIP_PORT))
+        standing = Living(programs, message, port)
+        assert standing.server_sends("A", 1, 1 + SERVED, b"y").counts == {"started": 1}
+        yield standing
+
+
+# --- the client's FIN, and others
+
+
+def test_both_have_closed_and_know_it_connection_is_over(living: Living) -> None:
+    living.client_sends("FA", 1 + SERVED, 2)
+    living.server_sends("FA", 2, 2 + SERVED)
+    assert not living.is_over()
+    living.client_sends("A", 2 + SERVED, 3)
+    assert living.is_over()
+
+
+def test_client_has_half_closed_a_strangers_fin_changes_nothing(living: Living) -> None:
+    """The client never repeats a FIN that was acknowledged."""
+    living.client_sends("FA", 1 + SERVED, 2)
+    living.server_sends("A", 2, 2 + SERVED)
+    living.client_sends("FA", 1 + SERVED + 1000, 2)
+    living.server_sends("FA", 2, 2 + SERVED)
+    living.client_sends("A", 2 + SERVED, 3)
+    assert living.is_over()
+
+
+@pytest.mark.parametrize("seq", [SERVED - 1, -1, -FAR, SERVED + FAR, 1 << 31])
+def test_clients_fin_is_on_its_way_to_the_server_one_of_a_strange_number_changes_nothing(
+    living: Living, seq: int
+) -> None:
+    living.client_sends("FA", 1 + SERVED, 2)
+    living.client_sends("FA", seq, 2)
+    living.server_sends("FA", 2, 2 + SERVED)
+    living.client_sends("A", 2 + SERVED, 3)
+    assert living.is_over()
+
+
+@pytest.mark.parametrize("words", [0, 4, 15])
+def test_clients_fin_is_on_its_way_one_whose_header_is_of_no_length_changes_nothing(living: Living, words: int) -> None:
+    living.client_sends("FA", 1 + SERVED, 2)
+    assert living.client_sends("FA", 1 + SERVED, 2, dataofs=words).counts == {"segments": 1}
+    living.server_sends("FA", 2, 2 + SERVED)
+    living.client_sends("A", 2 + SERVED, 3)
+    assert living.is_over()
+
+
+@pytest.mark.parametrize("ahead", [1, FAR - 2])
+def test_clients_fin_overtakes_octets_it_is_known_when_they_are_there(living: Living, ahead: int) -> None:
+    living.client_sends("FA", 1 + SERVED + ahead, 2)
+    living.server_sends("A", 2, 1 + SERVED + ahead)
+    living.server_sends("FA", 2, 2 + SERVED + ahead)
+    living.client_sends("A", 2 + SERVED + ahead, 3)
+    assert living.is_over()
+
+
+def test_strangers_fin_comes_first_the_clients_own_takes_its_place(living: Living) -> None:
+    living.client_sends("FA", 1 + SERVED + 1000, 2)
+    living.client_sends("FA", 1 + SERVED, 2)
+    living.server_sends("FA", 2, 2 + SERVED)
+    living.client_sends("A", 2 + SERVED, 3)
+    assert living.is_over()

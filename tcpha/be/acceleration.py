@@ -194,7 +194,7 @@ class Acceleration:
                 case Course.OLDER:
                     return (Send(endpoint, Refused(identity, Reason.OLDER_GENERATION)),), None
                 case Course.REPEAT:
-                    if not handoff.confirm or self._adopter.order(Act.ASK, identity):
+                    if not handoff.confirm or self._adopter.order(Act.ASK, identity, rank):
                         return (Inject(first_segment(handoff)),), None
                 case Course.MAKE_WAY if carried is not None:
                     self._end_silently(carried)

@@ -135,7 +135,8 @@ struct flow {
 	__u32 told_at;	    /* where in its journal it is told that it is held; valid with FLOW_TOLD */
 	__u32 rcv_nxt;	    /* what the server has acknowledged, and sent */
 	__u32 snd_nxt;
-	__u32 zero;
+	__u16 asker;   /* sender id of the front end that asked once more; valid with FLOW_ASKED */
+	__u16 doubted; /* CLOCK_MONOTONIC in units of 2^28 ns: when the agent was told to look for its socket */
 };
 
 /*

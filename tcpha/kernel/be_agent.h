@@ -50,7 +50,7 @@ static __always_inline int act(const struct tuple *t, const struct order *order,
 	case ACT_ASK:
 		if (!is_adopted(flow))
 			return 0;
-		__sync_fetch_and_or(&flow->flags, FLOW_ASKED);
+		ask(flow, order->sender ? order->sender : flow->sender);
 		return 1;
 	case ACT_SILENCE:
 		if (!is_adopted(flow))

@@ -61,6 +61,13 @@ static __always_inline int is_of(const struct flow *flow, __u32 irs, __u32 iss)
 	return flow->irs == irs && flow->iss == iss;
 }
 
+/* The next packet of its socket is to be told to a front end, which may be another one than the first; `flow` is held. */
+static __always_inline void ask(struct flow *flow, __u16 sender)
+{
+	flow->asker = sender;
+	__sync_fetch_and_or(&flow->flags, FLOW_ASKED);
+}
+
 /*
  * Is a HANDOFF of a later generation than a flow? One front end numbers what it sends; for what came of two, or under
  * two epochs, there is the period of the cookie.
@@ -276,8 +283,11 @@ static __always_inline void start(struct scratch *s, struct flow *flow)
 		tell_held(&s->name.tuple, flow, progresses);
 }
 
-/* To a front end that has asked once more: how far the server has acknowledged. No front end: the agent shall look. */
-static __always_inline void answer(struct scratch *s, const struct flow *flow, __u32 sender, __u32 rcv_nxt)
+/*
+ * To a front end that has asked once more: how far the server has acknowledged. No front end: the agent shall look. 0 if
+ * there is room for it.
+ */
+static __always_inline long answer(struct scratch *s, const struct flow *flow, __u32 sender, __u32 rcv_nxt)
 {
 	struct answer *answer = &s->answer;
 	long is_lost;
@@ -293,6 +303,7 @@ static __always_inline void answer(struct scratch *s, const struct flow *flow, _
 	}
 	if (is_lost)
 		counted(EVENTS_LOST, 0);
+	return is_lost;
 }
 
 /* Both sides have closed, and know it of each other. */

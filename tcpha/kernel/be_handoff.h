@@ -81,6 +81,8 @@ static __always_inline void write_flow(const struct scratch *s, struct flow *flo
 	flow->snd_nxt = ntohl(h->iss) + 1;
 	flow->fin_arriving = 0;
 	flow->fin_leaving = 0;
+	flow->asker = 0;
+	flow->doubted = 0;
 	flow->seen = now_in_seconds();
 	barrier();
 	flow->flags = flags;
@@ -212,7 +214,7 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 		what = adopt(skb, s, p, flow, generation);
 	} else if (what == REPEATED) {
 		if (h->flags & FLAG_CONFIRM)
-			__sync_fetch_and_or(&flow->flags, FLOW_ASKED);
+			ask(flow, ntohs(h->sender));
 	} else if (what == TOLD_AGAIN) {
 		tell_closed(&name->tuple, flow, progresses);
 	} else if (what != RECYCLED && what != UP_OLDER && what != UP_RAN) {

@@ -44,7 +44,7 @@ _CONFIG = struct.Struct("=20sIIHHQQ")
 _KEY = struct.Struct("=32sII")
 _PEER = struct.Struct("=IIHxx")
 _NAME = struct.Struct("=36sII")
-_FLOW = struct.Struct("=IIIIHHI8sIIIIIIII")
+_FLOW = struct.Struct("=IIIIHHI8sIIIIIIIHH")
 _FLAGS_AND_SEEN = struct.Struct("=20xI16xI20x")
 _ORDER = struct.Struct("=36sIIIIHHII")
 _ANSWER_HEAD = struct.Struct("=II")
@@ -82,7 +82,7 @@ class Act(IntEnum):
     RELEASE = 1
     """It is the agent's no longer."""
     ASK = 2
-    """The next packet of its socket is to be told."""
+    """The next packet of its socket is to be told, to the front end of the rank if there is one."""
     SILENCE = 3
     """Nothing may leave its socket any more."""
     END = 4
@@ -217,7 +217,7 @@ def decode_claim(context: bytes) -> bool:
 
 
 def encode_order(act: Act, identity: Identity, rank: Rank | None = None) -> bytes:
-    """Context of be_order. `rank`: of what is taken."""
+    """Context of be_order. `rank`: of what is taken, or has asked."""
     sender, epoch, sequence, period = (
         (0, 0, 0, 0) if rank is None else (rank.sender, rank.epoch, rank.sequence, rank.period)
     )

@@ -73,6 +73,27 @@ static __always_inline int is_late(const struct flow *flow, const struct tcphdr 
 	return behind >= 0 && behind < FAR_OCTETS && tcp->ack && distance > -FAR_OCTETS && distance < FAR_OCTETS;
 }
 
+/*
+ * A client's RST that may have ended it, or not: what came before it may still wait for the socket's owner, and SACK makes
+ * another number right. The agent looks; as often as it does, however many there are.
+ */
+static __always_inline void doubt(struct scratch *s, struct flow *flow)
+{
+	__u16 now = bpf_ktime_get_coarse_ns() >> 28;
+
+	if (flow->doubted != now && !answer(s, flow, 0, 0))
+		flow->doubted = now;
+}
+
+/* How far the server has acknowledged is told if it was asked for, at the next packet if there is no room now. */
+static __always_inline void answer_if_asked(struct scratch *s, struct flow *flow, __u32 rcv_nxt)
+{
+	if (!(flow->flags & FLOW_ASKED) || !(__sync_fetch_and_and(&flow->flags, ~FLOW_ASKED) & FLOW_ASKED))
+		return;
+	if (answer(s, flow, flow->asker, rcv_nxt))
+		__sync_fetch_and_or(&flow->flags, FLOW_ASKED);
+}
+
 static __always_inline void note_seen(struct flow *flow)
 {
 	__u32 now = now_in_seconds();
@@ -128,11 +149,10 @@ static __always_inline int on_arriving(struct __sk_buff *skb, struct scratch *s,
 	if (header < sizeof(*tcp) || header > p->end - p->at)
 		return counted(SEGMENTS, TC_ACT_UNSPEC);
 	octets = p->end - p->at - header;
-	/* What came before it may still wait for the socket's owner; and SACK makes another number right. */
 	if (is_reset)
 		end(t, flow);
 	else if (tcp->rst)
-		answer(s, flow, 0, 0);
+		doubt(s, flow);
 	else
 		note_arriving(s, flow, tcp, octets);
 	return counted(SEGMENTS, TC_ACT_UNSPEC);
@@ -190,8 +210,7 @@ static __always_inline int on_leaving(struct __sk_buff *skb, struct scratch *s, 
 	flow->rcv_nxt = ntohl(tcp->ack_seq);
 	flow->snd_nxt = ntohl(tcp->seq) + octets;
 	note_leaving(s, flow, tcp, octets);
-	if (__sync_fetch_and_and(&flow->flags, ~FLOW_ASKED) & FLOW_ASKED)
-		answer(s, flow, flow->sender, ntohl(tcp->ack_seq));
+	answer_if_asked(s, flow, ntohl(tcp->ack_seq));
 	return TC_ACT_UNSPEC;
 }
 

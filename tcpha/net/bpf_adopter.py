@@ -247,8 +247,8 @@ class Adopter:
     def order(self, act: Act, identity: Identity, rank: Rank | None = None) -> bool:
         """Have something done if the four-tuple is still this connection's; was it done?
 
-        Not either, now and then, where a program changes the same entry at this moment. `rank`: of what is taken.
-        Raises: EdgeError.
+        Not either, now and then, where a program changes the same entry at this moment. `rank`: of what is taken, or
+        of the HANDOFF that asks. Raises: EdgeError.
         """
         program = self._loaded.programs["be_order"]
         return be_maps.decode_order(program.run(context=be_maps.encode_order(act, identity, rank)).context)

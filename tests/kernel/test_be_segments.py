@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import count
@@ -19,9 +21,11 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
+from tcpha.kernel.be_maps import Act, Answer, Rank
 from tcpha.proto.ip import connection_key
 from tcpha.proto.messages import Handoff
-from tests.kernel.frames import MARK, VIP, VIP_PORT, ether, handoff
+from tcpha.proto.seqnum import seq_add
+from tests.kernel.frames import FRONT_END, MARK, PERIOD, PORT, SENDER, TABLE, VIP, VIP_PORT, ether, handoff
 from tests.kernel.rehearsal import Outcome, Rehearsal
 
 pytestmark = pytest.mark.kernel
@@ -84,6 +88,19 @@ def living(programs: Rehearsal) -> Iterator[Living]:
         yield standing
 
 
+@contextmanager
+def no_room_for_answers(programs: Rehearsal) -> Iterator[None]:
+    """As if a ring's length lay there and nobody had read it; afterwards all of it is read."""
+    ring, position = programs.adopter._ring, struct.Struct("=Q")
+    programs.adopter.answers(1 << 20)
+    (written,) = position.unpack_from(ring._written)
+    position.pack_into(ring._read, 0, (written - programs.adopter._maps["events"].shape.max_entries) % (1 << 64))
+    try:
+        yield
+    finally:
+        position.pack_into(ring._read, 0, written)
+
+
 # --- the client's FIN, and others
 
 
@@ -140,3 +157,49 @@ def test_strangers_fin_comes_first_the_clients_own_takes_its_place(living: Livin
     living.server_sends("FA", 2, 2 + SERVED)
     living.client_sends("A", 2 + SERVED, 3)
     assert living.is_over()
+
+
+# --- what the agent is told
+
+
+def test_another_front_end_hands_it_over_again_that_one_is_answered(living: Living) -> None:
+    programs, message = living.programs, replace(living.message, confirm=True)
+    address = ip_address(FRONT_END[programs.family]).packed
+    programs.adopter.set_peer(address, PORT + 1, SENDER + 1, programs.epoch, TABLE + 1)
+    again = programs.datagram(message=message, sender=SENDER + 1, source_port=PORT + 1)
+    assert programs.arrive(again.frame()).counts == {"repeated": 1}
+    living.server_sends("A", 2, 1 + SERVED)
+    acknowledged = seq_add(message.identity.irs, 1 + SERVED)
+    assert programs.adopter.answers() == [Answer(message.identity, SENDER + 1, acknowledged)]
+
+
+def test_agent_asks_for_a_front_end_that_one_is_answered(living: Living) -> None:
+    programs, identity = living.programs, living.message.identity
+    assert programs.adopter.order(Act.ASK, identity, Rank(SENDER + 1, programs.epoch, 9, PERIOD & 0xFFFF))
+    living.server_sends("A", 2, 1 + SERVED)
+    assert [each.sender for each in programs.adopter.answers()] == [SENDER + 1]
+
+
+def test_nobody_reads_what_is_told_front_end_is_answered_as_soon_as_there_is_room(living: Living) -> None:
+    programs = living.programs
+    assert programs.adopter.order(Act.ASK, living.message.identity)
+    with no_room_for_answers(programs):
+        assert living.server_sends("A", 2, 1 + SERVED).counts == {"events_lost": 1}
+    assert living.server_sends("A", 2, 1 + SERVED).counts == {}
+    assert [each.sender for each in programs.adopter.answers()] == [SENDER]
+
+
+def test_client_sends_resets_that_nobody_believes_agent_is_told_of_few(living: Living) -> None:
+    started = time.monotonic()
+    for number in range(200):
+        living.client_sends("R", 2 + SERVED + number)
+    told = living.programs.adopter.answers()
+    assert {each.identity for each in told} == {living.message.identity}
+    assert len(told) <= 2 + (time.monotonic() - started) / 0.26
+
+
+def test_nobody_reads_what_is_told_next_reset_is(living: Living) -> None:
+    with no_room_for_answers(living.programs):
+        assert living.client_sends("R", 2 + SERVED).counts == {"segments": 1, "events_lost": 1}
+    living.client_sends("R", 2 + SERVED)
+    assert [each.sender for each in living.programs.adopter.answers()] == [0]

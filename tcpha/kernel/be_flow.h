@@ -208,7 +208,20 @@ static __always_inline void tell_held(const struct tuple *t, struct flow *flow, 
 	ring(progresses);
 }
 
-/* What is over before the agent has told that it is held is told to be closed, and no more: zeros are left out. */
+/* Is an entry of a journal still what was written at a place, and has the agent not read it? */
+static __always_inline int is_unread(const struct progress *of, __u32 place, __u32 entries)
+{
+	return (__s32)(place - (__u32)of->read) >= 0 && (__u32)of->taken - place <= entries;
+}
+
+/* The agent may be copying it: it gets the type or none, and the rest as it was. */
+static __always_inline void strike_out(struct field *field)
+{
+	if (field)
+		*(volatile __be16 *)&field->type = 0;
+}
+
+/* What is over before the agent has told that it is held is told to be closed, and no more. */
 static __always_inline void untell_held(const struct tuple *t, const struct flow *flow, struct progresses *progresses)
 {
 	__u32 place = flow->told_at;
@@ -216,23 +229,15 @@ static __always_inline void untell_held(const struct tuple *t, const struct flow
 	if (!(flow->flags & FLOW_TOLD))
 		return;
 	if (is_ipv4(t)) {
-		struct field *field;
-
-		if ((__s32)(place - (__u32)progresses->held_ipv4.read) < 0)
+		if (!is_unread(&progresses->held_ipv4, place, HELD_IPV4))
 			return;
 		place &= HELD_IPV4 - 1;
-		field = bpf_map_lookup_elem(&held_ipv4, &place);
-		if (field)
-			memset(field, 0, sizeof(*field));
+		strike_out(bpf_map_lookup_elem(&held_ipv4, &place));
 	} else {
-		struct long_field *field;
-
-		if ((__s32)(place - (__u32)progresses->held_ipv6.read) < 0)
+		if (!is_unread(&progresses->held_ipv6, place, HELD_IPV6))
 			return;
 		place &= HELD_IPV6 - 1;
-		field = bpf_map_lookup_elem(&held_ipv6, &place);
-		if (field)
-			memset(field, 0, sizeof(*field));
+		strike_out(bpf_map_lookup_elem(&held_ipv6, &place));
 	}
 }
 

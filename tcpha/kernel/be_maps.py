@@ -59,6 +59,7 @@ LEASE = struct.Struct("=QQ")
 LEASE_AT = 32
 """In the map `config`: the end of the lease, and for how many living connections there is room."""
 _CLAIM = struct.Struct("=IIII")
+_TYPE_AT = 1  # of a field: the low octet of its type in network order, 0 where the programs have struck it out
 _SEEN_SHIFT = 30  # it counts CLOCK_MONOTONIC in units of 2^30 ns
 _ADOPTED, _STARTED, _OVER, _SILENT, _FIN_LEAVING = 1, 2, 4, 32, 1024
 _AGREED = (1 << AGREEMENT_BITS) - 1
@@ -239,20 +240,22 @@ def decode_answer(record: bytes) -> Answer | None:
 
 
 def by_sender(fields: bytes, octets: int, senders: bytes) -> dict[int, bytes]:
-    """Fields of so many octets, by the front end that asked; empty ones are left out.
+    """Fields of so many octets, by the front end that asked; those that have no type are left out.
 
     `senders`: for each, its sender id in 8 octets of the machine's own order.
     """
-    first = senders[:8]
-    if senders == first * (len(senders) // 8):
-        # Where zeros before or behind an empty one are taken for its own, as many of its own take their place.
-        return {_U64.unpack(first)[0]: fields.replace(bytes(octets), b"")} if first else {}
+    types, first = fields[_TYPE_AT::octets], senders[:8]
+    if not any(types):
+        return {}
+    each = struct.iter_unpack(f"{octets}s", fields)
+    if senders == first * len(types):
+        kept = fields if all(types) else b"".join([field for (field,), kind in zip(each, types, strict=True) if kind])
+        return {_U64.unpack(first)[0]: kept}
     found: dict[int, list[bytes]] = {}
-    for number, (sender,) in enumerate(_U64.iter_unpack(senders)):
-        field = fields[number * octets : (number + 1) * octets]
-        if any(field):
+    for (field,), (sender,), kind in zip(each, _U64.iter_unpack(senders), types, strict=True):
+        if kind:
             found.setdefault(sender, []).append(field)
-    return {sender: b"".join(each) for sender, each in found.items()}
+    return {sender: b"".join(fields) for sender, fields in found.items()}
 
 
 def seen_at(monotonic_s: float) -> int:

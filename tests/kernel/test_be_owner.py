@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from tcpha.be.accelerated import Course, course
 from tcpha.kernel.be_maps import GENERATIONS, Act, Carried, Ran, Rank, Whose, encode_number, encode_tuple
 from tcpha.net.bpf import BpfMap, MapShape
+from tcpha.proto.flow_fields import encode_field
 from tcpha.proto.messages import Handoff
 from tcpha.proto.seqnum import SeqNum
 from tests.kernel.frames import MARK, PERIOD, SENDER, handoff
@@ -224,6 +225,34 @@ def test_over_before_it_was_told_that_it_is_held_it_is_told_to_be_over_only(prog
     assert b"".join(each.octets for each in closed).count(b"\0\4") >= 1
     assert [sender for sender, _ in held] == [SENDER]
     assert [key for _, fields in held for key in fields.connections()] == [other.identity.key]
+
+
+def test_over_before_it_was_told_that_it_is_held_entry_loses_its_type_and_nothing_else(programs: Rehearsal) -> None:
+    """The agent may be copying it at this moment."""
+    message = replace(first(programs), confirm=True)
+    journal = programs.adopter._held[0 if programs.family == 4 else 1]
+    arrive(programs, message, 1)
+    programs.leave(leaving(programs.family, 1))
+    entry = encode_field(message.identity)
+    (place,) = (at for at in range(journal._size) if journal.read_at(at, 1) == entry)
+    programs.leave(leaving(programs.family, 1, flags="RA"))
+    assert journal.read_at(place, 1) == bytes(2) + entry[2:]
+
+
+def test_over_when_its_entry_is_another_ones_by_now_that_one_is_told(programs: Rehearsal) -> None:
+    """The agent was busy while as many connections began as a journal has entries."""
+    family = programs.family
+    arrive(programs, replace(first(programs), confirm=True), 1)
+    programs.leave(leaving(family, 1))
+    memory, at = programs.adopter._progress.memory, (2 if family == 4 else 3) * 24
+    size = programs.adopter._held[0 if family == 4 else 1]._size
+    place = int.from_bytes(memory[at : at + 8], "little") - 1
+    memory[at : at + 16] = (place + size).to_bytes(8, "little") * 2
+    other = replace(handoff(family, client_port=4712), confirm=True)
+    arrive(programs, other, 2)
+    programs.leave(leaving(family, 1, port=4712))
+    programs.leave(leaving(family, 1, flags="RA"))
+    assert (SENDER, other.identity) in programs.held()
 
 
 def test_another_connection_gets_the_ports_end_of_the_first_is_told(programs: Rehearsal) -> None:

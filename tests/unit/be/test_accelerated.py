@@ -131,3 +131,15 @@ def test_entries_of_several_front_ends_each_gets_its_own() -> None:
 
 def test_no_entries_nobody_gets_any() -> None:
     assert by_sender(b"", FIELD_OCTETS[0], b"") == {}
+
+
+def test_entry_was_struck_out_while_it_was_copied_it_is_left_out() -> None:
+    """Octets of it may be there, or not."""
+    field = encode_field(ONE)
+    for left in (field[2:], bytes(10) + field[12:], bytes(len(field) - 2)):
+        assert by_sender(field + bytes(2) + left + field, len(field), senders(23, 23, 23)) == {23: field * 2}
+
+
+def test_all_entries_were_struck_out_nobody_is_told() -> None:
+    field = encode_field(ONE)
+    assert by_sender((bytes(2) + field[2:]) * 3, len(field), senders(23, 23, 24)) == {}

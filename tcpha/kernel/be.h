@@ -74,7 +74,7 @@ struct config {
 	__u16 period_from;   /* cookies' periods that are accepted, their low 16 bits; the agent moves them on */
 	__u16 periods;	     /* 0: nothing is adopted */
 	__u64 until;	     /* CLOCK_MONOTONIC, ns: nothing is adopted after this, the agent hangs */
-	__u64 room;	     /* for so many connections that live */
+	__u64 room;	     /* for so many connections that live, but for no more than LIVING */
 };
 
 struct key {
@@ -168,6 +168,11 @@ struct long_field {
 #define HELD_IPV4 (1 << 14)
 #define HELD_IPV6 (1 << 14)
 
+/* For so many four-tuples there is room in `flows`: those of connections that live, of those in the journals, and of the
+ * agent's. */
+#define LIVING (1 << 18)
+#define NOTES (1 << 16)
+
 /* How far a journal is: what is taken and not written is being written. */
 struct progress {
 	__u64 taken;
@@ -183,6 +188,8 @@ struct progresses {
 	__u64 is_rung; /* the agent has been woken, and has not looked yet */
 	__u64 started; /* connections whose socket was seen, ever */
 	__u64 ended;   /* those of them that are over */
+	__u64 adopted; /* connections for which the kernel was asked for a socket, ever */
+	__u64 unmade;  /* those of them that never had one */
 };
 
 /* In the ring buffer. Eight octets wake the agent, to read the journals. */
@@ -312,7 +319,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1 << 18);
+	__uint(max_entries, LIVING + CLOSED_IPV4 + CLOSED_IPV6 + NOTES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct tuple);
 	__type(value, struct flow);

@@ -15,7 +15,7 @@ static __always_inline int take(const struct order *order, struct flow *flow)
 	if (flow->flags & FLOW_AGENT && !same &&
 	    !is_later(flow, order->sender, order->epoch, order->sequence, order->period))
 		return 1;
-	flow->flags = 0;
+	clear(flow);
 	barrier();
 	flow->irs = order->irs;
 	flow->iss = order->iss;
@@ -40,12 +40,12 @@ static __always_inline int act(const struct tuple *t, const struct order *order,
 	case ACT_RELEASE:
 		if (!(flow->flags & FLOW_AGENT))
 			return 0;
-		flow->flags = 0; /* with which it goes */
+		clear(flow); /* with which it goes */
 		return 1;
 	case ACT_FORGET:
 		if (flow->flags & FLOW_AGENT || (is_adopted(flow) && flow->flags & FLOW_STARTED))
 			return 0;
-		flow->flags = 0;
+		clear(flow);
 		return 1;
 	case ACT_ASK:
 		if (!is_adopted(flow))
@@ -62,9 +62,7 @@ static __always_inline int act(const struct tuple *t, const struct order *order,
 			return 0;
 		if (flow->flags & FLOW_STARTED && !(flow->flags & FLOW_SILENT))
 			return end(t, flow);
-		if (flow->flags & FLOW_STARTED)
-			count_end();
-		flow->flags = 0;
+		clear(flow);
 		return 1;
 	}
 	return 0;

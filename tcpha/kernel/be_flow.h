@@ -45,7 +45,7 @@ static __always_inline struct flow *hold_or_make(const struct tuple *t)
 static __always_inline void let_go(const struct tuple *t, struct flow *flow)
 {
 	barrier();
-	if (!flow->flags)
+	if (!(flow->flags & (FLOW_ADOPTED | FLOW_AGENT)))
 		bpf_map_delete_elem(&flows, t); /* and whoever has found it before finds it held for good */
 	else
 		flow->held = 0;
@@ -251,6 +251,21 @@ static __always_inline void count_end(void)
 		__sync_fetch_and_add(&progresses->ended, 1);
 }
 
+/* The four-tuple is nobody's from now on, and of who had it nothing is told; `flow` is held. */
+static __always_inline void clear(struct flow *flow)
+{
+	__u32 zero = 0, was = __sync_lock_test_and_set(&flow->flags, 0);
+	struct progresses *progresses;
+
+	if ((was & (FLOW_ADOPTED | FLOW_OVER)) != FLOW_ADOPTED)
+		return;
+	progresses = bpf_map_lookup_elem(&progress, &zero);
+	if (was & FLOW_STARTED)
+		count_end();
+	else if (progresses)
+		__sync_fetch_and_add(&progresses->unmade, 1);
+}
+
 /* Its socket is gone, or in TIME-WAIT: whoever sees it first tells it; was it this one? */
 static __always_inline int end(const struct tuple *t, struct flow *flow)
 {
@@ -280,7 +295,8 @@ static __always_inline void start(struct scratch *s, struct flow *flow)
 	if (generation)
 		bpf_map_update_elem(generation, &s->name, &state, BPF_EXIST);
 	was = __sync_fetch_and_or(&flow->flags, FLOW_STARTED);
-	if (was & FLOW_STARTED)
+	/* Or the agent has just found that there is none. */
+	if (was & FLOW_STARTED || !(was & FLOW_ADOPTED))
 		return;
 	counted(STARTED, 0);
 	__sync_fetch_and_add(&progresses->started, 1);

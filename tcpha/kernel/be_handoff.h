@@ -145,9 +145,17 @@ static __always_inline int ask_for_socket(struct __sk_buff *skb, struct scratch 
 	return assign(skb, sk, &s->handoff);
 }
 
+/* Is there room for one more, beside those that live and those whose socket is on its way? */
+static __always_inline int has_room(const struct progresses *progresses, const struct config *c)
+{
+	__u64 living = progresses->adopted - progresses->unmade - progresses->ended;
+
+	return living < c->room && living < LIVING;
+}
+
 /* Becomes a connection of the host's, or the agent's. Returns what is counted; `flow` is held. */
 static __always_inline int adopt(struct __sk_buff *skb, struct scratch *s, struct packet *p, struct flow *flow,
-				 void *generation)
+				 void *generation, struct progresses *progresses)
 {
 	__u32 adopting = ADOPTING;
 
@@ -155,11 +163,13 @@ static __always_inline int adopt(struct __sk_buff *skb, struct scratch *s, struc
 		write_flow(s, flow, FLOW_AGENT);
 		return UP_FULL;
 	}
+	__sync_fetch_and_add(&progresses->adopted, 1);
 	write_flow(s, flow, FLOW_ADOPTED | (s->handoff.flags & FLAG_CONFIRM ? FLOW_CONFIRM : 0));
 	/* Before the packet is touched: where the kernel says no, the agent still gets the datagram. */
 	if (ask_for_socket(skb, s, p)) {
 		narrow(skb, p);
 		bpf_map_delete_elem(generation, &s->name);
+		clear(flow);
 		write_flow(s, flow, FLOW_AGENT);
 		return UP_KERNEL;
 	}
@@ -200,18 +210,18 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 		UP(UP_FULL);
 	flow = hold_or_make(&name->tuple);
 	if (!flow)
-		UP(UP_BUSY);
+		UP(bpf_map_lookup_elem(&flows, &name->tuple) ? UP_BUSY : UP_FULL);
 	what = judge(skb, s, c, flow, h->flags & FLAG_IPV6, !!bpf_map_lookup_elem(generation, name));
-	if ((what == ADOPTED || what == RECYCLED) && progresses->started - progresses->ended >= c->room)
+	if ((what == ADOPTED || what == RECYCLED) && !has_room(progresses, c))
 		what = UP_FULL;
 	if ((what == ADOPTED || what == RECYCLED) && is_adopted(flow)) {
 		if (flow->flags & FLOW_STARTED)
 			end(&name->tuple, flow);
 		else
-			flow->flags = 0;
+			clear(flow);
 	}
 	if (what == ADOPTED) {
-		what = adopt(skb, s, p, flow, generation);
+		what = adopt(skb, s, p, flow, generation, progresses);
 	} else if (what == REPEATED) {
 		if (h->flags & FLAG_CONFIRM)
 			ask(flow, ntohs(h->sender));

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -70,9 +70,9 @@ class Outcome:
 class Rehearsal:
     """The programs, told of one front end, as the agent tells them."""
 
-    def __init__(self, family: int, result: int) -> None:
+    def __init__(self, family: int, result: int, entries: Mapping[str, int] | None = None) -> None:
         def load(path: Path, *, pins: Path | None = None) -> Loaded:
-            return bpf_object.load(path, pins=pins, results={ASSIGN: result})
+            return bpf_object.load(path, pins=pins, entries=entries, results={ASSIGN: result})
 
         with patch.object(bpf_adopter, "load", load):
             own = ip_address(BACK_END[family]).packed
@@ -92,7 +92,7 @@ class Rehearsal:
         adopter.news()
         adopter.answers(1 << 20)
         at = be_maps.STARTED_AND_ENDED_AT
-        adopter._progress.memory[at : at + 16] = bytes(16)
+        adopter._progress.memory[at : at + 32] = bytes(32)
         adopter.set_peer(ip_address(FRONT_END[self.family]).packed, PORT, SENDER, self.epoch, TABLE)
         adopter.set_targets([(ip_address(VIP[self.family]).packed, VIP_PORT)])
 
@@ -139,8 +139,10 @@ def identities(fields: Fields) -> list[Identity]:
 
 
 @contextmanager
-def rehearsal(name: str, family: int, result: int = 0) -> Iterator[Rehearsal]:
-    """The programs in a namespace of this name, and the calling thread in it."""
+def rehearsal(
+    name: str, family: int, result: int = 0, entries: Mapping[str, int] | None = None
+) -> Iterator[Rehearsal]:  # fmt: skip
+    """The programs in a namespace of this name, and the calling thread in it. `entries`: of maps that are smaller."""
     namespaces.create(name)
     with ExitStack() as undo:
         undo.callback(namespaces.remove, name)
@@ -154,6 +156,6 @@ def rehearsal(name: str, family: int, result: int = 0) -> Iterator[Rehearsal]:
             subprocess.run(words.split(), check=True)
         listener = socket.create_server(("::", VIP_PORT), family=socket.AF_INET6, dualstack_ipv6=True)
         undo.enter_context(listener)
-        standing = Rehearsal(family, result)
+        standing = Rehearsal(family, result, entries)
         undo.callback(standing.adopter.close)
         yield standing

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pytest
 from msgspec.structs import replace
 
 from tcpha.be.accelerated import Course, course
-from tcpha.kernel.be_maps import GENERATIONS, Act, Carried, Ran, Rank, Whose, encode_number, encode_tuple
+from tcpha.kernel.be_maps import (
+    ADOPTED_AND_UNMADE_AT,
+    GENERATIONS,
+    LIVING,
+    Act,
+    Carried,
+    Ran,
+    Rank,
+    Whose,
+    encode_number,
+    encode_tuple,
+)  # fmt: skip
 from tcpha.net.bpf import BpfMap, MapShape
 from tcpha.proto.flow_fields import encode_field
 from tcpha.proto.messages import Handoff
 from tcpha.proto.seqnum import SeqNum
+from tests.kernel.conftest import unique_name
 from tests.kernel.frames import MARK, PERIOD, SENDER, handoff
-from tests.kernel.rehearsal import Rehearsal
+from tests.kernel.rehearsal import Rehearsal, rehearsal
 from tests.kernel.test_be_handoff import arriving, leaving
 
 pytestmark = pytest.mark.kernel
@@ -177,6 +190,74 @@ def test_no_room_for_what_ran_connection_is_the_agents_and_no_programs(programs:
         finally:
             adopter._generations[PERIOD] = before
             adopter._maps["ran"].update(place, encode_number(before.fd))
+
+
+# --- room
+
+
+def other(programs: Rehearsal, port: int) -> Handoff:
+    return handoff(programs.family, client_port=port)
+
+
+def test_sockets_of_as_many_as_there_is_room_for_are_on_their_way_the_next_goes_to_the_agent(
+    programs: Rehearsal,
+) -> None:
+    programs.adopter.renew(PERIOD, room=2)
+    assert [arrive(programs, other(programs, port), port) for port in (1, 2, 3)] == ["adopted", "adopted", "up_full"]
+    assert programs.adopter.live == 0
+
+
+def is_forgotten(programs: Rehearsal) -> None:
+    assert programs.adopter.order(Act.FORGET, first(programs).identity)
+
+
+def is_ended(programs: Rehearsal) -> None:
+    assert programs.adopter.order(Act.END, first(programs).identity)
+
+
+def is_taken(programs: Rehearsal) -> None:
+    assert programs.adopter.order(Act.TAKE, first(programs).identity, rank(programs, 2))
+
+
+def is_followed(programs: Rehearsal) -> None:
+    """By another connection on its ports, whose own end makes room again."""
+    programs.adopter.renew(PERIOD, room=2)
+    assert arrive(programs, second(programs), 2) == "adopted"
+    programs.leave(leaving(programs.family, 2, seq=0x101))
+    programs.leave(leaving(programs.family, 2, flags="RA", seq=0x102))
+    programs.adopter.renew(PERIOD, room=1)
+
+
+@pytest.mark.parametrize("becomes", [is_forgotten, is_ended, is_taken, is_followed])
+def test_never_had_a_socket_there_is_room_for_another(
+    programs: Rehearsal, becomes: Callable[[Rehearsal], None]
+) -> None:
+    programs.adopter.renew(PERIOD, room=1)
+    assert arrive(programs, first(programs), 1) == "adopted"
+    assert arrive(programs, other(programs, 7), 7) == "up_full"
+    becomes(programs)
+    assert arrive(programs, other(programs, 8), 8) == "adopted"
+    assert arrive(programs, other(programs, 9), 9) == "up_full"
+
+
+def test_kernel_refuses_a_socket_there_is_room_for_another(refusing: Rehearsal) -> None:
+    refusing.adopter.renew(PERIOD, room=1)
+    assert [arrive(refusing, other(refusing, port), port) for port in (1, 2)] == ["up_kernel"] * 2
+
+
+def test_as_many_live_as_the_programs_may_have_the_next_goes_to_the_agent_whatever_its_room(
+    programs: Rehearsal,
+) -> None:
+    memory, at = programs.adopter._progress.memory, ADOPTED_AND_UNMADE_AT
+    memory[at : at + 8] = (LIVING - 1).to_bytes(8, "little")
+    assert [arrive(programs, other(programs, port), port) for port in (1, 2)] == ["adopted", "up_full"]
+
+
+def test_map_of_flows_is_full_handoff_goes_to_the_agent_without_a_note(bpf: None) -> None:
+    with rehearsal(unique_name(), 4, entries={"flows": 1}) as small:
+        counts = [arrive(small, other(small, port), port) for port in (1, 2)]
+        assert counts == ["adopted", "up_full"]
+        assert small.whose(other(small, 2)) is None
 
 
 # --- the end

@@ -60,10 +60,12 @@ def test_maps_have_the_sizes_that_python_writes() -> None:
     assert len(be_maps.encode_peer(1, 2, 3)) == shapes["peers"].shape.value_octets
     assert shapes["counts"].shape.max_entries == len(be_maps.COUNTS)
     assert shapes["seen"].shape.max_entries == be_maps.TABLES * 4096
+    remembered = sum(shapes[name].shape.max_entries for name in be_maps.CLOSED)
+    assert shapes["flows"].shape.max_entries - remembered - be_maps.LIVING >= 1 << 16, "of the agent's"
     assert shapes["ran"].shape.max_entries == be_maps.GENERATIONS
     assert shapes["keys"].shape.max_entries == be_maps.KEYS
     journals = (*be_maps.CLOSED, *be_maps.HELD)
     assert [shapes[name].shape.value_octets for name in journals] == [*FIELD_OCTETS, *FIELD_OCTETS]
-    assert shapes["progress"].shape.value_octets == be_maps.STARTED_AND_ENDED_AT + 16
+    assert shapes["progress"].shape.value_octets == be_maps.ADOPTED_AND_UNMADE_AT + be_maps.ADOPTED_AND_UNMADE.size
     pinned = {name for name, each in shapes.items() if each.is_pinned}
     assert pinned == {"flows", "ran", "events", "counts", "progress", *journals, *be_maps.ASKED}

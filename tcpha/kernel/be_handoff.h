@@ -181,10 +181,8 @@ static __always_inline int recycle(struct __sk_buff *skb, struct scratch *s, str
 				   __u32 request, __u64 sum)
 {
 	skb->mark = c->retry_mark;
-	if (bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS)) {
-		skb->mark = 0;
+	if (bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS))
 		UP(UP_TIME_WAIT);
-	}
 	counted(RECYCLED, 0);
 	skb->mark = c->mark;
 	if (widen(skb, s, p) || rewrite(skb, s, p, request, sum, TCP_SYN | TCP_FIN))
@@ -234,11 +232,8 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 
 	if (what == RECYCLED)
 		return recycle(skb, s, c, p, request, sum);
-	if (what != ADOPTED && what != REPEATED && what != TOLD_AGAIN) {
-		if (what == UP_TIME_WAIT)
-			skb->mark = 0;
+	if (what != ADOPTED && what != REPEATED && what != TOLD_AGAIN)
 		UP(what);
-	}
 	if (__sync_val_compare_and_swap(slot, was, q) != was)
 		return counted(DROPPED_RACE, TC_ACT_SHOT);
 	if (what == TOLD_AGAIN)
@@ -250,7 +245,8 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 	return TC_ACT_UNSPEC;
 }
 
-static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s, struct config *c, struct packet *p)
+/* What came for the agent's socket. */
+static __always_inline int on_message(struct __sk_buff *skb, struct scratch *s, struct config *c, struct packet *p)
 {
 	struct udphdr *udp = p->transport;
 	struct handoff *h = &s->handoff;
@@ -261,10 +257,7 @@ static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s,
 	__u64 sum = 0, q, was, *slot;
 	int why;
 
-	if ((void *)(udp + 1) > (void *)(long)skb->data_end || udp->dest != c->own.port)
-		return TC_ACT_UNSPEC;
-	if ((s->to.address[0] ^ c->own.address[0]) | (s->to.address[1] ^ c->own.address[1]) |
-	    (s->to.address[2] ^ c->own.address[2]) | (s->to.address[3] ^ c->own.address[3]))
+	if ((void *)(udp + 1) > (void *)(long)skb->data_end)
 		return TC_ACT_UNSPEC;
 	udp_octets = ntohs(udp->len);
 	s->from.port = udp->source;
@@ -311,6 +304,23 @@ static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s,
 	sum += (__u32)~(is_ipv6 ? bpf_csum_diff(0, 0, h, COVERED_IPV6, 0) : bpf_csum_diff(0, 0, h, COVERED_IPV4, 0));
 
 	return run(skb, s, c, p, slot, was, q, octets - covered, sum);
+}
+
+static __always_inline int on_datagram(struct __sk_buff *skb, struct scratch *s, struct config *c, struct packet *p)
+{
+	struct udphdr *udp = p->transport;
+	int verdict;
+
+	if ((void *)(udp + 1) > (void *)(long)skb->data_end || udp->dest != c->own.port)
+		return TC_ACT_UNSPEC;
+	if ((s->to.address[0] ^ c->own.address[0]) | (s->to.address[1] ^ c->own.address[1]) |
+	    (s->to.address[2] ^ c->own.address[2]) | (s->to.address[3] ^ c->own.address[3]))
+		return TC_ACT_UNSPEC;
+	verdict = on_message(skb, s, c, p);
+	/* Nobody else is to see by which mark a clone was known. */
+	if (skb->mark == c->retry_mark)
+		skb->mark = 0;
+	return verdict;
 }
 
 #endif

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -28,6 +29,7 @@ from tests.kernel.frames import (
     MARK,
     PERIOD,
     PORT,
+    RETRY_MARK,
     SECOND_CODEC,
     SENDER,
     VIP,
@@ -519,6 +521,33 @@ def test_packet_without_the_mark_leaves_nothing_is_told(programs: Rehearsal) -> 
     programs.leave(leaving(programs.family, 1), mark=0)
     programs.leave(leaving(programs.family, 1, port=CLIENT_PORT + 1))
     assert programs.held() == []
+
+
+# --- the second time, behind a socket in TIME-WAIT
+
+
+def second_time(programs: Rehearsal, **changes: Any) -> Outcome:
+    return programs.arrive(programs.datagram(**changes).frame(), mark=RETRY_MARK)
+
+
+def test_clone_goes_to_the_agent_its_mark_is_gone_whatever_is_in_the_way(programs: Rehearsal) -> None:
+    outcomes = [second_time(programs, sequence=1, epoch=0), second_time(programs, sequence=2, sender=SENDER + 1)]
+    programs.adopter.renew(PERIOD, room=0)
+    outcomes += [second_time(programs, sequence=sequence) for sequence in (3, 4)]
+    programs.adopter.hold()
+    outcomes.append(second_time(programs, sequence=5))
+    assert [each.count for each in outcomes] == ["up_epoch", "up_stranger", "up_full", "up_owned", "up_off"]
+    assert [each.mark for each in outcomes] == [0] * 5
+
+
+def test_clone_is_adopted_it_bears_the_mark_of_the_connection(programs: Rehearsal) -> None:
+    outcome = second_time(programs)
+    assert (outcome.count, outcome.mark) == ("adopted", MARK)
+
+
+def test_datagram_of_another_bears_that_mark_it_keeps_it(programs: Rehearsal) -> None:
+    outcome = second_time(programs, port=PORT + 1)
+    assert (outcome.counts, outcome.mark) == ({}, RETRY_MARK)
 
 
 # --- sockets that are not ours

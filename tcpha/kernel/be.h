@@ -101,7 +101,7 @@ enum state { ADOPTING = 1, RAN = 2, AGENT = 3 };
 
 /* What `flags` of a flow say. None: the four-tuple is nobody's. */
 enum flow_flag {
-	FLOW_ADOPTED = 1,  /* the kernel has been asked for a socket; else there is none of ours */
+	FLOW_CARRIED = 1,  /* the kernel has been asked for a socket; else there is none of ours */
 	FLOW_STARTED = 2,  /* the socket has been seen */
 	FLOW_OVER = 4,	   /* it is gone, or in TIME-WAIT */
 	FLOW_AGENT = 8,	   /* the four-tuple is the agent's; the connection is the last one that was handed over to it */
@@ -118,14 +118,19 @@ enum flow_flag {
 
 #define FLOW_CLOSED (FLOW_FIN_ARRIVING_ACKED | FLOW_FIN_LEAVING_ACKED)
 
-/* Whose a four-tuple is. What changes that holds it (be_flow.h); flags that are only set are set by whoever sees them. */
-struct flow {
+/* What tells the connections of one four-tuple apart, and which HANDOFF it was: so which of two is the later. */
+struct connection {
 	__u32 irs;
 	__u32 iss;
-	__u32 epoch; /* with `sequence` and `sender`: which HANDOFF it was, and so which of two connections is the later */
+	__u32 epoch;
 	__u32 sequence;
 	__u16 period;
 	__u16 sender;
+};
+
+/* Whose a four-tuple is. What changes that holds it (be_flow.h); flags that are only set are set by whoever sees them. */
+struct flow {
+	struct connection of;
 	__u32 flags;
 	__u64 cookie;	    /* of its socket, as socket diagnostics show it; 0 before a packet has left */
 	__u32 fin_arriving; /* what acknowledges the client's FIN */
@@ -168,8 +173,7 @@ struct long_field {
 #define HELD_IPV4 (1 << 14)
 #define HELD_IPV6 (1 << 14)
 
-/* For so many four-tuples there is room in `flows`: those of connections that live, of those in the journals, and of the
- * agent's. */
+/* For so many four-tuples there is room in `flows`, beside those of connections that are over: living ones, the agent's. */
 #define LIVING (1 << 18)
 #define NOTES (1 << 16)
 
@@ -204,12 +208,7 @@ enum act { ACT_TAKE, ACT_RELEASE, ACT_ASK, ACT_SILENCE, ACT_END, ACT_FORGET };
 /* What the agent wants done with one connection, if that is still what its four-tuple has. */
 struct order {
 	struct tuple tuple;
-	__u32 irs;
-	__u32 iss;
-	__u32 epoch;
-	__u32 sequence;
-	__u16 period;
-	__u16 sender;
+	struct connection of;
 	__u32 act;
 	__u32 is_done; /* out */
 };
@@ -264,6 +263,7 @@ struct scratch {
 	struct handoff handoff;
 	__u32 addresses[8]; /* behind `handoff`, as on the wire */
 	struct name name;
+	struct connection of;
 	struct endpoint from;
 	struct endpoint to;
 	__u32 chain[8];

@@ -10,10 +10,8 @@
 
 #include "be_packet.h"
 
-static __always_inline __u32 now_in_seconds(void)
-{
-	return bpf_ktime_get_coarse_ns() >> 30;
-}
+#define SEEN_SHIFT 30 /* `seen` of a flow counts 2^30 ns, which is a little more than a second */
+#define DOUBTED_SHIFT 28
 
 /* Takes an entry for itself; 0: there is none, or another one has it. */
 static __always_inline struct flow *hold(const struct tuple *t)
@@ -45,23 +43,28 @@ static __always_inline struct flow *hold_or_make(const struct tuple *t)
 static __always_inline void let_go(const struct tuple *t, struct flow *flow)
 {
 	barrier();
-	if (!(flow->flags & (FLOW_ADOPTED | FLOW_AGENT)))
+	if (!(flow->flags & (FLOW_CARRIED | FLOW_AGENT)))
 		bpf_map_delete_elem(&flows, t); /* and whoever has found it before finds it held for good */
 	else
 		flow->held = 0;
 }
 
-static __always_inline int is_adopted(const struct flow *flow)
+static __always_inline int is_carried(const struct flow *flow)
 {
-	return (flow->flags & (FLOW_ADOPTED | FLOW_OVER)) == FLOW_ADOPTED;
+	return (flow->flags & (FLOW_CARRIED | FLOW_OVER)) == FLOW_CARRIED;
 }
 
 static __always_inline int is_of(const struct flow *flow, __u32 irs, __u32 iss)
 {
-	return flow->irs == irs && flow->iss == iss;
+	return flow->of.irs == irs && flow->of.iss == iss;
 }
 
-/* The next packet of its socket is to be told to a front end, which may be another one than the first; `flow` is held. */
+static __always_inline int is_same(const struct flow *flow, const struct connection *other)
+{
+	return flow->flags && is_of(flow, other->irs, other->iss);
+}
+
+/* The next packet of its socket is to be told to a front end, maybe another one than the first; `flow` is held. */
 static __always_inline void ask(struct flow *flow, __u16 sender)
 {
 	flow->asker = sender;
@@ -69,14 +72,14 @@ static __always_inline void ask(struct flow *flow, __u16 sender)
 }
 
 /*
- * Is a HANDOFF of a later generation than a flow? One front end numbers what it sends; for what came of two, or under
- * two epochs, there is the period of the cookie.
+ * Is one connection of a later generation than another one? One front end numbers what it sends; for what came of two, or
+ * under two epochs, there is the period of the cookie.
  */
-static __always_inline int is_later(const struct flow *flow, __u16 sender, __u32 epoch, __u32 sequence, __u16 period)
+static __always_inline int is_later(const struct connection *one, const struct connection *other)
 {
-	if (flow->sender == sender && flow->epoch == epoch)
-		return sequence > flow->sequence;
-	return (__s16)(period - flow->period) >= 0;
+	if (one->sender == other->sender && one->epoch == other->epoch)
+		return one->sequence > other->sequence;
+	return (__s16)(one->period - other->period) >= 0;
 }
 
 static __always_inline int is_ipv4(const struct tuple *t)
@@ -88,8 +91,8 @@ static __always_inline void write_start(struct field *to, const struct tuple *t,
 {
 	to->type = htons(FIELD_FLOW);
 	to->octets = htons(octets);
-	to->irs = htonl(flow->irs);
-	to->iss = htonl(flow->iss);
+	to->irs = htonl(flow->of.irs);
+	to->iss = htonl(flow->of.iss);
 	to->client_port = t->client_port;
 	to->vip_port = t->vip_port;
 }
@@ -188,7 +191,7 @@ static __always_inline void tell_held(const struct tuple *t, struct flow *flow, 
 		if (!field || !sender)
 			return;
 		write_short(field, t, flow);
-		*sender = flow->sender;
+		*sender = flow->of.sender;
 		__sync_fetch_and_add(&progresses->held_ipv4.written, 1);
 	} else {
 		struct long_field *field;
@@ -201,7 +204,7 @@ static __always_inline void tell_held(const struct tuple *t, struct flow *flow, 
 		if (!field || !sender)
 			return;
 		write_long(field, t, flow);
-		*sender = flow->sender;
+		*sender = flow->of.sender;
 		__sync_fetch_and_add(&progresses->held_ipv6.written, 1);
 	}
 	__sync_fetch_and_or(&flow->flags, FLOW_TOLD);
@@ -257,13 +260,32 @@ static __always_inline void clear(struct flow *flow)
 	__u32 zero = 0, was = __sync_lock_test_and_set(&flow->flags, 0);
 	struct progresses *progresses;
 
-	if ((was & (FLOW_ADOPTED | FLOW_OVER)) != FLOW_ADOPTED)
+	if ((was & (FLOW_CARRIED | FLOW_OVER)) != FLOW_CARRIED)
 		return;
 	progresses = bpf_map_lookup_elem(&progress, &zero);
 	if (was & FLOW_STARTED)
 		count_end();
 	else if (progresses)
 		__sync_fetch_and_add(&progresses->unmade, 1);
+}
+
+/* From now on the four-tuple is this connection's; `flow` is held, and nobody's before. */
+static __always_inline void begin(struct flow *flow, const struct connection *of, __u32 flags)
+{
+	flow->flags = 0;
+	barrier();
+	flow->of = *of;
+	flow->cookie = 0;
+	flow->rcv_nxt = of->irs + 1;
+	flow->snd_nxt = of->iss + 1;
+	flow->fin_arriving = 0;
+	flow->fin_leaving = 0;
+	flow->asker = 0;
+	flow->doubted = 0;
+	/* Not the coarse clock: be_order may not look at that. */
+	flow->seen = bpf_ktime_get_ns() >> SEEN_SHIFT;
+	barrier();
+	flow->flags = flags;
 }
 
 /* Its socket is gone, or in TIME-WAIT: whoever sees it first tells it; was it this one? */
@@ -283,20 +305,20 @@ static __always_inline int end(const struct tuple *t, struct flow *flow)
 /* There is a socket, and it may have read the request. */
 static __always_inline void start(struct scratch *s, struct flow *flow)
 {
-	__u32 zero = 0, generation_of = flow->period & (GENERATIONS - 1), state = RAN, was;
+	__u32 zero = 0, slot = flow->of.period & (GENERATIONS - 1), state = RAN, was;
 	struct progresses *progresses = bpf_map_lookup_elem(&progress, &zero);
 	void *generation;
 
 	if (flow->flags & FLOW_STARTED || !progresses)
 		return;
-	generation = bpf_map_lookup_elem(&ran, &generation_of);
-	s->name.irs = flow->irs;
-	s->name.iss = flow->iss & 0xffffff00;
+	generation = bpf_map_lookup_elem(&ran, &slot);
+	s->name.irs = flow->of.irs;
+	s->name.iss = flow->of.iss & 0xffffff00;
 	if (generation)
 		bpf_map_update_elem(generation, &s->name, &state, BPF_EXIST);
 	was = __sync_fetch_and_or(&flow->flags, FLOW_STARTED);
 	/* Or the agent has just found that there is none. */
-	if (was & FLOW_STARTED || !(was & FLOW_ADOPTED))
+	if (was & FLOW_STARTED || !(was & FLOW_CARRIED))
 		return;
 	counted(STARTED, 0);
 	__sync_fetch_and_add(&progresses->started, 1);
@@ -305,8 +327,8 @@ static __always_inline void start(struct scratch *s, struct flow *flow)
 }
 
 /*
- * To a front end that has asked once more: how far the server has acknowledged. No front end: the agent shall look. 0 if
- * there is room for it.
+ * To a front end that has asked once more: how far the server has acknowledged. No front end: the agent shall look.
+ * Returns 0 if there is room for it.
  */
 static __always_inline long answer(struct scratch *s, const struct flow *flow, __u32 sender, __u32 rcv_nxt)
 {

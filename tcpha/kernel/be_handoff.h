@@ -57,64 +57,31 @@ static __always_inline int objection(struct scratch *s, struct config *c, struct
 	return 0;
 }
 
-
-static __always_inline int is_same(const struct scratch *s, const struct flow *flow)
-{
-	return is_of(flow, s->name.irs, ntohl(s->handoff.iss));
-}
-
-/* Whose the four-tuple is from now on; `flow` is held. */
-static __always_inline void write_flow(const struct scratch *s, struct flow *flow, __u32 flags)
-{
-	const struct handoff *h = &s->handoff;
-
-	flow->flags = 0;
-	barrier();
-	flow->irs = s->name.irs;
-	flow->iss = ntohl(h->iss);
-	flow->epoch = ntohl(h->epoch);
-	flow->sequence = ntohl(h->sequence);
-	flow->period = ntohs(h->period);
-	flow->sender = ntohs(h->sender);
-	flow->cookie = 0;
-	flow->rcv_nxt = s->name.irs + 1;
-	flow->snd_nxt = ntohl(h->iss) + 1;
-	flow->fin_arriving = 0;
-	flow->fin_leaving = 0;
-	flow->asker = 0;
-	flow->doubted = 0;
-	flow->seen = now_in_seconds();
-	barrier();
-	flow->flags = flags;
-}
-
 /* The agent will run it, or say no. */
 static __always_inline void leave_to_agent(const struct scratch *s, struct flow *flow)
 {
-	if (is_adopted(flow))
+	if (is_carried(flow))
 		__sync_fetch_and_or(&flow->flags, FLOW_UP);
 	else
-		write_flow(s, flow, FLOW_AGENT);
+		begin(flow, &s->of, FLOW_AGENT);
 }
 
 /*
  * What is to be done with an authentic HANDOFF: ADOPTED, REPEATED, TOLD_AGAIN (that it is over), RECYCLED, or why it goes
- * to the agent. `flow` is what
- * the four-tuple has had; `has_run`: a program or the agent has had this very connection. A connection of ours without
- * a socket is over, if nobody has seen its end.
+ * to the agent. `flow` is what the four-tuple has had; `has_run`: a program or the agent has had this very connection. A
+ * connection of ours without a socket is over, if nobody has seen its end.
  */
 static __always_inline int judge(struct __sk_buff *skb, const struct scratch *s, const struct config *c,
 				 const struct flow *flow, __u32 is_ipv6, int has_run)
 {
 	const struct handoff *h = &s->handoff;
-	int same = flow->flags && is_same(s, flow), holder;
+	int same = is_same(flow, &s->of), holder;
 
-	if (flow->flags && !same &&
-	    !is_later(flow, ntohs(h->sender), ntohl(h->epoch), ntohl(h->sequence), ntohs(h->period)))
+	if (flow->flags && !same && !is_later(&s->of, &flow->of))
 		return UP_OLDER;
 	if (flow->flags & (FLOW_AGENT | FLOW_UP | FLOW_SILENT))
 		return UP_OWNED;
-	if (same && !is_adopted(flow))
+	if (same && !is_carried(flow))
 		return flow->flags & FLOW_STARTED ? TOLD_AGAIN : UP_RAN;
 	/* With a TLV the front end answers for octets, and the agent has to watch them. */
 	if (h->words != (is_ipv6 ? WORDS_IPV6 : WORDS_IPV4))
@@ -160,17 +127,17 @@ static __always_inline int adopt(struct __sk_buff *skb, struct scratch *s, struc
 	__u32 adopting = ADOPTING;
 
 	if (bpf_map_update_elem(generation, &s->name, &adopting, BPF_NOEXIST)) {
-		write_flow(s, flow, FLOW_AGENT);
+		begin(flow, &s->of, FLOW_AGENT);
 		return UP_FULL;
 	}
 	__sync_fetch_and_add(&progresses->adopted, 1);
-	write_flow(s, flow, FLOW_ADOPTED | (s->handoff.flags & FLAG_CONFIRM ? FLOW_CONFIRM : 0));
+	begin(flow, &s->of, FLOW_CARRIED | (s->handoff.flags & FLAG_CONFIRM ? FLOW_CONFIRM : 0));
 	/* Before the packet is touched: where the kernel says no, the agent still gets the datagram. */
 	if (ask_for_socket(skb, s, p)) {
 		narrow(skb, p);
 		bpf_map_delete_elem(generation, &s->name);
 		clear(flow);
-		write_flow(s, flow, FLOW_AGENT);
+		begin(flow, &s->of, FLOW_AGENT);
 		return UP_KERNEL;
 	}
 	return ADOPTED;
@@ -196,8 +163,8 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 {
 	struct handoff *h = &s->handoff;
 	struct name *name = &s->name;
-	__u32 slot_of = ntohs(h->period) & (GENERATIONS - 1);
-	void *generation = bpf_map_lookup_elem(&ran, &slot_of);
+	__u32 place = s->of.period & (GENERATIONS - 1);
+	void *generation = bpf_map_lookup_elem(&ran, &place);
 	struct progresses *progresses;
 	struct flow *flow;
 	__u32 zero = 0;
@@ -212,7 +179,7 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 	what = judge(skb, s, c, flow, h->flags & FLAG_IPV6, !!bpf_map_lookup_elem(generation, name));
 	if ((what == ADOPTED || what == RECYCLED) && !has_room(progresses, c))
 		what = UP_FULL;
-	if ((what == ADOPTED || what == RECYCLED) && is_adopted(flow)) {
+	if ((what == ADOPTED || what == RECYCLED) && is_carried(flow)) {
 		if (flow->flags & FLOW_STARTED)
 			end(&name->tuple, flow);
 		else
@@ -222,7 +189,7 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 		what = adopt(skb, s, p, flow, generation, progresses);
 	} else if (what == REPEATED) {
 		if (h->flags & FLAG_CONFIRM)
-			ask(flow, ntohs(h->sender));
+			ask(flow, s->of.sender);
 	} else if (what == TOLD_AGAIN) {
 		tell_closed(&name->tuple, flow, progresses);
 	} else if (what != RECYCLED && what != UP_OLDER && what != UP_RAN) {
@@ -285,16 +252,21 @@ static __always_inline int on_message(struct __sk_buff *skb, struct scratch *s, 
 	}
 	name->tuple.client_port = h->client_port;
 	name->tuple.vip_port = h->vip_port;
-	name->irs = ntohl(h->irs);
-	name->iss = ntohl(h->iss) & 0xffffff00;
+	s->of.irs = name->irs = ntohl(h->irs);
+	s->of.iss = ntohl(h->iss);
+	s->of.epoch = ntohl(h->epoch);
+	s->of.sequence = ntohl(h->sequence);
+	s->of.period = ntohs(h->period);
+	s->of.sender = ntohs(h->sender);
+	name->iss = s->of.iss & 0xffffff00;
 	memcpy(s->to.address, name->tuple.virtual, 16);
 	s->to.port = h->vip_port;
 	s->to.zero = 0;
 	why = objection(s, c, p, &peer);
 	if (why || !peer)
 		UP(why);
-	q = (__u64)ntohl(h->epoch) << 32 | ntohl(h->sequence);
-	slot = find_slot(peer->table, ntohl(h->sequence));
+	q = (__u64)s->of.epoch << 32 | s->of.sequence;
+	slot = find_slot(peer->table, s->of.sequence);
 	if (!slot || !is_fresh(slot, q, &was))
 		UP(UP_REPLAY);
 	key = find_key(h->key);

@@ -25,8 +25,8 @@ static __always_inline int is_believed_reset(struct bpf_sock *sk, const struct f
 }
 
 /*
- * May a FIN be the client's? Not one that ends before what the server has acknowledged, or too far behind it; and once a
- * FIN was acknowledged there is no other.
+ * May a FIN be the client's? Not one that ends before what the server has acknowledged, or too far beyond; and once a FIN
+ * was acknowledged there is no other.
  */
 static __always_inline int is_plausible_fin(const struct flow *flow, __u32 end)
 {
@@ -74,12 +74,12 @@ static __always_inline int is_late(const struct flow *flow, const struct tcphdr 
 }
 
 /*
- * A client's RST that may have ended it, or not: what came before it may still wait for the socket's owner, and SACK makes
- * another number right. The agent looks; as often as it does, however many there are.
+ * A client's RST that may have ended it, or not: what came before it may still wait for the socket's owner, and SACK
+ * makes another number right. The agent looks, four times a second at most, however many come.
  */
 static __always_inline void doubt(struct scratch *s, struct flow *flow)
 {
-	__u16 now = bpf_ktime_get_coarse_ns() >> 28;
+	__u16 now = bpf_ktime_get_coarse_ns() >> DOUBTED_SHIFT;
 
 	if (flow->doubted != now && !answer(s, flow, 0, 0))
 		flow->doubted = now;
@@ -96,7 +96,7 @@ static __always_inline void answer_if_asked(struct scratch *s, struct flow *flow
 
 static __always_inline void note_seen(struct flow *flow)
 {
-	__u32 now = now_in_seconds();
+	__u32 now = bpf_ktime_get_coarse_ns() >> SEEN_SHIFT;
 
 	if (flow->seen != now)
 		flow->seen = now;
@@ -123,7 +123,7 @@ static __always_inline int on_arriving(struct __sk_buff *skb, struct scratch *s,
 	t->client_port = tcp->source;
 	t->vip_port = tcp->dest;
 	flow = bpf_map_lookup_elem(&flows, t);
-	if (!flow || !(flow->flags & FLOW_ADOPTED))
+	if (!flow || !(flow->flags & FLOW_CARRIED))
 		return TC_ACT_UNSPEC;
 	sk = find_socket(skb, t, p->is_ipv6);
 	if (!sk)
@@ -194,7 +194,7 @@ static __always_inline int on_leaving(struct __sk_buff *skb, struct scratch *s, 
 	if (flow->flags & (FLOW_SILENT | FLOW_AGENT))
 		return counted(SILENCED, TC_ACT_SHOT);
 	/* The host may still answer a segment of the connection before. */
-	if (!(flow->flags & FLOW_ADOPTED) || (!(flow->flags & FLOW_STARTED) && ntohl(tcp->seq) != flow->iss + 1))
+	if (!(flow->flags & FLOW_CARRIED) || (!(flow->flags & FLOW_STARTED) && ntohl(tcp->seq) != flow->of.iss + 1))
 		return TC_ACT_UNSPEC;
 	note_seen(flow);
 	start(s, flow);

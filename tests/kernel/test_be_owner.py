@@ -110,6 +110,15 @@ def test_agent_says_that_it_runs_one_before_any_came_up_programs_leave_its_ports
     assert arrive(programs, second(programs), 2) == "up_owned"
 
 
+def test_agent_takes_ports_of_a_connection_that_is_over_nothing_of_that_one_stays(programs: Rehearsal) -> None:
+    arrive(programs, first(programs), 1)
+    programs.leave(leaving(programs.family, 1))
+    assert known(programs).cookie != bytes(8)
+    programs.leave(leaving(programs.family, 1, flags="RA"))
+    assert programs.adopter.order(Act.TAKE, second(programs).identity, rank(programs, 2))
+    assert known(programs) == Carried(second(programs).identity, rank(programs, 2), Whose.AGENT, bytes(8))
+
+
 # --- the programs' connection first
 
 

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tcpha.kernel.be_maps import Ran
 from tcpha.proto.cookie import Agreement
@@ -101,6 +102,9 @@ def test_any_datagrams_arrive_program_and_agent_decide_alike(programs: Rehearsal
         else:
             again = data.draw(st.booleans()) and bool(known)
             message = data.draw(st.sampled_from(known)) if again else data.draw(handoffs(family))
+            if data.draw(rare) and known:  # on the ports of another one
+                key = data.draw(st.sampled_from(known)).identity.key
+                message = replace(message, identity=replace(message.identity, key=key))
             known.append(message)
             envelope = Envelope(
                 SENDER if not data.draw(rare) else data.draw(u16),

@@ -45,7 +45,7 @@ static __always_inline int act(const struct tuple *t, const struct connection *w
 	case ACT_SILENCE:
 		if (!is_carried(flow))
 			return 0;
-		__sync_fetch_and_or(&flow->flags, FLOW_SILENT);
+		set_flag(flow, FLOW_SILENT);
 		return 1;
 	case ACT_END:
 		if (!is_carried(flow))

@@ -13,6 +13,26 @@
 #define SEEN_SHIFT 30 /* `seen` of a flow counts 2^30 ns, which is a little more than a second */
 #define DOUBTED_SHIFT 28
 
+/*
+ * Who sees what this writes sees all that was written before, on every machine: of atomic operations only those that
+ * return what was there are in order with the rest, so that is not thrown away.
+ */
+#define in_order(operation)                         \
+	({                                          \
+		__u64 there = (operation);          \
+		asm volatile("" : : "r"(there));    \
+	})
+
+static __always_inline void set_flag(struct flow *flow, __u32 flag)
+{
+	in_order(__sync_fetch_and_or(&flow->flags, flag));
+}
+
+static __always_inline void release(struct flow *flow)
+{
+	in_order(__sync_lock_test_and_set(&flow->held, 0));
+}
+
 /* Takes an entry for itself; 0: there is none, or another one has it. */
 static __always_inline struct flow *hold(const struct tuple *t)
 {
@@ -23,7 +43,7 @@ static __always_inline struct flow *hold(const struct tuple *t)
 	/* Between the two lines its place may have become another four-tuple's. */
 	if (bpf_map_lookup_elem(&flows, t) == flow)
 		return flow;
-	flow->held = 0;
+	release(flow);
 	return 0;
 }
 
@@ -42,11 +62,10 @@ static __always_inline struct flow *hold_or_make(const struct tuple *t)
 /* One that is nobody's goes. */
 static __always_inline void let_go(const struct tuple *t, struct flow *flow)
 {
-	barrier();
 	if (!(flow->flags & (FLOW_CARRIED | FLOW_AGENT)))
 		bpf_map_delete_elem(&flows, t); /* and whoever has found it before finds it held for good */
 	else
-		flow->held = 0;
+		release(flow);
 }
 
 static __always_inline int is_carried(const struct flow *flow)
@@ -68,7 +87,7 @@ static __always_inline int is_same(const struct flow *flow, const struct connect
 static __always_inline void ask(struct flow *flow, __u16 sender)
 {
 	flow->asker = sender;
-	__sync_fetch_and_or(&flow->flags, FLOW_ASKED);
+	set_flag(flow, FLOW_ASKED);
 }
 
 /*
@@ -135,7 +154,7 @@ static __always_inline void forget(const struct tuple *t, const struct field *of
 	if (is_of(flow, ntohl(of->irs), ntohl(of->iss)) && flow->flags & FLOW_OVER)
 		bpf_map_delete_elem(&flows, t);
 	else
-		flow->held = 0;
+		release(flow);
 }
 
 static __always_inline void tell_closed(const struct tuple *t, const struct flow *flow, struct progresses *progresses)
@@ -156,7 +175,7 @@ static __always_inline void tell_closed(const struct tuple *t, const struct flow
 		old.vip_port = field->vip_port;
 		forget(&old, field);
 		write_short(field, t, flow);
-		__sync_fetch_and_add(&progresses->closed_ipv4.written, 1);
+		in_order(__sync_fetch_and_add(&progresses->closed_ipv4.written, 1));
 	} else {
 		struct long_field *field;
 
@@ -170,7 +189,7 @@ static __always_inline void tell_closed(const struct tuple *t, const struct flow
 		old.vip_port = field->start.vip_port;
 		forget(&old, &field->start);
 		write_long(field, t, flow);
-		__sync_fetch_and_add(&progresses->closed_ipv6.written, 1);
+		in_order(__sync_fetch_and_add(&progresses->closed_ipv6.written, 1));
 	}
 	ring(progresses);
 }
@@ -192,7 +211,7 @@ static __always_inline void tell_held(const struct tuple *t, struct flow *flow, 
 			return;
 		write_short(field, t, flow);
 		*sender = flow->of.sender;
-		__sync_fetch_and_add(&progresses->held_ipv4.written, 1);
+		in_order(__sync_fetch_and_add(&progresses->held_ipv4.written, 1));
 	} else {
 		struct long_field *field;
 
@@ -205,9 +224,9 @@ static __always_inline void tell_held(const struct tuple *t, struct flow *flow, 
 			return;
 		write_long(field, t, flow);
 		*sender = flow->of.sender;
-		__sync_fetch_and_add(&progresses->held_ipv6.written, 1);
+		in_order(__sync_fetch_and_add(&progresses->held_ipv6.written, 1));
 	}
-	__sync_fetch_and_or(&flow->flags, FLOW_TOLD);
+	set_flag(flow, FLOW_TOLD);
 	ring(progresses);
 }
 
@@ -251,7 +270,7 @@ static __always_inline void count_end(void)
 
 	counted(ENDED, 0);
 	if (progresses)
-		__sync_fetch_and_add(&progresses->ended, 1);
+		in_order(__sync_fetch_and_add(&progresses->ended, 1));
 }
 
 /* The four-tuple is nobody's from now on, and of who had it nothing is told; `flow` is held. */
@@ -266,14 +285,13 @@ static __always_inline void clear(struct flow *flow)
 	if (was & FLOW_STARTED)
 		count_end();
 	else if (progresses)
-		__sync_fetch_and_add(&progresses->unmade, 1);
+		in_order(__sync_fetch_and_add(&progresses->unmade, 1));
 }
 
 /* From now on the four-tuple is this connection's; `flow` is held, and nobody's before. */
 static __always_inline void begin(struct flow *flow, const struct connection *of, __u32 flags)
 {
-	flow->flags = 0;
-	barrier();
+	in_order(__sync_lock_test_and_set(&flow->flags, 0));
 	flow->of = *of;
 	flow->cookie = 0;
 	flow->rcv_nxt = of->irs + 1;
@@ -284,8 +302,7 @@ static __always_inline void begin(struct flow *flow, const struct connection *of
 	flow->doubted = 0;
 	/* Not the coarse clock: be_order may not look at that. */
 	flow->seen = bpf_ktime_get_ns() >> SEEN_SHIFT;
-	barrier();
-	flow->flags = flags;
+	in_order(__sync_lock_test_and_set(&flow->flags, flags));
 }
 
 /* Its socket is gone, or in TIME-WAIT: whoever sees it first tells it; was it this one? */
@@ -321,7 +338,7 @@ static __always_inline void start(struct scratch *s, struct flow *flow)
 	if (was & FLOW_STARTED || !(was & FLOW_CARRIED))
 		return;
 	counted(STARTED, 0);
-	__sync_fetch_and_add(&progresses->started, 1);
+	in_order(__sync_fetch_and_add(&progresses->started, 1));
 	if (was & FLOW_CONFIRM)
 		tell_held(&s->name.tuple, flow, progresses);
 }

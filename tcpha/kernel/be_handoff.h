@@ -61,7 +61,7 @@ static __always_inline int objection(struct scratch *s, struct config *c, struct
 static __always_inline void leave_to_agent(const struct scratch *s, struct flow *flow)
 {
 	if (is_carried(flow))
-		__sync_fetch_and_or(&flow->flags, FLOW_UP);
+		set_flag(flow, FLOW_UP);
 	else
 		begin(flow, &s->of, FLOW_AGENT);
 }
@@ -130,7 +130,7 @@ static __always_inline int adopt(struct __sk_buff *skb, struct scratch *s, struc
 		begin(flow, &s->of, FLOW_AGENT);
 		return UP_FULL;
 	}
-	__sync_fetch_and_add(&progresses->adopted, 1);
+	in_order(__sync_fetch_and_add(&progresses->adopted, 1));
 	begin(flow, &s->of, FLOW_CARRIED | (s->handoff.flags & FLAG_CONFIRM ? FLOW_CONFIRM : 0));
 	/* Before the packet is touched: where the kernel says no, the agent still gets the datagram. */
 	if (ask_for_socket(skb, s, p)) {

@@ -57,7 +57,7 @@ STARTED_AND_ENDED_AT = RUNG_AT + 8
 """In the same: connections whose socket was seen, and those of them that are over, ever."""
 ADOPTED_AND_UNMADE = struct.Struct("=QQ")
 ADOPTED_AND_UNMADE_AT = STARTED_AND_ENDED_AT + STARTED_AND_ENDED.size
-"""In the same, at its end: connections for which there was to be a socket, and those of them that never had one, ever."""
+"""In the same, behind them: connections that were adopted, and those of them that never had a socket, ever."""
 LIVING = 1 << 18
 """So many connections live in the programs' care, whatever room the agent has."""
 LEASE = struct.Struct("=QQ")

@@ -39,11 +39,11 @@ static __always_inline void note_arriving(struct scratch *s, struct flow *flow, 
 
 	if (tcp->fin && is_plausible_fin(flow, end)) {
 		flow->fin_arriving = end;
-		__sync_fetch_and_or(&flow->flags, FLOW_FIN_ARRIVING);
+		set_flag(flow, FLOW_FIN_ARRIVING);
 	}
 	/* Nothing follows a FIN, so only its very number acknowledges it. */
 	if (flow->flags & FLOW_FIN_LEAVING && tcp->ack && ntohl(tcp->ack_seq) == flow->fin_leaving) {
-		__sync_fetch_and_or(&flow->flags, FLOW_FIN_LEAVING_ACKED);
+		set_flag(flow, FLOW_FIN_LEAVING_ACKED);
 		end_if_closed(s, flow);
 	}
 }
@@ -52,16 +52,16 @@ static __always_inline void note_leaving(struct scratch *s, struct flow *flow, c
 {
 	if (tcp->fin) {
 		flow->fin_leaving = ntohl(tcp->seq) + octets + 1;
-		__sync_fetch_and_or(&flow->flags, FLOW_FIN_LEAVING);
+		set_flag(flow, FLOW_FIN_LEAVING);
 	}
 	if (!(flow->flags & FLOW_FIN_ARRIVING))
 		return;
 	if (ntohl(tcp->ack_seq) == flow->fin_arriving) {
-		__sync_fetch_and_or(&flow->flags, FLOW_FIN_ARRIVING_ACKED);
+		set_flag(flow, FLOW_FIN_ARRIVING_ACKED);
 		end_if_closed(s, flow);
-	} else {
+	} else if (flow->flags & FLOW_FIN_ARRIVING_ACKED) {
 		/* Octets may have taken its place: then the server's TCP has not believed it. */
-		__sync_fetch_and_and(&flow->flags, ~FLOW_FIN_ARRIVING_ACKED);
+		in_order(__sync_fetch_and_and(&flow->flags, ~FLOW_FIN_ARRIVING_ACKED));
 	}
 }
 
@@ -91,7 +91,7 @@ static __always_inline void answer_if_asked(struct scratch *s, struct flow *flow
 	if (!(flow->flags & FLOW_ASKED) || !(__sync_fetch_and_and(&flow->flags, ~FLOW_ASKED) & FLOW_ASKED))
 		return;
 	if (answer(s, flow, flow->asker, rcv_nxt))
-		__sync_fetch_and_or(&flow->flags, FLOW_ASKED);
+		set_flag(flow, FLOW_ASKED);
 }
 
 static __always_inline void note_seen(struct flow *flow)

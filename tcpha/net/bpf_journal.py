@@ -76,7 +76,8 @@ class Journal(MappedArray):
 
         Nothing while an entry is being written.
         """
-        # In this order: what was written before all was taken is whole.
+        # In this order: what was written before all was taken is whole. The programs see to the order of what they
+        # write; on this side there is more between two reads than a processor reorders.
         _, written, read = PROGRESS.unpack_from(self._progress, self._at)
         taken, _, _ = PROGRESS.unpack_from(self._progress, self._at)
         if taken != written or written == read:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tcpha.proto.flow_fields import FIELD_OCTETS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "tcpha" / "kernel"
+ATOMIC, FETCH = (0xC3, 0xDB), 1
+"""Operations of 32 and 64 bits (BPF_STX | BPF_ATOMIC), and the bit by which they return what was there."""
 CLANG_VERSION = "14."
 """Debian 12's: another one makes other octets of the same sources."""
 
@@ -43,6 +46,17 @@ def test_object_is_small_and_names_no_place() -> None:
     octets = (SOURCES / "be.bpf.o").read_bytes()
     assert len(octets) < 130_000
     assert str(ROOT).encode() not in octets
+
+
+def test_atomic_operations_are_in_order_with_what_was_written_before() -> None:
+    """Those that do not return what was there are not, on ARM64 (Documentation/bpf/standardization/instruction-set)."""
+    code = b"".join(
+        each.octets for each in ObjectFile(SOURCES / "be.bpf.o")._sections if each.name in ("tc", "syscall")
+    )
+    instructions = [struct.unpack_from("<BBhi", code, at) for at in range(0, len(code), 8)]
+    atomic = [immediate for operation, _, _, immediate in instructions if operation in ATOMIC]
+    assert len(atomic) > 30
+    assert all(immediate & FETCH for immediate in atomic)
 
 
 def test_counts_have_the_names_of_the_source() -> None:

@@ -28,7 +28,7 @@ static __always_inline void set_flag(struct flow *flow, __u32 flag)
 	in_order(__sync_fetch_and_or(&flow->flags, flag));
 }
 
-static __always_inline void release(struct flow *flow)
+static __always_inline void unhold(struct flow *flow)
 {
 	in_order(__sync_lock_test_and_set(&flow->held, 0));
 }
@@ -43,7 +43,7 @@ static __always_inline struct flow *hold(const struct tuple *t)
 	/* Between the two lines its place may have become another four-tuple's. */
 	if (bpf_map_lookup_elem(&flows, t) == flow)
 		return flow;
-	release(flow);
+	unhold(flow);
 	return 0;
 }
 
@@ -65,7 +65,7 @@ static __always_inline void let_go(const struct tuple *t, struct flow *flow)
 	if (!(flow->flags & (FLOW_CARRIED | FLOW_AGENT)))
 		bpf_map_delete_elem(&flows, t); /* and whoever has found it before finds it held for good */
 	else
-		release(flow);
+		unhold(flow);
 }
 
 static __always_inline int is_carried(const struct flow *flow)
@@ -154,7 +154,7 @@ static __always_inline void forget(const struct tuple *t, const struct field *of
 	if (is_of(flow, ntohl(of->irs), ntohl(of->iss)) && flow->flags & FLOW_OVER)
 		bpf_map_delete_elem(&flows, t);
 	else
-		release(flow);
+		unhold(flow);
 }
 
 static __always_inline void tell_closed(const struct tuple *t, const struct flow *flow, struct progresses *progresses)
@@ -311,7 +311,8 @@ static __always_inline int end(const struct tuple *t, struct flow *flow)
 	__u32 zero = 0, was = __sync_fetch_and_or(&flow->flags, FLOW_OVER);
 	struct progresses *progresses = bpf_map_lookup_elem(&progress, &zero);
 
-	if (was & FLOW_OVER || !progresses)
+	/* Or the agent has just ended it silently. */
+	if (was & FLOW_OVER || !(was & FLOW_CARRIED) || !progresses)
 		return 0;
 	count_end();
 	untell_held(t, flow, progresses);

@@ -115,9 +115,9 @@ static __always_inline int ask_for_socket(struct __sk_buff *skb, struct scratch 
 /* Is there room for one more, beside those that live and those whose socket is on its way? */
 static __always_inline int has_room(const struct progresses *progresses, const struct config *c)
 {
-	__u64 living = progresses->adopted - progresses->unmade - progresses->ended;
+	__s64 living = progresses->adopted - progresses->unmade - progresses->ended;
 
-	return living < c->room && living < LIVING;
+	return living < (__s64)c->room && living < LIVING;
 }
 
 /* Becomes a connection of the host's, or the agent's. Returns what is counted; `flow` is held. */

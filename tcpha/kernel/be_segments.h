@@ -146,9 +146,9 @@ static __always_inline int on_arriving(struct __sk_buff *skb, struct scratch *s,
 	if (!(flow->flags & FLOW_STARTED))
 		return counted(SEGMENTS, TC_ACT_UNSPEC);
 	header = tcp->doff * 4;
-	if (header < sizeof(*tcp) || header > p->end - p->at)
-		return counted(SEGMENTS, TC_ACT_UNSPEC);
 	octets = p->end - p->at - header;
+	if (header < sizeof(*tcp) || (__s32)octets < 0)
+		return counted(SEGMENTS, TC_ACT_UNSPEC);
 	if (is_reset)
 		end(t, flow);
 	else if (tcp->rst)

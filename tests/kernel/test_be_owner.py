@@ -13,6 +13,7 @@ from tcpha.kernel.be_maps import (
     ADOPTED_AND_UNMADE_AT,
     GENERATIONS,
     LIVING,
+    STARTED_AND_ENDED_AT,
     Act,
     Carried,
     Ran,
@@ -260,6 +261,12 @@ def test_as_many_live_as_the_programs_may_have_the_next_goes_to_the_agent_whatev
     memory, at = programs.adopter._progress.memory, ADOPTED_AND_UNMADE_AT
     memory[at : at + 8] = (LIVING - 1).to_bytes(8, "little")
     assert [arrive(programs, other(programs, port), port) for port in (1, 2)] == ["adopted", "up_full"]
+
+
+def test_ends_of_more_than_began_were_counted_programs_go_on(programs: Rehearsal) -> None:
+    memory, at = programs.adopter._progress.memory, STARTED_AND_ENDED_AT + 8
+    memory[at : at + 8] = (1).to_bytes(8, "little")
+    assert arrive(programs, first(programs), 1) == "adopted"
 
 
 def test_map_of_flows_is_full_handoff_goes_to_the_agent_without_a_note(bpf: None) -> None:

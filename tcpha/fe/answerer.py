@@ -31,6 +31,10 @@ FIN_WAIT_S = 16.0
 PROOF_OCTETS = PROOF_TICKS = 1 << 20
 """The first numbers that speak of a server are not beyond this; a stranger's guess hardly ever is not."""
 
+TICKS_PER_S = 1000
+CLOCKS_APART_S = 0.2
+"""A server's clock may be ahead of ours by so much: nothing is proven by less."""
+
 _NOTHING: tuple[Action, ...] = ()
 
 
@@ -205,6 +209,19 @@ def echoes_server(pending: Pending, segment: Segment) -> bool:
     if stamps is None or sent is None or not 0 < seq_diff(SeqNum(stamps[1]), SeqNum(sent)) < PROOF_TICKS:
         return False
     return 0 <= seq_diff(segment.seg_seq, pending.assembly.start) < PROOF_OCTETS
+
+
+def echoes_earlier_server(pending: Pending, segment: Segment, now: float) -> bool:
+    """Does what `echoes_server` speak of a back end that was given up, not of the one that has the flow now?
+
+    From its adoption on a server's clock goes on from the TSval that we sent: that of the present one has not run for
+    so long. Deviation: ticks are milliseconds, as Linux's; RFC 7323 (5.4) allows up to a second.
+    """
+    stamps, sent = segment.timestamps, pending.cookie.tsval
+    if stamps is None or sent is None:
+        return False
+    ticks = int((now - pending.turned_at + CLOCKS_APART_S) * TICKS_PER_S)
+    return ticks < seq_diff(SeqNum(stamps[1]), SeqNum(sent)) < PROOF_TICKS
 
 
 _IN_WORDS = {"alert": "TLS alert", "goaway": "GOAWAY", "silently": "closed silently"}

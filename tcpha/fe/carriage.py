@@ -4,8 +4,9 @@ Pure: the carrier is the kernel's program (tcpha.net.bpf_forwarder) or what a te
 the authority. What changed there is settled with the carrier at once:
 
     HANDING              carried as far as nothing is decided by it: packets with octets come here. All do once the
-                         HANDOFF was repeated, for then an acknowledgement of the client's may be the only proof; and
-                         where segments of ours follow it, for they must be as new as the client's (RFC 7323)
+                         HANDOFF was repeated, or given to another back end, for then an acknowledgement of the client's
+                         may be all that tells who has it; and where segments of ours follow it, for they must be as new
+                         as the client's (RFC 7323)
     FORWARDED            carried: packets go to the back end and do not come here
     READING, ANSWERED    held: packets come here, SYNs are answered and noted by the carrier
     finished, gone       forgotten
@@ -296,5 +297,6 @@ def _is_doubtful_of(flow: Flow, segment: Segment) -> bool:
 
 
 def _is_doubtful(flow: Flow) -> bool:
-    """Is the HANDOFF repeated, so that the back end may have the connection or not; or are segments of ours, too?"""
-    return flow.pending is not None and (flow.pending.repeats > 0 or flow.pending.follows)
+    """Is the HANDOFF repeated, so that this or that back end may have the connection; or are segments of ours, too?"""
+    pending = flow.pending
+    return pending is not None and (pending.repeats > 0 or pending.follows or bool(pending.silent))

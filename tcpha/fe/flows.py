@@ -54,8 +54,8 @@ class Pending:
 
     __slots__ = (
         "ack_at", "acknowledged", "answer", "arrivals", "assembly", "cookie", "covered", "delivered", "follows",
-        "give_up_at", "has_more", "patience", "repeats", "request", "told", "tried", "tsval_client", "tsval_recent",
-        "window",
+        "give_up_at", "has_more", "heard", "patience", "repeats", "request", "silent", "told", "tried", "tsval_client",
+        "tsval_recent", "turned_at", "window",
     )  # fmt: skip
 
     arrivals: Arrivals
@@ -85,6 +85,13 @@ class Pending:
         self.follows = False
         """Segments of ours follow the HANDOFF, and are repeated with it."""
         self.tried: set[Endpoint] = set()
+        """Back ends that have refused, or were silent."""
+        self.silent: tuple[Endpoint, ...] = ()
+        """Those that were silent: each may have adopted all the same."""
+        self.turned_at = inf
+        """When the last of them was given up."""
+        self.heard: SeqNum | None = None
+        """The client has heard a server, nobody knows whose; it acknowledged everything before this."""
         self.repeats = 0
         self.ack_at = inf
         self.give_up_at = inf

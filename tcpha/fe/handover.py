@@ -12,7 +12,7 @@ from math import inf
 
 from tcpha.config import FrontEndConfig
 from tcpha.fe.actions import Action, Forward, Note, Reply, Send
-from tcpha.fe.answerer import PROOF_OCTETS, Answerer, echoes_server
+from tcpha.fe.answerer import PROOF_OCTETS, Answerer, echoes_earlier_server, echoes_server
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.flows import FORWARDED, HANDING, Flow, Pending
@@ -80,9 +80,12 @@ class Handover:
                 self._renew_timestamp(pending, segment)
             if self._proves(flow, pending, segment):
                 segment.check_checksum()
-                flow.proven = True
-                if seq_le(pending.told, pending.covered):
-                    self._settle(flow, now)
+                if pending.silent and not flow.proven:
+                    pending.heard = segment.seg_ack
+                    if echoes_earlier_server(pending, segment, now):
+                        return self._part(flow, pending, pending.heard, now)
+                else:
+                    self._on_proof(flow, pending, now)
         flow.last_seen = now
         self._counters.forwarded += 1
         if segment.flags & ACK:
@@ -100,11 +103,9 @@ class Handover:
         if pending is None:
             return _NOTHING
         self._counters.adopted += 1
-        flow.proven = True
         if seq_lt(pending.covered, message.rcv_nxt):
             pending.covered = message.rcv_nxt
-        if seq_le(pending.told, pending.covered):
-            self._settle(flow, now)
+        self._on_proof(flow, pending, now)
         return _NOTHING
 
     def on_refused(self, backend: Endpoint, message: Refused, now: float) -> Sequence[Action]:
@@ -118,6 +119,8 @@ class Handover:
         self._counters.refused += 1
         self._backends.discount(backend)
         pending.tried.add(backend)
+        if pending.heard is not None:
+            return self._part(flow, pending, pending.heard, now)
         return self.begin(flow, pending, now)
 
     def on_held(self, flow: Flow, backend: Endpoint, now: float) -> None:
@@ -131,9 +134,7 @@ class Handover:
             self._settle(flow, now)
         elif pending is not None:
             self._counters.adopted += not flow.proven
-            flow.proven = True
-            if seq_le(pending.told, pending.covered):
-                self._settle(flow, now)
+            self._on_proof(flow, pending, now)
 
     def on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
         """No confirmation yet: repeat, or turn to the next. No back end yet: look again."""
@@ -142,10 +143,9 @@ class Handover:
             return _NOTHING
         if flow.backend is None:
             return self.begin(flow, pending, now)
-        if not flow.proven and self._is_proven_past_us(flow):
-            flow.proven = True
-            if seq_le(pending.told, pending.covered):
-                self._settle(flow, now)
+        if not flow.proven and not pending.silent and self._is_proven_past_us(flow):
+            self._on_proof(flow, pending, now)
+            if flow.state is FORWARDED:
                 return _NOTHING
         if pending.repeats < (MAX_REPEATS_PROVEN if flow.proven else self._config.handoff_repeats):
             pending.repeats += 1
@@ -167,7 +167,7 @@ class Handover:
         pending, backend = flow.pending, flow.backend
         if flow.state is HANDING and not flow.proven and pending is not None and backend is not None:
             if not _may_run_again(pending):
-                return [Send(backend, Closed((flow.identity,))), *self._answerer.refuse(flow, Cause.UNAVAILABLE, now)]
+                return self._give_up(flow, pending, backend, now)
             pending.repeats = 0
             self._table.mark_changed(flow)
             self._schedule(flow, pending, now)
@@ -296,6 +296,12 @@ class Handover:
         self._table.refresh(flow)
         return flow.last_ack != before and 0 < seq_diff(flow.last_ack, seq_add(flow.identity.iss, 1)) < PROOF_OCTETS
 
+    def _on_proof(self, flow: Flow, pending: Pending, now: float) -> None:
+        """The back end has adopted. That is all, unless we owe it octets."""
+        flow.proven = True
+        if seq_le(pending.told, pending.covered):
+            self._settle(flow, now)
+
     def _settle(self, flow: Flow, now: float) -> None:
         flow.state = FORWARDED
         flow.pending = None
@@ -308,10 +314,29 @@ class Handover:
         self._counters.silent += 1
         self._backends.discount(backend)
         pending.tried.add(backend)
-        farewell = Send(backend, Closed((flow.identity,)))
-        if _may_run_again(pending):
-            return [farewell, *self.begin(flow, pending, now)]
-        return [farewell, *self._answerer.refuse(flow, Cause.UNAVAILABLE, now)]
+        if pending.heard is not None or not _may_run_again(pending):
+            return self._give_up(flow, pending, backend, now)
+        pending.silent += (backend,)
+        pending.turned_at = now
+        return [Send(backend, Closed((flow.identity,))), *self.begin(flow, pending, now)]
+
+    def _give_up(self, flow: Flow, pending: Pending, backend: Endpoint, now: float) -> Sequence[Action]:
+        """Nobody else may have the request: the client is told, by an answer if it has heard no server."""
+        if pending.heard is not None:
+            return self._part(flow, pending, pending.heard, now)
+        return [Send(backend, Closed((flow.identity,))), *self._answerer.refuse(flow, Cause.UNAVAILABLE, now)]
+
+    def _part(self, flow: Flow, pending: Pending, heard: SeqNum, now: float) -> Sequence[Action]:
+        """The client has heard a server, and not that of the present back end: nothing else may be said to it.
+
+        It is reset. Whoever was given the connection is told (again) that it is over.
+        """
+        given = pending.silent if flow.backend is None else (*pending.silent, flow.backend)
+        self._counters.orphaned += 1
+        self._table.remember(flow, now)
+        self._table.remove(flow)
+        reset = encode_segment(flow.leaving_key, heard, SeqNum(0), RST, 0)
+        return [Reply(reset), *[Send(each, Closed((flow.identity,))) for each in given]]
 
     def _abandon_proven(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
         """The back end has the connection. Octets that we acknowledged but could not deliver make it worthless.

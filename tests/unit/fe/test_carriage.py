@@ -170,6 +170,14 @@ def test_segments_of_ours_follow_the_handoff_every_packet_comes_here(bound: Boun
     assert bound.settled() == ["hold"]
 
 
+def test_request_is_given_to_another_back_end_behind_a_silent_one_every_packet_comes_here(bound: Bound) -> None:
+    """What the client acknowledges, or echoes, may be of either."""
+    flow = bound.flow(state=HANDING)
+    flow.pending = Pending(Cookie(Agreement(1460, 7, True), 1, 9), Assembly(SeqNum(8), 65535), 5, 500)
+    flow.pending.silent = (FAR,)
+    assert bound.settled() == ["hold"]
+
+
 def test_back_end_confirms_the_carrier_is_told_a_little_later(bound: Bound) -> None:
     flow = handed(bound)
     flow.state = FORWARDED

@@ -33,7 +33,7 @@ from tcpha.fe.flows import FINISHED, FORWARDED, HANDING, Flow
 from tcpha.flowtable import FlowTable
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Identity
-from tcpha.proto.seqnum import SeqNum, seq_lt
+from tcpha.proto.seqnum import SeqNum, seq_add, seq_lt
 from tcpha.proto.tcp import Segment
 from tcpha.rules import Endpoint
 
@@ -141,10 +141,11 @@ class Carriage:
     def take_over(self, now: float) -> int:
         """Enter the flows that an earlier process left with the carrier; return how many.
 
-        Nobody knows whether they live still, so the back ends are asked (`Flow.retained`).
+        Nobody knows whether they live still, so the back ends are asked (`Flow.retained`). Of those that were not yet
+        confirmed the HANDOFF may never have left (`Flow.is_unsure`), unless the client has heard the server.
         """
         server_of = {backend: server for server, backend in self._backend_of.items()}
-        beyond, unconfirmed = [], []
+        beyond, to_confirm = [], []
         for backend, known in self._carrier.retain(server_of.keys()):
             key = known.identity.key
             if self._table.is_full():
@@ -154,13 +155,14 @@ class Carriage:
             flow.assign(server_of[backend])
             flow.retained = True
             flow.last_ack, flow.noted = known.last_ack, known.noted
+            flow.proven = known.is_confirmed or known.last_ack != seq_add(known.identity.iss, 1)
             self._table.insert(flow, now)
             self._given[key] = _WHOLLY if known.is_confirmed else _UNCONFIRMED
-            if not known.is_confirmed:
-                unconfirmed.append(flow)
+            if flow.proven and not known.is_confirmed:
+                to_confirm.append(flow)
         self._carrier.forget_all(beyond)
         self._table.take_changed()
-        for flow in unconfirmed:
+        for flow in to_confirm:
             self._table.mark_changed(flow)
         return len(self._given)
 
@@ -280,6 +282,7 @@ class Carriage:
     def _carry(self, flow: Flow, *, confirmed: bool = True) -> None:
         if flow.backend is None:
             return
+        confirmed = confirmed and not flow.is_unsure
         backend = self._backend_of[flow.backend]
         if self._carrier.carry(
             flow.identity, backend, flow.period, flow.last_ack, flow.last_seen, flow.noted, confirmed=confirmed

@@ -258,7 +258,10 @@ class Dispatcher:
                 actions += self._handover.on_orphaned(flow, now)
             elif flow.checks or flow.retained:
                 self.counters.idle_dropped += 1
-                self.table.finish(flow, now)
+                if flow.is_unsure:  # the client repeats its request, which is handed over then
+                    self.table.remove(flow)
+                else:
+                    self.table.finish(flow, now)
         return actions
 
     def _on_held(self, backend: Endpoint, identity: Identity, actions: list[Action], now: float) -> None:
@@ -275,7 +278,10 @@ class Dispatcher:
         elif flow is not None and flow.identity == identity and flow.state is HANDING:
             self._handover.on_held(flow, backend, now)
         if flow is not None and flow.identity == identity and flow.backend == backend:
+            if flow.is_unsure:
+                self.table.mark_changed(flow)
             flow.checks = 0
+            flow.proven = True
             flow.retained = flow.orphaned = False
             flow.last_seen = now
             enquiry = self._enquiries.close(identity.key)

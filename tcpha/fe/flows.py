@@ -126,7 +126,7 @@ class Flow:
         self.noted: tuple[SeqNum, ...] = ()
         """IRS + 1 of the last two SYNs seen: data that begins there may belong to a new connection."""
         self.proven = False
-        """The client acknowledged octets of the server: the back end has adopted, whatever became of its ADOPTED."""
+        """The back end has said that it has the connection, or the client that it has heard the server."""
         self.checks = 0
         """FLOWS? asked in vain since the flow was last known to live."""
         self.orphaned = False
@@ -138,6 +138,11 @@ class Flow:
     def is_over(self) -> bool:
         """Is the connection finished?"""
         return self.state is FINISHED
+
+    @property
+    def is_unsure(self) -> bool:
+        """Did it outlive the process that handed it over before anybody said that the back end has got it?"""
+        return self.retained and not self.proven
 
     def end(self) -> None:
         """Become finished; what still comes is passed on, nothing else is remembered."""

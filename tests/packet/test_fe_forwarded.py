@@ -14,6 +14,7 @@ from tests.packet.fe_client import GET, GET_JPG, MASK, Client
 from tests.packet.fe_playbook import (
     BE1,
     BE2,
+    PERIOD,
     After,
     Lost,
     Playbook,
@@ -192,6 +193,34 @@ def test_retained_flow_is_over_meanwhile_it_is_finished(family: int) -> None:
     assert book.flow(client).state is FlowState.FORWARDED
     book >> Says(BE1, Flows((), (client.key,))) << nothing
     assert book.flow(client).state is FlowState.FINISHED
+
+
+def test_retained_flow_that_nobody_has_confirmed_is_not_there_the_request_is_handed_over_when_it_is_repeated(
+    family: int,
+) -> None:
+    """The process before ended when it had decided, but before its HANDOFF left."""
+    book = Playbook()
+    client = book.connected(family)
+    flow = Flow(client.identity, PERIOD, FlowState.FORWARDED, book.now)
+    flow.assign(BE1)
+    flow.retained = True
+    book.dispatcher.table.insert(flow, book.now)
+    book >> client.sends(GET) << PassOn(BE1)
+    book >> Says(BE1, Flows((), (client.key,))) << nothing
+    assert not book.knows(client)
+    book >> client.sends(GET) << Send(BE1, handoff(client, GET))
+
+
+def test_retained_flow_that_nobody_has_confirmed_is_there_from_then_on_it_is_as_any_other(family: int) -> None:
+    book, client = forwarded(family)
+    flow = book.flow(client)
+    flow.retained, flow.proven = True, False
+    book.dispatcher.table.follow(lambda _flow: None)
+    book >> Says(BE1, Flows((flow.identity,))) << nothing
+    assert list(book.dispatcher.table.take_changed()) == [flow.key], "who carries its packets is told"
+    flow.retained = True
+    book >> Says(BE1, Flows((), (client.key,))) << nothing
+    assert flow.state is FlowState.FINISHED
 
 
 def test_retained_flow_its_back_end_is_silent_nothing_is_asked_of_it(family: int) -> None:

@@ -362,7 +362,7 @@ def test_earlier_process_left_flows_they_are_entered_and_their_back_ends_are_to_
     before, after = Bound(), Bound(max_flows=2)
     flows = [before.flow(40_000), before.flow(40_001, backend=FAR), before.flow(40_002)]
     before.carriage.settle(NOW)
-    before.carrier.saw(flows[1].key, is_confirmed=False, noted=(SeqNum(5),))
+    before.carrier.saw(flows[1].key, noted=(SeqNum(5),))
     after.carrier.entries = before.carrier.entries
     assert after.carriage.take_over(NOW + 1) == 2
     found = [after.table.by_key[flow.key] for flow in flows[:2]]
@@ -371,8 +371,41 @@ def test_earlier_process_left_flows_they_are_entered_and_their_back_ends_are_to_
     ]
     assert [(each.retained, each.last_seen, each.noted) for each in found] == [(True, NOW, ()), (True, NOW, (5,))]
     assert after.carrier.entries.keys() == {flow.key for flow in flows[:2]}, "there was no room for the third"
-    after.carriage.settle(NOW + 1)
-    assert after.settled(NOW + 2) == ["look up", "carry"], "only the one that was not confirmed"
+    assert after.settled(NOW + 2) == []
+
+
+def left_unconfirmed(**seen: object) -> tuple[Bound, Flow]:
+    """A process that took over a flow of which the one before had not told that its back end has confirmed."""
+    before, after = Bound(), Bound()
+    flow = handed(before)
+    before.carrier.saw(flow.key, **seen)
+    after.carrier.entries = before.carrier.entries
+    after.carriage.take_over(NOW + 1)
+    found = after.table.by_key[flow.key]
+    assert found.state is FORWARDED
+    return after, found
+
+
+def test_earlier_process_left_a_flow_unconfirmed_it_stays_so_until_its_back_end_says_that_it_has_it() -> None:
+    """That process may have ended before its HANDOFF left; the next one has to know this, too."""
+    after, flow = left_unconfirmed()
+    assert flow.is_unsure
+    assert after.settled(NOW + 2) == []
+    after.carriage.on_packet(segment(flow))
+    assert not after.entry(flow).is_confirmed
+    flow.proven = True
+    after.table.mark_changed(flow)
+    after.carriage.settle(NOW + 3)
+    after.carriage.settle(NOW + 3 + LATER_S)
+    assert after.entry(flow).is_confirmed
+
+
+def test_earlier_process_left_a_flow_unconfirmed_but_the_client_has_heard_the_server_it_is_confirmed() -> None:
+    after, flow = left_unconfirmed(last_ack=seq_add(identity(1).iss, 78))
+    assert not flow.is_unsure
+    after.carriage.settle(NOW + 2)
+    assert after.settled(NOW + 2 + LATER_S) == ["look up", "carry"]
+    assert after.entry(flow).is_confirmed
 
 
 def handed(bound: Bound, port: int = 40_000) -> Flow:

@@ -58,7 +58,7 @@ class Known(Protocol):
 
     @property
     def last_ack(self) -> SeqNum:
-        """As `Flow.last_ack`."""
+        """As `Flow.last_ack`: before the back end has confirmed, of segments alone that are surely the client's."""
 
     @property
     def last_seen_s(self) -> float:

@@ -86,10 +86,11 @@ class Handover:
                         return self._part(flow, pending, pending.heard, now)
                 else:
                     self._on_proof(flow, pending, now)
+            if segment.flags & ACK and segment.seg_ack != flow.last_ack and _is_near(pending, segment):
+                segment.check_checksum()
+                flow.last_ack = segment.seg_ack
         flow.last_seen = now
         self._counters.forwarded += 1
-        if segment.flags & ACK:
-            flow.last_ack = segment.seg_ack
         return flow.pass_on
 
     def on_adopted(self, backend: Endpoint, message: Adopted, now: float) -> Sequence[Action]:
@@ -289,8 +290,7 @@ class Handover:
     def _is_proven_past_us(self, flow: Flow) -> bool:
         """Did the client acknowledge octets of the server in packets that somebody else carried?
 
-        Its numbers were not looked at there. Whoever forges one has to know where its acknowledgements are, and spares
-        a back end a repetition.
+        As here, it counts there only with a number and a checksum that a stranger's hardly has.
         """
         before = flow.last_ack
         self._table.refresh(flow)
@@ -420,6 +420,11 @@ def _goes_on(request: Inspected, octets: int) -> bool:
 def _may_run_again(pending: Pending) -> bool:
     """May what a silent back end was given run elsewhere (RFC 9110, 9.2.2)? What followed it was not even looked at."""
     return pending.request is not None and pending.request.idempotent and not pending.has_more
+
+
+def _is_near(pending: Pending, segment: Segment) -> bool:
+    """Does the segment begin where the client's octets may be? A stranger's hardly does."""
+    return 0 <= seq_diff(segment.seg_seq, pending.assembly.start) <= PROOF_OCTETS
 
 
 def _cut(seq: SeqNum, octets: bytes, size: int) -> list[tuple[SeqNum, bytes, int]]:

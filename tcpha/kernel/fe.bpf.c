@@ -23,6 +23,7 @@
 #define DEFAULT_MSS_IPV4 536
 #define DEFAULT_MSS_IPV6 1220
 #define STRANGE_OCTETS (1 << 23) /* tcpha.fe.flows */
+#define PROOF_OCTETS (1 << 20)	 /* tcpha.fe.answerer */
 #define DOUBT 1000		 /* milliseconds, a little longer ones: 2^20 ns */
 #define RAISED_OCTETS 2048	 /* of the largest packet that goes up by the ring */
 #define SUM_OCTETS 512		 /* that bpf_csum_diff takes at once */
@@ -475,6 +476,15 @@ static __always_inline int is_intact(struct __sk_buff *skb, struct scratch *s, c
 	return folded(sum) == 0xffff || is_to_be_completed(skb, field, s->tcp.check, pseudo);
 }
 
+/* The same of a segment whose header is not read yet. */
+static __noinline int is_whole(struct __sk_buff *skb, struct scratch *s, const struct segment *g)
+{
+	__u32 header = g->header;
+
+	return header >= TCP_OCTETS && header <= TCP_OCTETS + MAX_OPTIONS_OCTETS &&
+	       !bpf_skb_load_bytes(skb, g->at, &s->tcp, header) && is_intact(skb, s, g, header);
+}
+
 /* Keeps an offset inside `options`, where the verifier sees it. */
 #define BOUND(offset) asm volatile("%0 &= 63" : "+r"(offset))
 
@@ -737,6 +747,15 @@ static __always_inline int resembles(const struct flow *flow, const struct segme
 }
 
 /*
+ * Until the back end has confirmed, what the client acknowledges may be all that proves that it has the connection. Then
+ * it counts only where its own octets would be, and with a right checksum, as in the core.
+ */
+static __always_inline int is_near(const struct flow *flow, const struct segment *g)
+{
+	return flow->state != FLOW_HANDED || g->seq - flow->irs - 1 <= PROOF_OCTETS;
+}
+
+/*
  * A segment may be of a new connection on the ports of a flow: until the dispatcher has decided (it writes the flow
  * anew) what follows must not overtake it. If no dispatcher lives, the flow goes on soon.
  */
@@ -746,12 +765,22 @@ static __always_inline void doubt(struct flow *flow)
 		flow->doubted_until = ((__u32)(bpf_ktime_get_coarse_ns() >> 20) + DOUBT) | 1;
 }
 
+/*
+ * A segment is strange, or nobody can say what it is. Where no process lives to decide, a known flow goes on with it: a
+ * stranger could stop it for good.
+ */
+static __always_inline int goes_on(const struct flow *flow)
+{
+	return flow && !is_read();
+}
+
 static __always_inline int is_doubted(struct flow *flow, __u32 ack)
 {
 	if ((__s32)(flow->doubted_until - (__u32)(bpf_ktime_get_coarse_ns() >> 20)) > 0)
 		return 1;
 	flow->doubted_until = 0;
-	flow->last_ack = ack;
+	if (flow->state != FLOW_HANDED)
+		flow->last_ack = ack;
 	return 0;
 }
 
@@ -819,7 +848,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct scratch *s, con
 	struct way *way;
 
 	flow->last_seen_ns = bpf_ktime_get_coarse_ns();
-	if (g->flags & ACK)
+	if (g->flags & ACK && is_near(flow, g))
 		flow->last_ack = g->ack;
 	number = flow->way;
 	way = bpf_map_lookup_elem(&ways, &number);
@@ -869,11 +898,15 @@ int fe_ingress(struct __sk_buff *skb)
 			doubt(flow);
 			RAISE(UP_REUSED);
 		case COOKIE_UNREAD:
+			if (goes_on(flow))
+				break;
 			RAISE(UP_FORM);
 		case COOKIE_OFF:
+			if (goes_on(flow))
+				break;
 			RAISE(UP_OFF);
 		default:
-			if (flow && is_strange(flow, g->ack)) {
+			if (flow && is_strange(flow, g->ack) && !goes_on(flow)) {
 				doubt(flow);
 				RAISE(UP_REUSED);
 			}
@@ -887,6 +920,9 @@ int fe_ingress(struct __sk_buff *skb)
 	}
 	if (flow->state == FLOW_HELD || (flow->state == FLOW_HANDED && has_octets(g)))
 		RAISE(UP_HELD);
+	if (flow->state == FLOW_HANDED && g->flags & ACK && g->ack != flow->last_ack && is_near(flow, g) &&
+	    !is_whole(skb, s, g))
+		UP(UP_CHECKSUM);
 	return forward(skb, s, g, flow);
 }
 

@@ -219,6 +219,18 @@ def test_handing_strangers_ack_proves_nothing(at: int, family: int) -> None:
     book >> After(0.05) << Send(BE1, handoff(client, GET))
 
 
+@pytest.mark.parametrize(("at", "counts"), [(len(GET), True), (-1, False), ((1 << 20) + 1, False), (1 << 31, False)])
+def test_handing_what_a_stranger_acknowledges_is_not_where_the_client_stands(
+    at: int, counts: bool, family: int
+) -> None:
+    book = Playbook()
+    client = handing(book, family)
+    book >> client.ack(at, 1 << 21) << PassOn(BE1)
+    acks = 1 << 21 if counts else 0
+    assert book.flow(client).last_ack == seq_add(SeqNum(client.iss), 1 + acks)
+    book >> Stop() << [gets_rst(client, acks), Send(BE1, Closed((client.identity,)))]
+
+
 @pytest.mark.parametrize("octets", [b"", b"more of it"])
 def test_handing_client_echoes_the_servers_clock_it_is_adopted(octets: bytes, family: int) -> None:
     """The server has acknowledged, and its TSval is later than ours; its back end went to sleep before it said so."""

@@ -18,11 +18,13 @@ import pytest
 from tcpha.lab.cluster import Lab
 from tcpha.lab.configuration import Settings
 from tcpha.lab.waiting import wait_until
+from tcpha.proto.handoff import Type
 from tests.cluster import forgery
 from tests.cluster.conftest import MakeLab, engine_lab
 from tests.cluster.conversation import FAMILIES, Conversation, Family, get, post
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line
 from tests.cluster.kernel_sight import carried, evict, key_of
+from tests.cluster.mishaps import losing
 
 pytestmark = pytest.mark.cluster
 
@@ -244,6 +246,27 @@ def test_front_end_starts_without_one_of_its_back_ends_the_connections_of_that_o
         assert took_over(lab) == 1
         assert carried(lab).keys() == {key_of(lab, "ipv4", stays)}
         assert stays.ask(get("/100k.html")).sha256 == digest(lab, "100k")
+
+
+def test_front_end_is_killed_while_its_handoffs_are_lost_the_next_one_hands_the_repeated_requests_over(
+    make_lab: MakeLab,
+) -> None:
+    """What was decided is in the program before a HANDOFF leaves: the next process must not take it for confirmed."""
+    slow = ("handoff_repeat = 2s", "handoff_wait = 5s")  # so that the only HANDOFF may be lost for long
+    lab = make_lab(settings=replace(REQUIRED, fe=(*REQUIRED.fe, *slow)))
+    with ExitStack() as open_clients:
+        clients = {family: open_clients.enter_context(Conversation.open(lab, family)) for family in FAMILIES}
+        keys = {key_of(lab, family, client) for family, client in clients.items()}
+        with losing(lab.backends[1], Type.HANDOFF):
+            for client in clients.values():
+                client.send(get("/1k.jpg"))
+            assert wait_until(lambda: carried(lab).keys() >= keys, PATIENCE_S)
+            lab.fe.engine.kill()
+            assert not any(carried(lab)[key].is_confirmed or carried(lab)[key].is_held for key in keys)
+        lab.fe.engine.start()
+        assert took_over(lab) == 2
+        for client in clients.values():
+            assert client.answer().sha256 == digest(lab, "1k")
 
 
 def test_back_ends_are_reached_by_a_tunnel_front_end_is_killed_the_download_goes_on(make_lab: MakeLab) -> None:

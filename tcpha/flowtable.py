@@ -22,8 +22,6 @@ class Tracked(Protocol):
 
     key: ConnectionKey
     """The client's direction."""
-    leaving_key: ConnectionKey
-    """The server's direction."""
     identity: Identity
     period: int
     """The period of its cookie."""
@@ -37,16 +35,23 @@ class Tracked(Protocol):
         """Become finished and let go of what only a living connection needs."""
 
 
+class TrackedBothWays(Tracked, Protocol):
+    """What a flow has whose packets are met in either direction."""
+
+    leaving_key: ConnectionKey
+    """The server's direction."""
+
+
 FlowT = TypeVar("FlowT", bound=Tracked)
+BothWaysT = TypeVar("BothWaysT", bound=TrackedBothWays)
 ActionT = TypeVar("ActionT")
 
 
 class FlowTable(Generic[FlowT]):
-    """Flows by the client's direction (`by_key`) and by the server's (`by_leaving_key`)."""
+    """Flows by the client's direction (`by_key`)."""
 
     def __init__(self, max_flows: int, max_finished: int, finished_time_s: float) -> None:
         self.by_key: dict[ConnectionKey, FlowT] = {}
-        self.by_leaving_key: dict[ConnectionKey, FlowT] = {}
         self.deadlines: Deadlines[FlowT] = Deadlines()
         self.finished = FinishedIdentities(max_finished)
         self.utc_s = 0.0
@@ -124,7 +129,6 @@ class FlowTable(Generic[FlowT]):
             self.remember(old, now)
             self.remove(old)
         self.by_key[flow.key] = flow
-        self.by_leaving_key[flow.leaving_key] = flow
         return old
 
     def finish(self, flow: FlowT, now: float) -> None:
@@ -196,6 +200,24 @@ class FlowTable(Generic[FlowT]):
         self._drop(self._lingering.popitem(last=False)[0])
 
     def _drop(self, flow: FlowT) -> None:
+        if self.by_key.get(flow.key) is flow:
+            del self.by_key[flow.key]
+
+
+class BothWaysTable(FlowTable[BothWaysT]):
+    """The same flows by the server's direction as well (`by_leaving_key`)."""
+
+    def __init__(self, max_flows: int, max_finished: int, finished_time_s: float) -> None:
+        super().__init__(max_flows, max_finished, finished_time_s)
+        self.by_leaving_key: dict[ConnectionKey, BothWaysT] = {}
+
+    def insert(self, flow: BothWaysT, now: float) -> BothWaysT | None:
+        """As `FlowTable.insert`."""
+        old = super().insert(flow, now)
+        self.by_leaving_key[flow.leaving_key] = flow
+        return old
+
+    def _drop(self, flow: BothWaysT) -> None:
         if self.by_key.get(flow.key) is flow:
             del self.by_key[flow.key]
             del self.by_leaving_key[flow.leaving_key]

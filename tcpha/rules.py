@@ -20,6 +20,8 @@ from enum import Enum
 from math import inf
 from typing import Final, Literal, TypeAlias
 
+from msgspec import Struct
+
 from tcpha.balance import Address, Endpoint, Least, Load, Rendezvous, RoundRobin, unloaded
 from tcpha.conditions import Check, Tested, Verdict
 from tcpha.fields import (
@@ -65,12 +67,11 @@ class NoChoice(Enum):
     UNAVAILABLE = "none of its servers can be used"
 
 
-@dataclass(slots=True)
-class Patience:
+class Patience(Struct, gc=False):
     """What is left of the time that the matches of one connection may take, however often it is asked about."""
 
     left_s: float
-    slow: set[int]
+    slow: set[int] = set()
     """Rules, by their index, that took too long once: they do not match, and are not tried again."""
 
 
@@ -190,7 +191,7 @@ class RuleSet:
 
     def patience(self) -> Patience:
         """Return what the matches of a new connection may take."""
-        return Patience(2 * self._match_time_s, set())
+        return Patience(2 * self._match_time_s)
 
     def take_slow(self) -> Rule | None:
         """Return the latest rule of which a match was given up, once."""

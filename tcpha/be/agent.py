@@ -25,7 +25,7 @@ from tcpha.be.holding import Holding
 from tcpha.be.probe import Probe
 from tcpha.be.repetition import CUT_OCTETS, is_repetition, without_first_octets
 from tcpha.config import BackEndConfig
-from tcpha.flowtable import FlowTable
+from tcpha.flowtable import BothWaysTable
 from tcpha.peers import OwnStatus
 from tcpha.proto.cookie import PERIOD_SHIFT
 from tcpha.proto.handoff import by_message
@@ -54,7 +54,7 @@ class Agent:
 
     def __init__(self, config: BackEndConfig) -> None:
         self.counters = BackEndCounters()
-        self.table: FlowTable[Flow] = FlowTable(config.max_flows, config.max_finished, config.finished_time)
+        self.table: BothWaysTable[Flow] = BothWaysTable(config.max_flows, config.max_finished, config.finished_time)
         # Without an address of its own the probe borrows the front end's: it never leaves the host.
         sources = (*config.uaddr, *(endpoint.addr for endpoint in config.fe))
         self._probe = Probe(sources, config.vaddr, config.vport, config.probe_time)

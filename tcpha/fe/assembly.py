@@ -22,11 +22,14 @@ class Assembly:
 
     __slots__ = ("_early", "_window_octets", "fin", "octets", "start")
 
-    def __init__(self, start: SeqNum, window_octets: int) -> None:
-        """`window_octets`: what lies further than that behind `start` is not kept."""
+    def __init__(self, start: SeqNum, window_octets: int, octets: bytes = b"", fin: bool = False) -> None:
+        """`window_octets`: what lies further than that behind `start` is not kept.
+
+        `octets`, `fin`: what begins at `start`, as nearly every request does whole.
+        """
         self.start = start
-        self.octets = b""
-        self.fin = False
+        self.octets = octets[:window_octets]
+        self.fin = fin and len(octets) <= window_octets
         """The client's FIN is in order, too: nothing follows."""
         self._early: dict[int, tuple[bytes, bool]] = {}
         self._window_octets = window_octets
@@ -38,10 +41,6 @@ class Assembly:
 
     def add(self, seq: SeqNum, payload: bytes, fin: bool) -> bool:
         """Take in a segment's octets (what lies outside the window is cut off); return whether RCV.NXT advanced."""
-        is_first = seq == self.start and not (self.octets or self.fin or self._early)
-        if is_first and len(payload) <= self._window_octets:  # nearly every request is one segment
-            self.octets, self.fin = payload, fin
-            return bool(payload) or fin
         offset = seq_diff(seq, self.start)
         if offset < 0:
             fin = fin and offset + len(payload) >= 0

@@ -213,7 +213,7 @@ class Carriage:
         if flow is None or flow.state is FINISHED:
             if self._given.pop(key, None) is not None:
                 self._over.append(key)
-                self._later_at = min(self._later_at, now + LATER_S)
+                self._catch_up_later(now)
         elif flow.state is FORWARDED:
             if self._given.get(key) is _UNCONFIRMED:
                 self._put_off(key, now)
@@ -226,7 +226,12 @@ class Carriage:
 
     def _put_off(self, key: ConnectionKey, now: float) -> None:
         self._later[key] = None
-        self._later_at = min(self._later_at, now + LATER_S)
+        self._catch_up_later(now)
+
+    def _catch_up_later(self, now: float) -> None:
+        """A while after the first that is put off."""
+        if self._later_at == inf:
+            self._later_at = now + LATER_S
 
     def _catch_up(self, now: float) -> None:
         """Tell what has had time. Of those that were to be told of as confirmed most are over by now."""
@@ -273,7 +278,7 @@ class Carriage:
             except EdgeError as error:
                 self._note_fault(error)
                 self._refused.append(key)
-                self._later_at = min(self._later_at, now + LATER_S)
+                self._catch_up_later(now)
 
     def _note_fault(self, fault: EdgeError) -> None:
         self.faults += 1

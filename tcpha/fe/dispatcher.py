@@ -29,7 +29,7 @@ from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import PERIOD_SHIFT, Cookie, SynCookies
 from tcpha.proto.handoff import by_message
 from tcpha.proto.icmp import IcmpError
-from tcpha.proto.ip import ConnectionKey
+from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
 from tcpha.proto.promise import Promise
 from tcpha.proto.seqnum import MASK, SeqNum, seq_add
@@ -112,7 +112,7 @@ class Dispatcher:
             return self.on_segment(segment, now)
         if self._stopping or cookie.period <= self.table.finished.period_floor:
             return self.on_segment(segment, now)
-        return self._on_follower_of_syn(segment, cookie, now)
+        return self._on_first(segment, cookie, flow, now)
 
     def _on_syn(self, segment: Segment, flow: Flow | None) -> Sequence[Action]:
         if segment.flags & (ACK | RST | FIN):
@@ -157,40 +157,41 @@ class Dispatcher:
             self.counters.handshakes += 1
             return _NOTHING
         segment.check_checksum()
+        return self._on_first(segment, cookie, self.table.by_key.get(segment.key), now)
+
+    def _on_first(self, segment: Segment, cookie: Cookie, known: Flow | None, now: float) -> Sequence[Action]:
+        """What a connection begins with; `known`: what is in the table on its ports."""
         identity = _identity(segment)
         if identity in self.table.finished:
             self.counters.late_duplicates += 1
-            newer = self.table.by_key.get(segment.key)
             # It never runs again. A client that missed the end is told of it, but not where it has gone on since.
-            return (Reply(reset(segment)),) if newer is None or newer.is_over else _NOTHING
+            return (Reply(reset(segment)),) if known is None or known.is_over else _NOTHING
         if segment.end == segment.payload_offset:  # closed before a request: answered from the cookie alone
             self.counters.closed_early += 1
             answer = self._handshake.acknowledge(segment, cookie, seq_add(segment.seg_seq, 1), FIN | ACK)
             return (Reply(answer),)
-        return self._admit(Flow(identity, cookie.period, READING, now), cookie, segment, now)
+        return self._admit(Flow(identity, cookie.period, READING, now), known, cookie, segment, now)
 
-    def _admit(self, flow: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
+    def _admit(self, flow: Flow, old: Flow | None, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
         """The first octets of a new flow, which replaces an older one on the same ports."""
-        old = self.table.by_key.get(flow.key)
         replaces = old is not None and not old.is_over
         if old is not None and replaces and flow.period < old.period:
             self.counters.older_generations += 1
             return (Reply(reset(segment)),)
-        if self.table.is_full() and not replaces:
+        if not replaces and self.table.is_full():
             self.counters.table_full += 1
             self._answerer.refusals.add("reset (max_flows connections are held)", segment.key)
             return (Reply(reset(segment)),)
         if cookie.tsval is None:
             self.counters.short_cookies += 1
-        actions: list[Action] = []
         if old is not None:
             self.counters.ports_reused += 1
             self._reader.forget(old)
-            if old.backend is not None and replaces:
-                actions.append(Send(old.backend, Closed((old.identity,))))
         self._enquiries.close(flow.key)
         self.table.insert(flow, now)
-        actions += self._reader.begin(flow, cookie, segment, now)
+        actions = self._reader.begin(flow, cookie, segment, now)
+        if old is not None and old.backend is not None and replaces:
+            return [Send(old.backend, Closed((old.identity,))), *actions]
         return actions
 
     def _on_segment_forwarded(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
@@ -215,7 +216,7 @@ class Dispatcher:
 
         It moves no deadline and proves nothing: anybody may have sent it. The host's TCP at the back end judges it.
         """
-        flow = self.table.by_leaving_key.get(error.key)
+        flow = self.table.by_key.get(reverse_key(error.key))
         if flow is None or not flow.pass_on:
             return _LEAVE_TO_HOST
         self.counters.icmp_errors += 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import cache
 from math import inf
 from typing import Final
+
+from msgspec import Struct
 
 from tcpha.fe.actions import PassOn
 from tcpha.fe.arrivals import Arrivals
@@ -48,91 +51,91 @@ FORWARDED: Final = FlowState.FORWARDED
 ANSWERED: Final = FlowState.ANSWERED
 FINISHED: Final = FlowState.FINISHED
 
-
-class Pending:
-    """What a flow needs only until a back end has confirmed it: the client's octets and how to speak to the client."""
-
-    __slots__ = (
-        "ack_at", "acknowledged", "answer", "arrivals", "assembly", "cookie", "covered", "delivered", "follows",
-        "give_up_at", "has_more", "heard", "patience", "repeats", "request", "silent", "told", "tried", "tsval_client",
-        "tsval_recent", "turned_at", "window",
-    )  # fmt: skip
-
-    arrivals: Arrivals
-    """What of the client's octets has arrived; there is one from the moment at which the front end answers itself."""
-
-    def __init__(self, cookie: Cookie, assembly: Assembly, tsval: int, window: int) -> None:
-        self.cookie = cookie
-        self.assembly = assembly
-        self.acknowledged = assembly.start
-        """The client was told that everything before this arrived."""
-        self.told = assembly.start
-        """It was told, by ACK or SACK, of octets before this: it will not soon repeat those."""
-        self.covered = assembly.start
-        """The server acknowledged everything before this, as far as its back end has said."""
-        self.tsval_client = tsval
-        """TS.Recent when the head was complete: what the server echoes, and no later segment is older."""
-        self.tsval_recent = tsval
-        """The TSval to be echoed (TS.Recent, RFC 7323, 4.3); behind a HANDOFF the latest, which our segments carry."""
-        self.window = window
-        """SEG.WND of the latest segment, unscaled."""
-        self.request: Inspected | None = None
-        """What was read; of an unknown protocol, as far as it has come."""
-        self.patience: Patience | None = None
-        """What matches of rules may still take, once one was tried."""
-        self.has_more = False
-        """Octets behind what was read were given to a back end, too."""
-        self.follows = False
-        """Segments of ours follow the HANDOFF, and are repeated with it."""
-        self.tried: set[Endpoint] = set()
-        """Back ends that have refused, or were silent."""
-        self.silent: tuple[Endpoint, ...] = ()
-        """Those that were silent: each may have adopted all the same."""
-        self.turned_at = inf
-        """When the last of them was given up."""
-        self.heard: SeqNum | None = None
-        """The client has heard a server, nobody knows whose; it acknowledged everything before this."""
-        self.repeats = 0
-        self.ack_at = inf
-        self.give_up_at = inf
-        self.answer = b""
-        """What the front end answered itself."""
-        self.delivered = False
-        """The client acknowledged the answer and our FIN."""
+_NOT_ANSWERED: Final = Arrivals(SeqNum(0), fin=False)
+"""Stands where there is nothing yet; nothing is added to it."""
 
 
-class Flow:
-    """One connection. `deadline` belongs to `Deadlines`."""
+class Pending(Struct, eq=False, gc=False):
+    """What a flow needs only until a back end has confirmed it: the client's octets and how to speak to the client.
 
-    __slots__ = (
-        "backend", "checks", "deadline", "identity", "key", "last_ack", "last_seen", "leaving_key", "noted", "orphaned",
-        "pass_on", "pending", "period", "proven", "retained", "state",
-    )  # fmt: skip
+    Nothing in it refers back to it or to its flow (docs/adr/0011).
+    """
 
-    def __init__(self, identity: Identity, period: int, state: FlowState, now: float) -> None:
-        self.identity = identity
-        self.key: ConnectionKey = identity.key
-        self.leaving_key = reverse_key(identity.key)
-        self.period = period
-        self.state = state
-        self.deadline = inf
-        self.last_seen = now
-        self.last_ack = SeqNum((identity.iss + 1) & MASK)
-        """SEG.ACK of the last segment passed on, or of our delivered answer: what the client expects next."""
-        self.backend: Endpoint | None = None
-        self.pass_on: tuple[PassOn, ...] = ()
-        """What to do with a packet that goes to the back end: made once, used for each."""
-        self.pending: Pending | None = None
-        self.noted: tuple[SeqNum, ...] = ()
-        """IRS + 1 of the last two SYNs seen: data that begins there may belong to a new connection."""
-        self.proven = False
-        """The back end has said that it has the connection, or the client that it has heard the server."""
-        self.checks = 0
-        """FLOWS? asked in vain since the flow was last known to live."""
-        self.orphaned = False
-        """Its back end's process is another one, and has not said yet whether it has the connection."""
-        self.retained = False
-        """It outlived the process that knew it, and its back end has not said yet that it lives."""
+    cookie: Cookie
+    assembly: Assembly
+    acknowledged: SeqNum
+    """The client was told that everything before this arrived."""
+    told: SeqNum
+    """It was told, by ACK or SACK, of octets before this: it will not soon repeat those."""
+    covered: SeqNum
+    """The server acknowledged everything before this, as far as its back end has said."""
+    tsval_client: int
+    """TS.Recent when the head was complete: what the server echoes, and no later segment is older."""
+    tsval_recent: int
+    """The TSval to be echoed (TS.Recent, RFC 7323, 4.3); behind a HANDOFF the latest, which our segments carry."""
+    window: int
+    """SEG.WND of the latest segment, unscaled."""
+    give_up_at: float
+    ack_at: float = inf
+    request: Inspected | None = None
+    """What was read; of an unknown protocol, as far as it has come."""
+    patience: Patience | None = None
+    """What matches of rules may still take, once one was tried."""
+    has_more: bool = False
+    """Octets behind what was read were given to a back end, too."""
+    follows: bool = False
+    """Segments of ours follow the HANDOFF, and are repeated with it."""
+    tried: frozenset[Endpoint] = frozenset()
+    """Back ends that have refused, or were silent."""
+    silent: tuple[Endpoint, ...] = ()
+    """Those that were silent: each may have adopted all the same."""
+    turned_at: float = inf
+    """When the last of them was given up."""
+    heard: SeqNum | None = None
+    """The client has heard a server, nobody knows whose; it acknowledged everything before this."""
+    repeats: int = 0
+    answer: bytes = b""
+    """What the front end answered itself."""
+    delivered: bool = False
+    """The client acknowledged the answer and our FIN."""
+    arrivals: Arrivals = _NOT_ANSWERED
+    """What of the client's octets has arrived, from the moment on at which the front end answers itself."""
+
+
+class Flow(Struct, eq=False, gc=False):
+    """One connection. `deadline` belongs to `Deadlines`. Nothing in it refers back to it (docs/adr/0011)."""
+
+    identity: Identity
+    period: int
+    state: FlowState
+    last_seen: float
+    key: ConnectionKey = ConnectionKey(b"")
+    last_ack: SeqNum = SeqNum(0)
+    """SEG.ACK of the last segment passed on, or of our delivered answer: what the client expects next."""
+    deadline: float = inf
+    backend: Endpoint | None = None
+    pass_on: tuple[PassOn, ...] = ()
+    """What to do with a packet that goes to the back end."""
+    pending: Pending | None = None
+    noted: tuple[SeqNum, ...] = ()
+    """IRS + 1 of the last two SYNs seen: data that begins there may belong to a new connection."""
+    proven: bool = False
+    """The back end has said that it has the connection, or the client that it has heard the server."""
+    checks: int = 0
+    """FLOWS? asked in vain since the flow was last known to live."""
+    orphaned: bool = False
+    """Its back end's process is another one, and has not said yet whether it has the connection."""
+    retained: bool = False
+    """It outlived the process that knew it, and its back end has not said yet that it lives."""
+
+    def __post_init__(self) -> None:
+        self.key = self.identity.key
+        self.last_ack = SeqNum((self.identity.iss + 1) & MASK)
+
+    @property
+    def leaving_key(self) -> ConnectionKey:
+        """The server's direction."""
+        return reverse_key(self.key)
 
     @property
     def is_over(self) -> bool:
@@ -166,4 +169,10 @@ class Flow:
     def assign(self, backend: Endpoint) -> None:
         """Pass everything on to `backend` from now on."""
         self.backend = backend
-        self.pass_on = (PassOn(backend),)
+        self.pass_on = _pass_on(backend)
+
+
+@cache
+def _pass_on(backend: Endpoint) -> tuple[PassOn, ...]:
+    """Made once for each back end, used for every packet."""
+    return (PassOn(backend),)

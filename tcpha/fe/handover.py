@@ -119,7 +119,7 @@ class Handover:
             return _NOTHING
         self._counters.refused += 1
         self._backends.discount(backend)
-        pending.tried.add(backend)
+        pending.tried |= {backend}
         if pending.heard is not None:
             return self._part(flow, pending, pending.heard, now)
         return self.begin(flow, pending, now)
@@ -193,7 +193,7 @@ class Handover:
             return _NOTHING
         excluded = self._backends.excluded(flow.key)
         if pending.tried:
-            excluded = excluded | {each.addr for each in pending.tried}
+            excluded |= {each.addr for each in pending.tried}
         choice = self._rules.choose(
             request,
             connection_of(flow.key) if self._rules.looks_at_connection else None,
@@ -313,7 +313,7 @@ class Handover:
         """A silent back end: it may have given the request to its server, so only RFC 9110's 9.2.2 allows another."""
         self._counters.silent += 1
         self._backends.discount(backend)
-        pending.tried.add(backend)
+        pending.tried |= {backend}
         if pending.heard is not None or not _may_run_again(pending):
             return self._give_up(flow, pending, backend, now)
         pending.silent += (backend,)

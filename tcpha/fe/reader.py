@@ -65,15 +65,17 @@ class Reader:
     def begin(self, flow: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
         """Take in the first octets of a new flow."""
         stamps = segment.timestamps
-        start = seq_add(flow.identity.irs, 1)
-        assembly = Assembly(start, self._room_octets)
-        flow.pending = pending = Pending(cookie, assembly, stamps[0] if stamps else 0, segment.seg_wnd)
-        pending.give_up_at = now + self._config.inspect_time
-        assembly.add(start, segment.payload, bool(segment.flags & FIN))
-        actions = list(self._inspect(flow, pending, now))
+        tsval = stamps[0] if stamps else 0
+        start = segment.seg_seq
+        assembly = Assembly(start, self._room_octets, segment.payload, bool(segment.flags & FIN))
+        pending = Pending(
+            cookie, assembly, start, start, start, tsval, tsval, segment.seg_wnd, now + self._config.inspect_time
+        )
+        flow.pending = pending
+        actions = self._inspect(flow, pending, now)
         if flow.state is READING:
             self._reading[flow] = None
-            actions += self._evict(now)
+            return [*actions, *self._evict(now)]
         return actions
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
@@ -122,7 +124,7 @@ class Reader:
         if not assembly.octets:
             return self._wait(flow, pending, now)  # a FIN alone, or octets behind a gap
         limit = self._config.inspect_octets
-        plain = flow.key[-2:] in self._plain_ports
+        plain = bool(self._plain_ports) and flow.key[-2:] in self._plain_ports
         found = inspect(assembly.octets, limit, raw=self._serves_octets, plain=plain)
         if isinstance(found, Refusal) or found is NEED_MORE:
             ends = assembly.fin if found is NEED_MORE else is_cut_off(found)

@@ -20,7 +20,7 @@ from tcpha.fe.assembly import MAX_EARLY_PIECES
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.fe.flows import Flow, FlowState
 from tcpha.proto.handoff import Envelope
-from tcpha.proto.ip import ConnectionKey
+from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import FlowsQuery, Handoff, Identity, Message, Status
 from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff
 from tcpha.proto.tcp import ACK, FIN, RST, SYN, Segment, decode_segment
@@ -91,7 +91,6 @@ class FrontEndModel:
         """After a long silence, and after the end, nothing is left."""
         table = self._dispatcher.table
         assert not table.by_key
-        assert not table.by_leaving_key
         assert not table.finished
         assert not table._lingering
         assert not self._dispatcher._enquiries
@@ -103,7 +102,7 @@ class FrontEndModel:
     def _check_reply(self, segment: Segment) -> None:
         assert len(segment.packet) <= self._mtu_octets
         segment.options
-        flow = self._dispatcher.table.by_leaving_key.get(segment.key)
+        flow = self._dispatcher.table.by_key.get(reverse_key(segment.key))
         if segment.flags & (SYN | RST) or flow is None or flow.is_over:
             return
         identity = flow.identity

@@ -1,6 +1,6 @@
 """What must hold in a front end's core after every step, whatever happened.
 
-- tables: none exceeds its limit; both directions name the same flows; every flow being read is in the table
+- tables: none exceeds its limit; a flow is found by its key; every flow being read is in the table
 - flows: a state has exactly what it needs (the table `NEEDS`); who waits for something has a deadline, nobody else
 - octets: nothing was acknowledged that did not arrive
 - one server: octets of an identity go to the back end that holds it, and to another only after the first has refused
@@ -17,6 +17,7 @@ from tcpha.fe.actions import Action, Forward, PassOn, Send
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.fe.flows import Flow, FlowState
 from tcpha.proto.icmp import decode_icmp_error, is_icmp
+from tcpha.proto.ip import reverse_key
 from tcpha.proto.messages import Closed, Flows, Handoff, Identity, Message, Refused, Status
 from tcpha.proto.seqnum import seq_diff, seq_le
 from tcpha.proto.tcp import decode_segment
@@ -76,7 +77,7 @@ class Watch:
         assert len(reading) <= config.max_reading
         known = {id(flow) for flow in table.by_key.values() if flow.state is FlowState.READING}
         assert {id(flow) for flow in reading} == known
-        assert {id(flow) for flow in table.by_key.values()} == {id(flow) for flow in table.by_leaving_key.values()}
+        assert all(flow.key == key for key, flow in table.by_key.items())
 
     def _check_holders(self, actions: Sequence[Action], packet: bytes | None) -> None:
         for action in actions:
@@ -96,7 +97,7 @@ class Watch:
 
     def _check_forwarded(self, backend: Endpoint, packet: bytes) -> None:
         if is_icmp(packet):
-            flow = self._dispatcher.table.by_leaving_key[decode_icmp_error(packet).key]
+            flow = self._dispatcher.table.by_key[reverse_key(decode_icmp_error(packet).key)]
         else:
             flow = self._dispatcher.table.by_key[decode_segment(packet).key]
         assert self._holders.get(flow.identity, backend) == backend, "octets go to a back end that does not hold them"

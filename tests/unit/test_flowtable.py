@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from tcpha.finished import MEMORY_S
-from tcpha.flowtable import FlowTable
+from tcpha.flowtable import BothWaysTable
 from tcpha.proto.cookie import PERIOD_S
 from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import Identity
@@ -36,13 +36,13 @@ class Flow:
         self.ends += 1
 
 
-def table(max_flows: int = 4, max_finished: int = 4) -> FlowTable[Flow]:
-    made: FlowTable[Flow] = FlowTable(max_flows, max_finished, LINGER_S)
+def table(max_flows: int = 4, max_finished: int = 4) -> BothWaysTable[Flow]:
+    made: BothWaysTable[Flow] = BothWaysTable(max_flows, max_finished, LINGER_S)
     made.utc_s = UTC
     return made
 
 
-def filled(count: int, **limits: int) -> tuple[FlowTable[Flow], list[Flow]]:
+def filled(count: int, **limits: int) -> tuple[BothWaysTable[Flow], list[Flow]]:
     made, flows = table(**limits), [Flow(number) for number in range(count)]
     for flow in flows:
         made.insert(flow, NOW)

@@ -162,10 +162,16 @@ def test_request_waits_for_a_back_end_its_flow_is_held(bound: Bound) -> None:
     assert bound.settled() == ["hold"]
 
 
+def pending() -> Pending:
+    start = SeqNum(8)
+    cookie, assembly = Cookie(Agreement(1460, 7, True), 1, 9), Assembly(start, 65535)
+    return Pending(cookie, assembly, start, start, start, 5, 5, 500, NOW + 10)
+
+
 def test_segments_of_ours_follow_the_handoff_every_packet_comes_here(bound: Bound) -> None:
     """They are repeated with the client's latest TSval, which a bare acknowledgement may have."""
     flow = bound.flow(state=HANDING)
-    flow.pending = Pending(Cookie(Agreement(1460, 7, True), 1, 9), Assembly(SeqNum(8), 65535), 5, 500)
+    flow.pending = pending()
     flow.pending.follows = True
     assert bound.settled() == ["hold"]
 
@@ -173,7 +179,7 @@ def test_segments_of_ours_follow_the_handoff_every_packet_comes_here(bound: Boun
 def test_request_is_given_to_another_back_end_behind_a_silent_one_every_packet_comes_here(bound: Bound) -> None:
     """What the client acknowledges, or echoes, may be of either."""
     flow = bound.flow(state=HANDING)
-    flow.pending = Pending(Cookie(Agreement(1460, 7, True), 1, 9), Assembly(SeqNum(8), 65535), 5, 500)
+    flow.pending = pending()
     flow.pending.silent = (FAR,)
     assert bound.settled() == ["hold"]
 

@@ -46,6 +46,8 @@ _CARRYING: tuple[tuple[str, Direction], ...] = (("be_segments", "ingress"), ("be
 """What outlives the process: the programs that adopted connections need."""
 _ADOPTING: tuple[str, Direction] = ("be_ingress", "ingress")
 _NS = 1_000_000_000
+_HEADERS_OCTETS = 60
+"""Of the largest that the programs read: IPv6 and TCP without options."""
 # What the host must allow before the kernel makes sockets of other hosts' handshakes.
 _SETTINGS = {
     "ipv4/tcp_syncookies": ("1", "2"),
@@ -254,9 +256,12 @@ class Adopter:
         return be_maps.decode_order(program.run(context=be_maps.encode_order(act, identity, rank)).context)
 
     def show(self, packet: bytes) -> None:
-        """Let them see a client's packet that came past the interface, in a tunnel. Raises: EdgeError."""
+        """Let them see a client's packet that came past the interface, in a tunnel. Raises: EdgeError.
+
+        They read headers alone, which say how long it is; and a page is all that the kernel lets them be run on.
+        """
         kind = b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
-        self._loaded.programs["be_segments"].run(bytes(12) + kind + packet)
+        self._loaded.programs["be_segments"].run(bytes(12) + kind + packet[:_HEADERS_OCTETS])
 
     # --- what they did
 

@@ -1,32 +1,34 @@
 """The kernel fast path of a back end as its process uses it: programs that adopt, and the agent beside them.
 
-The order of steps: `obstacle_to` says whether this host can; `Acceleration` loads the programs, puts them in place and
-finds out what an earlier process left; a front end's first STATUS lets them take its HANDOFFs. What a program does not
-take comes to `on_message` first: one table of what ran serves both. docs/kernel.md; docs/adr/0012.
+The order of steps: `obstacle_to` says whether this host can; `tcpha.be.left_behind` loads the programs; `Acceleration`
+puts them in place and finds out what an earlier process left; a front end's first STATUS lets them take its HANDOFFs.
+What a program does not take comes to `on_message` first: one table of what ran serves both. docs/kernel.md;
+docs/adr/0012.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from tcpha.be.accelerated import Course, course, first_segment, period_of, rank_of
 from tcpha.be.actions import Action, Inject, Send
 from tcpha.be.agent import Agent
+from tcpha.be.carried import CarriedConnections
+from tcpha.be.left_behind import take_stock
+from tcpha.be.search import Search
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, StartError
 from tcpha.eventloop import EventLoop
-from tcpha.kernel.be_maps import TABLES, Act, Carried, Rank, Whose, decode_flow, encode_tuple, is_silent_since, seen_at
-from tcpha.net import clock, pins
+from tcpha.kernel.be_maps import TABLES, Act, Rank, Whose, encode_tuple
+from tcpha.net import clock
 from tcpha.net.bpf_adopter import Adopter, obstacle
-from tcpha.net.sockdiag import TCP_TIME_WAIT, SocketDiagnostics, TcpSocket, connection_of
+from tcpha.net.sockdiag import TCP_TIME_WAIT, SocketDiagnostics, TcpSocket
 from tcpha.peers import Peer
 from tcpha.proto.cookie import PERIOD_SHIFT
 from tcpha.proto.handoff import Type
 from tcpha.proto.ip import ConnectionKey
-from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import (
     Adopted,
     Closed,
@@ -48,12 +50,8 @@ RENEW_S = 0.2
 COLLECT_S = 0.01
 """How long adoptions and ends of connections are collected: to be woken for each costs more than to read it."""
 ROUND_S, SELDOM_S = 1.0, 5.0
-PIECE = 1024
-"""Four-tuples looked at in one step of the search for connections that ended without a packet."""
-SILENT_S = 10.0
-"""For so long no packet has passed of one that is looked for."""
-LOOKED_FOR = 128
-"""In one step, at most."""
+DOUBTED = 128
+"""Connections that are looked for at a time because their clients sent an RST, at most."""
 ATTEMPTS = 8
 """To decide about a HANDOFF, where something changes between the decision and what is done."""
 
@@ -72,19 +70,6 @@ def obstacle_to(config: BackEndConfig) -> str | None:
     return reason
 
 
-def end_left_behind(config: BackEndConfig, sockets: SocketDiagnostics) -> int:
-    """Remove what an earlier process pinned, and end what it let the kernel adopt; return how many that were.
-
-    Raises: EdgeError.
-    """
-    if not pins.remove("be", config.state):
-        return 0
-    left = sockets.marked(config.kernel_mark)
-    for each in left:
-        sockets.destroy(each)
-    return len(left)
-
-
 SendFlows = Callable[[Endpoint, Type, bytes], None]
 """Seals and sends a CLOSED or FLOWS with these fields."""
 
@@ -93,13 +78,15 @@ class Acceleration:
     """The programs, and what the process does with what they say."""
 
     def __init__(
-        self, config: BackEndConfig, keyring: Keyring, iface: str, agent: Agent, sockets: SocketDiagnostics,
+        self, config: BackEndConfig, adopter: Adopter, iface: str, agent: Agent, sockets: SocketDiagnostics,
         loop: EventLoop, send: Callable[[Endpoint, Message], None], send_flows: SendFlows,
     ) -> None:  # fmt: skip
-        """Load them and put them in place; nothing is adopted before `on_peer`. Raises: EdgeError."""
+        """Put them in place; nothing is adopted before `on_peer`. Raises: EdgeError."""
         self._config = config
+        self._adopter = adopter
         self._agent = agent
-        self._sockets = sockets
+        self._connections = CarriedConnections(adopter, sockets, config.kernel_mark)
+        self._search = Search(adopter, self._connections, agent.runs)
         self._loop = loop
         self._send, self._send_flows = send, send_flows
         self._tables: dict[tuple[str, int], tuple[int, int]] = {}
@@ -115,31 +102,16 @@ class Acceleration:
         """Connections that a client's RST may have ended."""
         self._is_held = False
         self._renew_at = self._round_at = self._tell_at = inf
-        self._adopter = self._open(keyring)
-        self._adopter.set_targets((each.packed, port) for each in config.vaddr for port in config.vport)
-        self._adopter.attach(iface)
-        self._walk: Iterator[tuple[bytes, bytes]] = iter(())
-        self._take_stock()
+        adopter.set_targets((each.packed, port) for each in config.vaddr for port in config.vport)
+        adopter.attach(iface)
+        self.ended = take_stock(config, adopter, self._connections)
+        """Connections that an earlier process left, and nobody knew."""
         self.found = self.live
-        """Connections that an earlier process left."""
+        """Connections that an earlier process left, and that go on."""
         now = clock.now()
         self._round_at = now + ROUND_S
         self._renew(now)
-        loop.add(self._adopter.fileno(), self._on_news)
-
-    def _open(self, keyring: Keyring) -> Adopter:
-        config = self._config
-        mark = config.kernel_mark
-        retry_mark = next(each for each in (mark ^ 1, mark ^ 2, mark ^ 3) if each not in (0, config.mark))
-        own = (config.raddr.packed, config.port)
-        place = pins.directory("be", config.state)
-        try:
-            return Adopter(own, keyring, mark=mark, retry_mark=retry_mark, pins=place)
-        except EdgeError as error:
-            log.warning("what an earlier process pinned is of no use: %s", error)
-            pins.remove("be", config.state)
-            place = pins.directory("be", config.state)
-            return Adopter(own, keyring, mark=mark, retry_mark=retry_mark, pins=place)
+        loop.add(adopter.fileno(), self._on_news)
 
     # --- who may hand over
 
@@ -186,7 +158,9 @@ class Acceleration:
         for _ in range(ATTEMPTS):
             ran = self._adopter.claim_identity(identity, period)
             carried = self._adopter.look_up(four_tuple)
-            socket = None if carried is None or carried.whose is Whose.AGENT else self._find_ours(identity.key)
+            socket: TcpSocket | None = None
+            if carried is not None and carried.whose is not Whose.AGENT:
+                socket = self._connections.find_socket(identity.key)
             is_open = socket is not None and socket.state != TCP_TIME_WAIT
             match course(identity, rank, carried, ran, is_open):
                 case Course.OVER:
@@ -197,7 +171,7 @@ class Acceleration:
                     if not handoff.confirm or self._adopter.order(Act.ASK, identity, rank):
                         return (Inject(first_segment(handoff)),), None
                 case Course.MAKE_WAY if carried is not None:
-                    self._end_silently(carried)
+                    self._connections.end_silently(carried)
                 case Course.RUN | Course.TAKE_OVER if self._take(four_tuple, identity, rank, socket):
                     if self._adopter.take_over(identity, period):
                         return _NOTHING, handoff
@@ -210,7 +184,7 @@ class Acceleration:
             return False
         self._taken[four_tuple] = identity
         if left is not None:  # its answers would bear the mark, and never come to the agent
-            self._destroy(left)
+            self._connections.destroy(left)
         return True
 
     def _on_closed(self, message: Closed) -> Closed:
@@ -219,24 +193,8 @@ class Acceleration:
             self._adopter.remember(identity)
             carried = self._adopter.look_up(encode_tuple(identity.key))
             if carried is not None and carried.identity == identity:
-                self._end_silently(carried)
+                self._connections.end_silently(carried)
         return message
-
-    def _end_silently(self, carried: Carried) -> None:
-        """End a connection of the programs without a word to its client, unless it is another one by now."""
-        identity = carried.identity
-        if not self._adopter.order(Act.SILENCE, identity):
-            return
-        socket = self._find_ours(identity.key)
-        if socket is not None and carried.cookie in (socket.cookie, bytes(8)):
-            self._destroy(socket)
-        self._adopter.order(Act.END, identity)
-
-    def _destroy(self, socket: TcpSocket) -> None:
-        try:
-            self._sockets.destroy(socket)
-        except EdgeError as error:
-            log.warning("%s", error)
 
     def _on_query(
         self, endpoint: Endpoint, query: FlowsQuery, now: float
@@ -264,11 +222,20 @@ class Acceleration:
         may end it, since they have not seen it, or not known it.
         """
         carried = self._adopter.look_up(encode_tuple(segment.key))
-        if carried is None or carried.whose is Whose.AGENT or self._find_ours(segment.key) is None:
+        if carried is None or carried.whose is Whose.AGENT:
+            return False
+        if self._connections.find_socket(segment.key) is None:
             return False
         if segment.flags & (FIN | RST) or carried.is_closing:
-            self._adopter.show(segment.packet)
+            self._show(segment.packet)
         return True
+
+    def _show(self, packet: bytes) -> None:
+        """Whatever becomes of that, the packet is the socket's: at worst an end is found later, by the search."""
+        try:
+            self._adopter.show(packet)
+        except EdgeError as error:
+            log.warning("%s", error)
 
     def lives(self, key: ConnectionKey) -> bool:
         """Is there a connection of the programs?"""
@@ -280,18 +247,12 @@ class Acceleration:
         carried = self._adopter.look_up(encode_tuple(key))
         return carried is not None and carried.whose is Whose.OVER
 
-    def _find_ours(self, key: ConnectionKey) -> TcpSocket | None:
-        """The socket of a four-tuple if it is one that the programs made, or in TIME-WAIT, where nothing tells."""
-        found = self._sockets.find_connection(key)
-        is_ours = found is not None and (found.mark == self._config.kernel_mark or found.state == TCP_TIME_WAIT)
-        return found if is_ours else None
-
     # --- what the programs say
 
     def _on_news(self) -> None:
         """Something is written down, and is collected for a while; who asked once more is answered at once."""
         for answer in self._adopter.answers():
-            if not answer.sender and len(self._doubted) < LOOKED_FOR:
+            if not answer.sender and len(self._doubted) < DOUBTED:
                 self._doubted.add(answer.identity)
             elif (frontend := self._frontends.get(answer.sender)) is not None:
                 self._send(frontend, Adopted(answer.identity, answer.rcv_nxt))
@@ -315,55 +276,20 @@ class Acceleration:
                 self._send_flows(self._frontends[sender], Type.FLOWS, message)
             for key in fields.connections() if self._agent.is_holding else ():
                 for packet in self._agent.release(key):
-                    self._adopter.show(packet)
+                    self._show(packet)
                     actions.append(Inject(packet))
         return actions
 
     # --- what they do not see
 
-    def _take_stock(self) -> None:
-        """What an earlier process left: which connections have no socket any more, and what was the agent's."""
-        alive = {encode_tuple(connection_of(each)) for each in self._sockets.marked(self._config.kernel_mark)}
-        for four_tuple, carried in list(self._adopter.flows()):
-            if carried.is_silent:
-                self._end_silently(carried)
-            elif four_tuple not in alive or carried.whose is Whose.AGENT:
-                self._give_up(carried)
-
     def _go_round(self, now: float) -> None:
-        """Look for connections that ended without a packet, and let go of what the agent is done with.
-
-        Of what is alive packets pass, or somebody looks once in a while: so much at a time, however many there are.
-        """
+        """Look for connections that ended without a packet, and let go of what the agent is done with."""
         self._round_at = now + (ROUND_S if self._taken or self.live else SELDOM_S)
         for four_tuple, identity in list(self._taken.items()):
             if not self._agent.runs(identity.key):
                 self._adopter.order(Act.RELEASE, identity)
                 del self._taken[four_tuple]
-        since = seen_at(now - SILENT_S)
-        piece = list(islice(self._walk, PIECE))
-        if len(piece) < PIECE:
-            self._walk = self._adopter.walk()
-        silent = [(key, value) for key, value in piece if is_silent_since(value, since)]
-        for four_tuple, value in silent[:LOOKED_FOR]:
-            carried = decode_flow(four_tuple, value)
-            key = carried.identity.key
-            is_there = self._agent.runs(key) if carried.whose is Whose.AGENT else self._has_open_socket(key)
-            if not is_there:
-                self._give_up(carried)
-
-    def _has_open_socket(self, key: ConnectionKey) -> bool:
-        found = self._find_ours(key)
-        return found is not None and found.state != TCP_TIME_WAIT
-
-    def _give_up(self, carried: Carried) -> None:
-        """Nothing is there: it is over, or the four-tuple is nobody's."""
-        if carried.whose is Whose.AGENT:
-            self._adopter.order(Act.RELEASE, carried.identity)
-        elif carried.whose is Whose.UNSEEN:
-            self._adopter.order(Act.FORGET, carried.identity)
-        elif carried.lives:
-            self._adopter.order(Act.END, carried.identity)
+        self._search.step(now)
 
     # --- time, status, the end
 
@@ -388,8 +314,12 @@ class Acceleration:
         doubted, self._doubted = self._doubted, set()
         for identity in doubted:
             carried = self._adopter.look_up(encode_tuple(identity.key))
-            if carried is not None and carried.identity == identity and not self._has_open_socket(identity.key):
-                self._give_up(carried)
+            if (
+                carried is not None
+                and carried.identity == identity
+                and not self._connections.has_open_socket(identity.key)
+            ):
+                self._connections.give_up(carried)
         self._agent.elsewhere = self.live
         if self._is_held or self._agent.status().state is not NodeState.UP:
             self._adopter.hold()
@@ -405,9 +335,9 @@ class Acceleration:
         """Adopt nothing any more, and reset what was adopted; return how many that were."""
         self._is_held = True
         self._adopter.hold()
-        sockets = self._sockets.marked(self._config.kernel_mark)
+        sockets = self._connections.open_sockets()
         for each in sockets:
-            self._destroy(each)
+            self._connections.destroy(each)
         return len(sockets)
 
     def counters(self) -> Mapping[str, int]:

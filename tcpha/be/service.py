@@ -10,7 +10,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from tcpha.be.acceleration import Acceleration, end_left_behind, obstacle_to
+from tcpha.be.acceleration import Acceleration, obstacle_to
 from tcpha.be.actions import (
     Action,
     Announce,
@@ -24,6 +24,7 @@ from tcpha.be.actions import (
     Send,
 )
 from tcpha.be.agent import Agent
+from tcpha.be.left_behind import end_left_behind, open_adopter
 from tcpha.be.translator import translate_arriving, translate_icmp_error, translate_leaving
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, StartError, WireError
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from netfilterqueue import Packet
 
 _NOTHING: tuple[Action, ...] = ()
+_ENDED = "ends %d connections that an earlier process let the kernel carry"
 
 log = logging.getLogger("tcpha.be")
 
@@ -258,9 +260,7 @@ class BackEnd(Node):
         config = self._be_config
         if self._obstacle is None:
             try:
-                self._kernel = Acceleration(
-                    config, self._keyring, self.iface, self._agent, self._sockets, self.loop, self.send, self.send_flows
-                )
+                self._kernel = self._accelerated()
             except EdgeError as error:
                 if config.accelerate == "require":
                     raise StartError(f"accelerate = require: {error}") from error
@@ -272,6 +272,19 @@ class BackEnd(Node):
         self._peers.claim = self._kernel.claim
         found = f"; {self._kernel.found} connections of an earlier process go on" if self._kernel.found else ""
         log.info("accelerated: the kernel adopts connections at %s%s", self.iface, found)
+        if self._kernel.ended:
+            log.warning(_ENDED, self._kernel.ended)
+
+    def _accelerated(self) -> Acceleration:
+        """Load the programs and put them in place. Raises: EdgeError."""
+        adopter = open_adopter(self._be_config, self._keyring, self._sockets)
+        try:
+            return Acceleration(
+                self._be_config, adopter, self.iface, self._agent, self._sockets, self.loop, self.send, self.send_flows
+            )
+        except EdgeError:
+            adopter.close()
+            raise
 
     def _end_left_behind(self) -> None:
         """End what an earlier process let the kernel adopt: without its programs nobody passes its packets on."""
@@ -281,7 +294,7 @@ class BackEnd(Node):
             log.warning("%s", error)
             return
         if ended:
-            log.warning("ends %d connections that an earlier process let the kernel carry", ended)
+            log.warning(_ENDED, ended)
 
     # --- out
 

@@ -7,7 +7,7 @@ The programs' own numbers are in the machine's order, what they compare with pac
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 
 from tcpha.kernel.blake2s import chain_after_key
@@ -18,6 +18,10 @@ from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import AGREEMENT_BITS, Identity
 from tcpha.proto.seqnum import SeqNum
 
+VERSION = 1
+"""Of what lies in pinned maps. Another one whenever an entry of before would be misread: shapes are compared anyway,
+but not what a flag means, or in what units a time is.
+"""
 KEYS = 2
 TABLES = 128
 """Tables of 4096 sequence numbers; a peer's epoch has one."""
@@ -152,6 +156,8 @@ class Carried:
     """The agent was about to end it."""
     is_closing: bool = False
     """The server has closed, and its client's next packet may acknowledge it."""
+    seen: int = field(default=0, compare=False)
+    """When a packet passed last, as `seen_at` tells times: not what is known of it."""
 
     @property
     def lives(self) -> bool:
@@ -254,12 +260,12 @@ def by_sender(fields: bytes, octets: int, senders: bytes) -> dict[int, bytes]:
         return {}
     each = struct.iter_unpack(f"{octets}s", fields)
     if senders == first * len(types):
-        kept = fields if all(types) else b"".join([field for (field,), kind in zip(each, types, strict=True) if kind])
+        kept = fields if all(types) else b"".join([one for (one,), kind in zip(each, types, strict=True) if kind])
         return {_U64.unpack(first)[0]: kept}
     found: dict[int, list[bytes]] = {}
-    for (field,), (sender,), kind in zip(each, _U64.iter_unpack(senders), types, strict=True):
+    for (one,), (sender,), kind in zip(each, _U64.iter_unpack(senders), types, strict=True):
         if kind:
-            found.setdefault(sender, []).append(field)
+            found.setdefault(sender, []).append(one)
     return {sender: b"".join(fields) for sender, fields in found.items()}
 
 
@@ -268,15 +274,15 @@ def seen_at(monotonic_s: float) -> int:
     return max(int(monotonic_s * 1_000_000_000), 0) >> _SEEN_SHIFT
 
 
-def is_silent_since(value: bytes, seen: int) -> bool:
-    """Of an entry of `flows`: has no packet passed since `seen`, although it is not known to be over?"""
+def is_quiet_since(value: bytes, seen: int, seen_if_over: int) -> bool:
+    """Of an entry of `flows`: has no packet passed since `seen`, or, of one that is over, since `seen_if_over`?"""
     flags, last = _FLAGS_AND_SEEN.unpack(value)
-    return last <= seen and not flags & _OVER
+    return bool(last <= (seen_if_over if flags & _OVER else seen))
 
 
 def decode_flow(four_tuple: bytes, value: bytes | memoryview) -> Carried:
     """An entry of `flows`."""
-    irs, iss, epoch, sequence, period, sender, flags, cookie, *_ = _FLOW.unpack(value)
+    irs, iss, epoch, sequence, period, sender, flags, cookie, _, _, seen, *_ = _FLOW.unpack(value)
     identity = Identity(decode_tuple(four_tuple), SeqNum(irs), SeqNum(iss))
     if not flags & _ADOPTED:
         whose = Whose.AGENT
@@ -291,6 +297,7 @@ def decode_flow(four_tuple: bytes, value: bytes | memoryview) -> Carried:
         cookie,
         bool(flags & _SILENT),
         bool(flags & _FIN_LEAVING),
+        seen,
     )
 
 

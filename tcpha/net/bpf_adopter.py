@@ -21,13 +21,14 @@ from pathlib import Path
 from tcpha.errors import EdgeError
 from tcpha.kernel import be_maps
 from tcpha.kernel.be_maps import Act, Answer, Carried, Ran, Rank
-from tcpha.net import sysctl
+from tcpha.net import bpf_terms, sysctl
 from tcpha.net.bpf import BpfMap, MapShape
 from tcpha.net.bpf_attach import Direction, Filter, Link, attach
 from tcpha.net.bpf_journal import Journal, MappedArray, Piece, Progress
 from tcpha.net.bpf_object import Loaded, ObjectFile, kernel_function, load
 from tcpha.net.bpf_ring import RingReader
 from tcpha.net.bpf_table import Table
+from tcpha.net.bpf_terms import Terms
 from tcpha.proto.flow_fields import FIELD_OCTETS, Fields
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Identity
@@ -85,13 +86,15 @@ class Adopter:
         self, own: tuple[bytes, int], keyring: Keyring, *, mark: int, retry_mark: int, pins: Path | None = None
     ):
         """Load them. `own`: packed address and port of the handoff channel here. `pins`: a directory in a bpf file
-        system; what an earlier process left there goes on. Raises: EdgeError.
+        system; what an earlier process left there goes on. Raises: EdgeError, also if that cannot go on.
         """
         self._own = be_maps.encode_endpoint(*own)
         self._marks = (mark, retry_mark)
         self._pins = pins
         self._attached: list[Link | Filter] = []
         self._generations: dict[int, BpfMap] = {}
+        if pins is not None:
+            bpf_terms.agree(pins, Terms(be_maps.VERSION, mark))
         with ExitStack() as undo:
             self._loaded: Loaded = undo.enter_context(load(PROGRAMS, pins=pins))
             self._maps = self._loaded.maps

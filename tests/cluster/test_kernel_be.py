@@ -289,6 +289,32 @@ def test_agent_is_ended_with_keep_the_next_one_is_not_accelerated_what_is_left_i
     assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
 
 
+@pytest.mark.parametrize("lost", ["all", "terms"])
+def test_agent_is_killed_what_it_pinned_is_lost_or_another_versions_its_connections_are_ended(
+    mortal_lab: Lab, family: Family, lost: str
+) -> None:
+    """What arrives for them would come to nobody, and their ports to no other connection."""
+    node = mortal_lab.backends[0]
+    with Conversation.open(mortal_lab, family, receive_buffer_octets=SMALL_WINDOW_OCTETS) as client:
+        client.send(get("/10m.html"))
+        client.exactly(FIRST_OCTETS)
+        node.engine.kill()
+        assert sockets_at(node) != []
+        for each in map(Path, pinned(node, "be")):
+            if lost in ("all", each.name) and not each.is_mount():
+                each.unlink()
+        node.engine.start()
+        assert sockets_at(node) == []
+        log = node.engine.log.read_text()
+        assert ("ends 1 connections" if lost == "all" else "1 connections are ended") in log
+        with pytest.raises(ConnectionResetError):
+            client.rest()
+        port = client.port
+    assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
+    with all_by_the_kernel(mortal_lab, 1), Conversation.open(mortal_lab, family, port=port) as client:
+        assert client.ask(get("/1k.html")).sha256 == digest(mortal_lab, "1k.html")
+
+
 def test_agent_is_ended_its_connections_are_reset_and_the_host_is_as_before(mortal_lab: Lab, family: Family) -> None:
     node = mortal_lab.backends[0]
     node.engine.stop()

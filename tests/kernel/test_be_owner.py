@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -21,6 +22,8 @@ from tcpha.kernel.be_maps import (
     Whose,
     encode_number,
     encode_tuple,
+    is_quiet_since,
+    seen_at,
 )  # fmt: skip
 from tcpha.net.bpf import BpfMap, MapShape
 from tcpha.proto.flow_fields import encode_field
@@ -368,6 +371,29 @@ def test_agent_found_no_socket_end_is_told_and_counted_once(programs: Rehearsal)
     assert [programs.adopter.order(Act.END, first(programs).identity) for _ in range(2)] == [True, False]
     assert programs.closed() == [first(programs).identity]
     assert programs.adopter.live == 0
+
+
+def test_over_the_agent_forgets_it_nothing_more_is_told_or_counted(programs: Rehearsal) -> None:
+    arrive(programs, first(programs), 1)
+    programs.leave(leaving(programs.family, 1))
+    assert programs.adopter.order(Act.END, first(programs).identity)
+    assert programs.closed() == [first(programs).identity]
+    assert programs.adopter.order(Act.FORGET, first(programs).identity)
+    assert (programs.whose(first(programs)), programs.adopter.live, programs.closed()) == (None, 0, [])
+
+
+def test_packet_passes_the_entry_says_when(programs: Rehearsal) -> None:
+    never, before = 0, seen_at(time.monotonic() - 2.0)
+    arrive(programs, first(programs), 1)
+    programs.leave(leaving(programs.family, 1))
+    now = seen_at(time.monotonic())
+    assert before < known(programs).seen <= now
+    ((_, living),) = programs.adopter.walk()
+    assert [is_quiet_since(living, *each) for each in ((before, now), (now, never))] == [False, True]
+    programs.leave(leaving(programs.family, 1, flags="RA"))
+    now = seen_at(time.monotonic())
+    ((_, over),) = programs.adopter.walk()
+    assert [is_quiet_since(over, *each) for each in ((now, before), (never, now))] == [False, True]
 
 
 def test_many_are_over_the_oldest_is_forgotten_and_the_map_does_not_grow(programs: Rehearsal) -> None:

@@ -87,6 +87,9 @@ _LAYER_OF = {
     "tcpha.fe.service": "fe process",
     "tcpha.fe.__main__": "fe process",
     "tcpha.be.acceleration": "be process",
+    "tcpha.be.carried": "be process",
+    "tcpha.be.left_behind": "be process",
+    "tcpha.be.search": "be process",
     "tcpha.be.service": "be process",
     "tcpha.be.__main__": "be process",
     "tcpha.lab.capacity": "lab model",
@@ -125,6 +128,8 @@ EFFECTS_OF_PROCESS = {
     "tcpha.fe.acceleration": {"logging"},
     "tcpha.fe.service": {"logging"},
     "tcpha.be.acceleration": {"logging"},
+    "tcpha.be.carried": {"logging"},
+    "tcpha.be.left_behind": {"logging"},
     "tcpha.be.service": {"logging"},
 }
 """Which of them each file outside net/ and lab/ uses; all others none."""

@@ -1,0 +1,86 @@
+"""What an earlier process of this back end left in the kernel: it goes on, or it is ended.
+
+Connections outlive the process that adopted them, if the programs do that carry them (docs/kernel.md, "The end"). The
+sockets of those that no program knows bear the mark all the same: they would speak, and hear nothing any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from tcpha.be.carried import CarriedConnections
+from tcpha.config import BackEndConfig
+from tcpha.errors import EdgeError
+from tcpha.kernel.be_maps import Whose, encode_address, encode_tuple
+from tcpha.net import bpf_terms, pins
+from tcpha.net.bpf_adopter import Adopter
+from tcpha.net.sockdiag import SocketDiagnostics, TcpSocket, connection_of
+from tcpha.proto.ip import key_addresses
+from tcpha.proto.keyring import Keyring
+
+_ROLE = "be"
+
+log = logging.getLogger("tcpha.be")
+
+
+def open_adopter(config: BackEndConfig, keyring: Keyring, sockets: SocketDiagnostics) -> Adopter:
+    """Load the programs, with what is pinned. Where that cannot go on, its connections are ended. Raises: EdgeError."""
+    try:
+        return _opened(config, keyring)
+    except EdgeError as error:
+        ended = end_left_behind(config, sockets)
+        log.warning("what an earlier process pinned is of no use, %d connections are ended: %s", ended, error)
+    return _opened(config, keyring)
+
+
+def _opened(config: BackEndConfig, keyring: Keyring) -> Adopter:
+    mark = config.kernel_mark
+    retry_mark = next(each for each in (mark ^ 1, mark ^ 2, mark ^ 3) if each not in (0, config.mark))
+    place = pins.directory(_ROLE, config.state)
+    return Adopter((config.raddr.packed, config.port), keyring, mark=mark, retry_mark=retry_mark, pins=place)
+
+
+def end_left_behind(config: BackEndConfig, sockets: SocketDiagnostics) -> int:
+    """Remove what an earlier process pinned, and end what it let the kernel adopt; return how many that were.
+
+    Also where nothing is pinned: pins may be removed while connections live, and `kernel_mark` may have been another.
+    Raises: EdgeError.
+    """
+    marks = {config.kernel_mark}
+    for place in pins.places(_ROLE, config.state):
+        with suppress(EdgeError):  # where bpf(2) is forbidden nobody knows
+            terms = bpf_terms.left(place)
+            marks |= set() if terms is None else {terms.mark}
+    pins.remove(_ROLE, config.state)
+    left = [each for mark in sorted(marks) for each in sockets.marked(mark) if is_at(config, each)]
+    for each in left:
+        sockets.destroy(each)
+    return len(left)
+
+
+def is_at(config: BackEndConfig, socket: TcpSocket) -> bool:
+    """Is a socket of one of the virtual addresses? Others may use the same mark for what is their own."""
+    _, server = key_addresses(connection_of(socket))
+    return encode_address(server) in {encode_address(each.packed) for each in config.vaddr}
+
+
+def take_stock(config: BackEndConfig, adopter: Adopter, connections: CarriedConnections) -> int:
+    """Compare what the programs know with the sockets there are; return how many of those nobody knew, and were ended.
+
+    To be called while nothing is adopted. Raises: EdgeError.
+    """
+    open_sockets = {encode_tuple(connection_of(each)): each for each in connections.open_sockets()}
+    for four_tuple, carried in list(adopter.flows()):
+        if carried.is_silent:
+            connections.end_silently(carried)
+        elif four_tuple not in open_sockets or carried.whose is Whose.AGENT:
+            connections.give_up(carried)
+    unknown = [
+        socket
+        for four_tuple, socket in open_sockets.items()
+        if adopter.look_up(four_tuple) is None and is_at(config, socket)
+    ]
+    for socket in unknown:
+        connections.destroy(socket)
+    return len(unknown)

@@ -1,0 +1,86 @@
+"""What a back end's process finds pinned by an earlier one: gone on with, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tcpha.errors import EdgeError
+from tcpha.kernel import be_maps
+from tcpha.net import bpf_terms
+from tcpha.net.bpf import BpfMap
+from tcpha.net.bpf_adopter import PROGRAMS, Adopter
+from tcpha.net.bpf_object import ObjectFile
+from tcpha.net.bpf_terms import Terms
+from tests.kernel.frames import KEYRING, MARK, RETRY_MARK
+
+pytestmark = pytest.mark.kernel
+
+FLOWS = next(each.shape for each in ObjectFile(PROGRAMS).maps if each.name == "flows")
+
+
+@pytest.fixture
+def place(adopting: None, bpffs: Path) -> Path:
+    """Where nothing is pinned yet."""
+    made = bpffs / "be"
+    made.mkdir(mode=0o700)
+    return made
+
+
+@pytest.fixture
+def pins(place: Path) -> Path:
+    """Where a process has pinned, and ended."""
+    opened(place).close()
+    return place
+
+
+def opened(place: Path, mark: int = MARK) -> Adopter:
+    return Adopter((bytes(4), 666), KEYRING, mark=mark, retry_mark=RETRY_MARK, pins=place)
+
+
+def test_same_terms_the_next_process_goes_on(pins: Path) -> None:
+    found = BpfMap.pinned(pins / "flows", "flows", FLOWS)
+    assert found is not None
+    with found:
+        found.update(bytes(FLOWS.key_octets), bytes(FLOWS.value_octets))
+    again = opened(pins)
+    assert [four_tuple for four_tuple, _ in again.flows()] == [bytes(FLOWS.key_octets)]
+    again.close()
+
+
+def test_map_of_the_same_shape_means_something_else_it_is_not_gone_on_with(
+    pins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(be_maps, "VERSION", be_maps.VERSION + 1)
+    with pytest.raises(EdgeError, match=rf"version={be_maps.VERSION - 1}"):
+        opened(pins)
+
+
+def test_mark_was_another_it_is_not_gone_on_with_and_that_one_is_known(pins: Path) -> None:
+    with pytest.raises(EdgeError, match=f"mark={MARK}"):
+        opened(pins, MARK + 1)
+    assert bpf_terms.left(pins) == Terms(be_maps.VERSION, MARK)
+
+
+def test_pinned_by_a_version_that_noted_nothing_down_it_is_not_gone_on_with(pins: Path) -> None:
+    (pins / "terms").unlink()
+    with pytest.raises(EdgeError, match="another version"):
+        opened(pins)
+    assert bpf_terms.left(pins) is None
+
+
+def test_map_has_another_shape_it_is_not_gone_on_with(pins: Path) -> None:
+    """Somebody has forgotten to count the version."""
+    (pins / "flows").unlink()
+    with BpfMap.create("flows", replace(FLOWS, value_octets=24)) as other:
+        other.pin(pins / "flows")
+        with pytest.raises(EdgeError, match="another shape"):
+            opened(pins)
+
+
+def test_process_was_killed_before_it_pinned_the_rest_the_next_one_does(place: Path) -> None:
+    bpf_terms.agree(place, Terms(be_maps.VERSION, MARK))
+    opened(place).close()
+    assert {"flows", "ran", "progress", "terms"} <= {each.name for each in place.iterdir()}

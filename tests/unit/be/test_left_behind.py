@@ -1,0 +1,173 @@
+"""What an earlier process left in the kernel: what goes on, what is ended, and what is somebody else's."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from msgspec.structs import replace
+
+from tcpha.be import left_behind
+from tcpha.be.carried import CarriedConnections
+from tcpha.be.left_behind import end_left_behind, open_adopter, take_stock
+from tcpha.errors import EdgeError
+from tcpha.kernel.be_maps import Whose
+from tcpha.net import bpf_terms, pins
+from tcpha.net.bpf_terms import Terms
+from tcpha.net.sockdiag import TcpSocket
+from tcpha.proto.ip import connection_key
+from tests.packet.be_playbook import QUIET, VIPS, be_config
+from tests.unit.be.programs import CLIENT, MARK, Programs, Sockets, carried, identity, socket_of
+
+CONFIG = be_config(QUIET)
+OLD_MARK = 0x1234
+
+
+@pytest.fixture
+def sockets() -> Sockets:
+    return Sockets()
+
+
+def elsewhere(port: int) -> TcpSocket:
+    """A socket of the host's, not at a virtual address."""
+    return socket_of(replace(identity(), key=connection_key(CLIENT, port, ip_address("203.0.113.1"), 80)))
+
+
+def taken_stock(programs: Programs, sockets: Sockets) -> int:
+    connections = CarriedConnections(cast(Any, programs), cast(Any, sockets), MARK)
+    return take_stock(CONFIG, cast(Any, programs), connections)
+
+
+# Take stock
+
+
+@pytest.mark.parametrize("whose", [Whose.PROGRAMS, Whose.UNSEEN, Whose.OVER])
+def test_socket_is_known_it_goes_on(sockets: Sockets, whose: Whose) -> None:
+    programs = Programs()
+    programs.add(carried(identity(), whose))
+    sockets.present = [socket_of(identity())]
+    assert taken_stock(programs, sockets) == 0
+    assert (sockets.destroyed, programs.whose(identity())) == ([], whose)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_socket_is_not_known_it_is_destroyed(sockets: Sockets, family: int) -> None:
+    client = CLIENT if family == 4 else ip_address("2001:db8::10")
+    unknown = replace(identity(), key=connection_key(client, 9, ip_address(VIPS[family]), 80))
+    programs = Programs()
+    programs.add(carried(identity()))
+    sockets.present = [socket_of(identity()), orphan := socket_of(unknown)]
+    assert taken_stock(programs, sockets) == 1
+    assert sockets.destroyed == [orphan]
+
+
+def test_ports_were_the_agents_nobody_has_them_and_their_socket_is_destroyed(sockets: Sockets) -> None:
+    programs = Programs()
+    programs.add(carried(identity(), Whose.AGENT))
+    sockets.present = [orphan := socket_of(identity())]
+    assert taken_stock(programs, sockets) == 1
+    assert (sockets.destroyed, programs.entries) == ([orphan], {})
+
+
+def test_socket_bears_another_mark_or_is_not_at_a_virtual_address_it_is_left_alone(sockets: Sockets) -> None:
+    sockets.present = [socket_of(identity(), mark=0), elsewhere(1)]
+    assert taken_stock(Programs(), sockets) == 0
+    assert sockets.destroyed == []
+
+
+def test_connection_has_no_socket_any_more_its_end_is_noted(sockets: Sockets) -> None:
+    programs = Programs()
+    programs.add(carried(identity(1)), carried(identity(2), Whose.UNSEEN))
+    assert taken_stock(programs, sockets) == 0
+    assert (programs.whose(identity(1)), programs.whose(identity(2))) == (Whose.OVER, None)
+
+
+def test_earlier_process_was_about_to_end_it_it_is_ended(sockets: Sockets) -> None:
+    programs = Programs()
+    programs.add(carried(identity(), is_silent=True))
+    sockets.present = [its := socket_of(identity())]
+    taken_stock(programs, sockets)
+    assert (set(sockets.destroyed), programs.entries) == ({its}, {})
+
+
+# Open, or end
+
+
+class Kernel:
+    """What is pinned, and what opening it says."""
+
+    def __init__(self) -> None:
+        self.terms: Terms | EdgeError | None = None
+        self.faults: list[EdgeError] = []
+        self.opened = self.removed = 0
+
+    def open(self, *_: object, **__: object) -> Programs:
+        self.opened += 1
+        if self.faults:
+            raise self.faults.pop(0)
+        return Programs()
+
+    def remove(self, *_: object) -> bool:
+        self.removed += 1
+        self.terms = None
+        return True
+
+    def left(self, place: Path) -> Terms | None:
+        if isinstance(self.terms, EdgeError):
+            raise self.terms
+        return self.terms
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    made = Kernel()
+    monkeypatch.setattr(left_behind, "Adopter", made.open)
+    monkeypatch.setattr(pins, "directory", lambda *_: Path("/nowhere"))
+    monkeypatch.setattr(pins, "remove", made.remove)
+    monkeypatch.setattr(bpf_terms, "left", made.left)
+    return made
+
+
+def test_what_is_pinned_is_of_use_nothing_is_ended(kernel: Kernel, sockets: Sockets) -> None:
+    sockets.present = [socket_of(identity())]
+    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    assert (kernel.opened, kernel.removed, sockets.destroyed) == (1, 0, [])
+
+
+def test_what_is_pinned_is_of_another_version_its_connections_are_ended(
+    kernel: Kernel, sockets: Sockets, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel.faults = [EdgeError("of before")]
+    sockets.present = [left := socket_of(identity()), elsewhere(1)]
+    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    assert (kernel.opened, kernel.removed, sockets.destroyed) == (2, 1, [left])
+    assert "1 connections are ended: of before" in caplog.text
+
+
+def test_mark_was_another_sockets_with_that_one_are_ended_too(kernel: Kernel, sockets: Sockets) -> None:
+    kernel.terms, kernel.faults = Terms(1, OLD_MARK), [EdgeError("on other terms")]
+    sockets.present = [old := socket_of(identity(1), mark=OLD_MARK), new := socket_of(identity(2))]
+    sockets.present += [others := socket_of(identity(3), mark=0)]
+    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    assert (sockets.destroyed, sockets.present) == ([old, new], [others])
+
+
+def test_programs_cannot_be_loaded_at_all_what_is_left_is_ended_all_the_same(kernel: Kernel, sockets: Sockets) -> None:
+    """Nobody would pass its packets on."""
+    kernel.faults = [EdgeError("no memory"), EdgeError("no memory, either")]
+    sockets.present = [left := socket_of(identity())]
+    with pytest.raises(EdgeError, match="either"):
+        open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    assert (kernel.removed, sockets.destroyed) == (1, [left])
+
+
+@pytest.mark.parametrize("terms", [None, EdgeError("bpf(2) is forbidden")])
+def test_nothing_is_pinned_or_nobody_may_look_sockets_are_ended_all_the_same(
+    kernel: Kernel, sockets: Sockets, terms: EdgeError | None
+) -> None:
+    kernel.terms = terms
+    sockets.present = [left := socket_of(identity()), elsewhere(1)]
+    assert end_left_behind(CONFIG, cast(Any, sockets)) == 1
+    assert (kernel.removed, sockets.destroyed) == (1, [left])

@@ -190,9 +190,12 @@ class Acceleration:
     def _on_closed(self, message: Closed) -> Closed:
         """A front end takes connections back: end those of the programs silently, and let none of them run later."""
         for identity in message.identities:
-            self._adopter.remember(identity)
             carried = self._adopter.look_up(encode_tuple(identity.key))
+            if carried is None or carried.identity != identity:
+                self._adopter.remember(identity)
+                carried = self._adopter.look_up(encode_tuple(identity.key))  # a program may have been faster
             if carried is not None and carried.identity == identity:
+                self._adopter.remember(identity, carried.rank.period)
                 self._connections.end_silently(carried)
         return message
 

@@ -104,6 +104,8 @@ class Adopter:
             self._generation: MapShape = inner
             self._ring = RingReader(self._maps["events"])
             self._config = MappedArray(self._maps["config"])
+            self._accepted = range(0)
+            """Periods whose cookies are accepted, whenever anything is."""
             self._periods: tuple[int, int] | None = None
             self._progress = Progress(self._maps["progress"])
             journals = [
@@ -136,8 +138,8 @@ class Adopter:
                 self._forget(old)
             for each in remembered:
                 self._generation_of(each)
-        first = max(wanted.start, floor + 1)
-        self._configure(first, max(wanted.stop - first, 0), time.monotonic_ns() + int(lease_s * _NS), room)
+        self._accepted = range(max(wanted.start, floor + 1), wanted.stop)
+        self._configure(self._accepted.start, len(self._accepted), time.monotonic_ns() + int(lease_s * _NS), room)
 
     def hold(self) -> None:
         """Adopt nothing until `renew` is called; what is adopted goes on. Raises: EdgeError."""
@@ -239,10 +241,15 @@ class Adopter:
         generation.update(name, be_maps.encode_number(Ran.AGENT))
         return True
 
-    def remember(self, identity: Identity) -> None:
-        """Let no program run a connection, whatever the period of its cookie, nor again. Raises: EdgeError."""
+    def remember(self, identity: Identity, period: int | None = None) -> None:
+        """Let no program run a connection, nor again.
+
+        `period`: the low 16 bits of its cookie's, as `Rank` has them; None: any that is accepted. Raises: EdgeError.
+        """
         name, value = be_maps.encode_name(identity), be_maps.encode_number(Ran.AGENT)
-        for generation in self._generations.values():
+        for each, generation in self._generations.items():
+            if each not in self._accepted if period is None else each & 0xFFFF != period:
+                continue
             try:
                 generation.update(name, value)
             except EdgeError as error:

@@ -181,13 +181,13 @@ def test_agent_runs_nothing_there_any_more_it_lets_go(here: BackEnd) -> None:
 # --- CLOSED, FLOWS?
 
 
-def test_front_end_takes_a_connection_back_it_is_ended_silently(here: BackEnd) -> None:
+def test_front_end_takes_a_connection_back_it_is_ended_silently_and_its_period_alone_is_noted(here: BackEnd) -> None:
     here.programs.add(carried(ONE))
     here.sockets.present = [its := socket_of(ONE)]
     assert here.gets(Closed((ONE,))) == ([], Closed((ONE,)))
     assert here.sockets.destroyed == [its]
     assert here.programs.orders == [(Act.SILENCE, ONE), (Act.END, ONE)]
-    assert here.programs.remembered == [(ONE, None)]
+    assert here.programs.remembered == [(ONE, RANK.period)]
     assert here.programs.entries == {}
 
 

@@ -29,10 +29,10 @@ def doubled_lab(_machine: None) -> Iterator[Lab]:
 
 
 def ask(lab: Lab, family: Family) -> str | None:
-    """One whole answer; the node that gave it."""
+    """One whole answer, long enough to be acknowledged before its back end has confirmed; the node that gave it."""
     with Conversation.open(lab, family, limit_s=5.0) as client:
-        answer = client.ask(get("/1k.html"))
-        assert (answer.status, answer.sha256) == (200, digest(lab, "1k"))
+        answer = client.ask(get("/100k.html"))
+        assert (answer.status, answer.sha256) == (200, digest(lab, "100k"))
         return answer.node
 
 

@@ -161,18 +161,18 @@ def test_upload_is_whole(laid: Lab, row: Row) -> None:
         assert client.ask(post(body)).body == digest_line(body)
 
 
-def test_client_closes_with_its_last_octets_upload_is_whole(laid: Lab, row: Row) -> None:
+def test_client_closes_with_its_last_octets_connection_is_over_everywhere(laid: Lab, row: Row) -> None:
     """They wait for the FIN, and fill the segment that bears it. The head alone is short enough for the kernel."""
     adopted = adopted_by_kernel(laid.backends[0])
     with Conversation.open(laid, row.family) as client:
         mss_octets = client.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
-        body = os.urandom(100 * mss_octets - 1)
-        client.send(post(body).removesuffix(body))
-        client.await_acknowledged()
+        body = bytes(100 * mss_octets - 1)
+        # The server answers the head, and then reads what it drops; as a proxy it would give up for a half-closed one.
+        assert client.ask(post(body, path="/client").removesuffix(body)).status == 200
         client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         client.send(body)
         client.half_close()
-        assert client.answer().body == digest_line(body)
+        assert client.rest() == b""
     await_no_flows(laid)
     assert (adopted_by_kernel(laid.backends[0]) > adopted) == (row.engines != "kernel-fe")
 

@@ -315,6 +315,27 @@ def test_agent_is_killed_what_it_pinned_is_lost_or_another_versions_its_connecti
         assert client.ask(get("/1k.html")).sha256 == digest(mortal_lab, "1k.html")
 
 
+def test_agent_is_killed_the_next_one_has_another_mark_what_bears_the_old_one_is_ended(mortal_lab: Lab) -> None:
+    """No program would know its packets."""
+    node = mortal_lab.backends[0]
+    arguments = [str(each) for each in node.engine.program.arguments]
+    file = Path(arguments[arguments.index("-c") + 1])
+    own = file.read_text()
+    with Conversation.open(mortal_lab, "ipv4", receive_buffer_octets=SMALL_WINDOW_OCTETS) as client:
+        client.send(get("/10m.html"))
+        client.exactly(FIRST_OCTETS)
+        node.engine.kill()
+        file.write_text(f"{own}kernel_mark = 0x5555\n")
+        try:
+            with started(node):
+                assert "1 connections are ended" in (node.directory / "by-hand.log").read_text()
+                assert sockets_at(node) == []
+                assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
+        finally:
+            file.write_text(own)
+            node.engine.start()
+
+
 def test_agent_is_ended_its_connections_are_reset_and_the_host_is_as_before(mortal_lab: Lab, family: Family) -> None:
     node = mortal_lab.backends[0]
     node.engine.stop()

@@ -181,6 +181,10 @@ class Acceleration:
             self._fault_log_at = now + LOG_INTERVAL_S
             _log.error("%s (%d calls so far; tried again)", fault, self.carriage.faults)
 
+    def detach(self) -> None:
+        """From now on every packet comes to the process; what the program saw can still be asked. Raises: EdgeError."""
+        self._forwarder.detach()
+
     def end(self) -> None:
         """Every packet comes to the process again, and nothing is left in the kernel. Raises: EdgeError."""
         self.carriage.end()

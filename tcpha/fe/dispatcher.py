@@ -245,8 +245,9 @@ class Dispatcher:
 
     def _on_flows(self, backend: Endpoint, message: Flows, now: float) -> Sequence[Action]:
         actions: list[Action] = []
-        for identity in message.held:
-            self._on_held(backend, identity, actions, now)
+        if not self._stopping:  # or what has just been ended would be a connection again, from before a restart
+            for identity in message.held:
+                self._on_held(backend, identity, actions, now)
         for key in message.absent:
             enquiry = self._enquiries.on_absent(backend, key, now)
             if enquiry is not None:
@@ -402,20 +403,28 @@ class Dispatcher:
 
     def on_stop(self, now: float) -> Sequence[Action]:
         """The front end goes: end what it carries, so that neither clients nor servers wait for nothing."""
+        told = self.end_at_backends()
+        return [*self.end_at_clients(), *told]
+
+    def end_at_backends(self) -> Sequence[Action]:
+        """Half of it, alone where packets are carried past this process: the back ends are told. Nothing new begins."""
         self._stopping = True
-        actions: list[Action] = []
         ended: dict[Endpoint, list[Identity]] = {}
+        for flow in self.table.by_key.values():
+            if flow.backend is not None and not flow.is_over:
+                ended.setdefault(flow.backend, []).append(flow.identity)
+        return [Send(backend, Closed(each)) for backend, identities in ended.items() for each in by_message(identities)]
+
+    def end_at_clients(self) -> Sequence[Action]:
+        """The other half, once every packet comes here: an RST whose number the client has left behind tells nobody."""
+        actions: list[Action] = []
         for flow in list(self.table.by_key.values()):
             if flow.is_over:
                 continue
-            if flow.backend is not None:
-                ended.setdefault(flow.backend, []).append(flow.identity)
             self.table.refresh(flow)
             actions.append(Reply(encode_segment(flow.leaving_key, flow.last_ack, SeqNum(0), RST, 0)))
             self._reader.forget(flow)
             self.table.remove(flow)
-        for backend, identities in ended.items():
-            actions += [Send(backend, Closed(each)) for each in by_message(identities)]
         return actions
 
 

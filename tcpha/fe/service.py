@@ -196,19 +196,22 @@ class FrontEnd(Node):
 
     def on_stop(self, now: float) -> None:
         """End what is carried."""
-        actions = self._dispatcher.on_stop(now)
-        if self._acceleration is not None:  # what clients answer to the rest must come here
-            # To end that takes a while: back ends are told before, or no number for an RST is right for long.
-            for action in actions:
-                if type(action) is Send:
-                    self._perform_alone(action)
-            self.send_posted()
-            actions = [action for action in actions if type(action) is not Send]
-            self.loop.remove(self._acceleration.fileno())
-            self._acceleration.end()
-            self._acceleration = None
-            self._perform |= {PassOn: self._pass_on, Forward: self._forward, Send: self._send}
-        self._do(actions)
+        if self._acceleration is None:
+            self._do(self._dispatcher.on_stop(now))
+            return
+        # To detach takes a while, in which servers would send on: back ends are told before.
+        self._do(self._dispatcher.end_at_backends())
+        self._acceleration.detach()
+        for action in self._dispatcher.end_at_clients():
+            self._perform_alone(action)
+        before = -1
+        while before != self._raised:  # what the program left to us at last
+            before = self._raised
+            self._on_raised()
+        self.loop.remove(self._acceleration.fileno())
+        self._acceleration.end()
+        self._acceleration = None
+        self._perform |= {PassOn: self._pass_on, Forward: self._forward, Send: self._send}
 
     def own_status(self) -> OwnStatus:
         """Return what back ends are to know."""

@@ -337,6 +337,27 @@ def test_stop_what_was_under_way_to_the_client_is_reset_where_it_acknowledges(fa
     book >> client.ack(len(GET), 9999) << gets_rst(client, 9999)
 
 
+def test_stop_meets_what_a_back_end_says_that_it_holds_the_client_is_reset_all_the_same(family: int) -> None:
+    """Back ends confirm many connections at once, a while later: what is ended is none from before a restart."""
+    book, client = forwarded(family)
+    book >> Stop() << [gets_rst(client), Send(BE1, Closed((client.identity,)))]
+    book >> Says(BE1, Flows((client.identity,))) << nothing
+    book >> client.ack(len(GET), 9999) << gets_rst(client, 9999)
+    assert book.dispatcher.table.live == 0
+
+
+def test_stop_in_halves_the_client_is_reset_where_it_was_seen_in_between(family: int) -> None:
+    """Where packets are carried past the process they are until it has told the back ends."""
+    book, client = forwarded(family)
+    table, seen = book.dispatcher.table, seq_add(client.identity.iss, 778)
+    assert book.dispatcher.end_at_backends() == [Send(BE1, Closed((client.identity,)))]
+    table.follow(lambda flow: setattr(flow, "last_ack", seen))
+    (told,) = book.dispatcher.end_at_clients()
+    assert isinstance(told, Reply)
+    assert decode_segment(told.packet).seg_seq == seen
+    assert table.live == 0
+
+
 def test_stop_tells_of_many_flows_in_few_messages() -> None:
     book = Playbook()
     for number in range(40):

@@ -116,6 +116,9 @@ class Node(ABC):
     def on_stop(self, now: float) -> None:
         """End the flows."""
 
+    def on_leave(self) -> None:  # noqa: B027
+        """The process ends, what it put into the host goes on without it."""
+
     @abstractmethod
     def own_status(self) -> OwnStatus:
         """Return what the peers are to know."""
@@ -149,6 +152,7 @@ class Node(ABC):
             _spare_the_collector()
             self.loop.run(self._on_timer)
             if keep:
+                self.on_leave()
                 self._footprint.release()
             else:
                 try:

@@ -181,6 +181,10 @@ class Acceleration:
             self._fault_log_at = now + LOG_INTERVAL_S
             _log.error("%s (%d calls so far; tried again)", fault, self.carriage.faults)
 
+    def leave(self) -> None:
+        """The process goes, what is carried goes on: nothing may wait in the ring any more. Raises: EdgeError."""
+        self._forwarder.leave(clock.utc(), self._dispatcher.table.finished.period_floor)
+
     def detach(self) -> None:
         """From now on every packet comes to the process; what the program saw can still be asked. Raises: EdgeError."""
         self._forwarder.detach()

@@ -204,14 +204,24 @@ class FrontEnd(Node):
         self._acceleration.detach()
         for action in self._dispatcher.end_at_clients():
             self._perform_alone(action)
-        before = -1
-        while before != self._raised:  # what the program left to us at last
-            before = self._raised
-            self._on_raised()
+        self._read_the_rest()
         self.loop.remove(self._acceleration.fileno())
         self._acceleration.end()
         self._acceleration = None
         self._perform |= {PassOn: self._pass_on, Forward: self._forward, Send: self._send}
+
+    def on_leave(self) -> None:
+        """Let the kernel go on alone."""
+        if self._acceleration is not None:
+            self._acceleration.leave()
+            self._read_the_rest()
+
+    def _read_the_rest(self) -> None:
+        """Decide what the program left to us before it was told that nothing is read any more."""
+        before = -1
+        while before != self._raised:
+            before = self._raised
+            self._on_raised()
 
     def own_status(self) -> OwnStatus:
         """Return what back ends are to know."""

@@ -115,9 +115,16 @@ class Forwarder:
 
     def renew(self, utc_s: float, period_floor: int) -> None:
         """Go on, by this UTC; cookies of periods up to `period_floor` are void. Raises: EdgeError."""
+        self._renew(utc_s, period_floor, READ_LEASE_S)
+
+    def leave(self, utc_s: float, period_floor: int) -> None:
+        """The same, and the ring is not read any more: nothing goes there. Raises: EdgeError."""
+        self._renew(utc_s, period_floor, 0)
+
+    def _renew(self, utc_s: float, period_floor: int, read_lease_s: int) -> None:
         boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        until = [boot_ns + lease_s * NS for lease_s in (LEASE_S, READ_LEASE_S)]
-        value = fe_maps.encode_times(int(utc_s * NS) - boot_ns, until[0], period_floor, until[1])
+        until, read_until = (boot_ns + lease_s * NS for lease_s in (LEASE_S, read_lease_s))
+        value = fe_maps.encode_times(int(utc_s * NS) - boot_ns, until, period_floor, read_until)
         self._maps["times"].update(encode_number(0), value)
 
     def hold(self) -> None:

@@ -150,6 +150,15 @@ def test_nobody_reads_packets_go_up_as_they_are_while_cookies_are_made_still(fe_
     assert fe_stage.run(frame_of(Client().syn())).count == "syns"
 
 
+def test_process_leaves_packets_go_up_as_they_are_at_once_while_cookies_are_made_still(fe_stage: Stage) -> None:
+    _, client = greeted(fe_stage)
+    assert fe_stage.run(frame_of(client.sends(GET))).is_raised
+    fe_stage.forwarder.leave(UTC, -1)
+    outcome = fe_stage.run(frame_of(client.sends(GET)))
+    assert (outcome.verdict, outcome.is_raised, outcome.count) == (PASSED_UP, False, "up_unknown")
+    assert fe_stage.run(frame_of(Client().syn())).count == "syns"
+
+
 def test_ring_is_full_packets_go_up_as_they_are_until_it_is_read(fe_stage: Stage) -> None:
     _, client = greeted(fe_stage)
     frame = frame_of(client.sends(b"z" * 1400))

@@ -12,6 +12,8 @@ from scapy.packet import Raw
 
 from tcpha.budget import Budget
 from tcpha.errors import StartError
+from tcpha.fe.acceleration import Acceleration
+from tcpha.fe.actions import Action
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.fe.service import ERRORS_A_SECOND, ERRORS_AT_ONCE, FrontEnd
 from tcpha.net import clock
@@ -127,3 +129,37 @@ def test_error_too_big_for_the_tunnel_is_answered_by_none(frontend: FrontEnd) ->
     quoted = IP(src=VIP[4], dst=CLIENT[4]) / UDP()
     frontend._send_through_tunnel(BE1, packet(4, ICMP(type=3, code=4) / quoted))
     assert (sent_by(frontend), frontend._too_big, frontend._too_big_untold) == ([], 1, 0)
+
+
+# --- the end, where the kernel carries
+
+
+class LastWords:
+    """In the place of `Acceleration`: what it is asked for, in order, and bursts that wait in the ring meanwhile."""
+
+    def __init__(self, *bursts: int) -> None:
+        self.asked: list[str] = []
+        self._bursts = list(bursts)
+
+    def leave(self) -> None:
+        self.asked.append("leave")
+
+    def read(self) -> list[tuple[bytes, None]]:
+        return [(b"", None)] * (self._bursts.pop(0) if self._bursts else 0)
+
+    def on_raised(self, packet: bytes, cookie: None, now: float) -> tuple[Action, ...]:
+        self.asked.append("decide")
+        return ()
+
+    def settle(self, now: float) -> None:
+        """Nothing is carried."""
+
+
+def test_process_leaves_the_kernel_alone_what_waits_in_the_ring_is_decided_after_nothing_comes_there_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    front_end, kernel = unopened(MTU_OCTETS), LastWords(2, 1)
+    front_end._acceleration, front_end._raised = cast(Acceleration, kernel), 0
+    monkeypatch.setattr(front_end, "send_posted", lambda: None)
+    front_end.on_leave()
+    assert kernel.asked == ["leave", "decide", "decide", "decide"]

@@ -63,6 +63,8 @@ class Node(ABC):
     """One process. `run` returns when a signal has ended it."""
 
     role: Role
+    look_interval_s = _TIMER_STEP_S
+    """What becomes due between two looks is found at the latest after this, as long as anything comes."""
 
     def __init__(self, config: NodeConfig, keyring: Keyring, endpoints: tuple[Endpoint, ...], own: OwnStatus) -> None:
         """Open the handoff channel. Nothing of the host is changed yet. Raises: StartError."""
@@ -257,7 +259,9 @@ class Node(ABC):
             return self._timer_at
         self._timer_at = now + _TIMER_STEP_S
         try:
-            return self._do_what_is_due(now)
+            deadline = self._do_what_is_due(now)
+            self._timer_at = max(self._timer_at, min(deadline, now + self.look_interval_s))
+            return deadline
         except Exception as fault:  # as for messages: a defect costs what was due, not the process
             self._faults += 1
             self._log_fault(fault, now, f"a timer failed ({self._faults} faults so far)")

@@ -48,6 +48,7 @@ class FrontEnd(Node):
     """One front end."""
 
     role: Role = "fe"
+    look_interval_s = 0.01
 
     def __init__(self, config: FrontEndConfig, keyring: Keyring) -> None:
         """Open everything; nothing of the host is changed yet. Raises: StartError."""

@@ -20,7 +20,7 @@ from msgspec import Struct
 from tcpha.errors import HandoffAuthError, HandoffFormatError, HandoffVersionError, TruncatedError
 from tcpha.proto.cookie import NO_WINDOW_SCALE, Agreement
 from tcpha.proto.flow_fields import check_key, decode_identity, encode_identity
-from tcpha.proto.ip import KEY_OCTETS_IPV4, KEY_OCTETS_IPV6, ConnectionKey
+from tcpha.proto.ip import KEY_OCTETS_IPV4, ConnectionKey
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import (
     Adopted,
@@ -189,43 +189,28 @@ class HandoffCodec:
             flags |= _TIMESTAMPS
         if message.confirm:
             flags |= _CONFIRM
-        return self._lay_out(
-            envelope, _HANDOFF, message.identity,
-            b"" if acknowledged is None else _TLV_OF_U32.pack(_ACKNOWLEDGED, 4, acknowledged),
-            flags, scales, agreement.mss, message.window, message.period & 0xFFFF, message.tsval_sent or 0,
-            message.tsval_client, message.octets,
-        )  # fmt: skip
-
-    def _lay_out(
-        self,
-        envelope: Envelope,
-        type_number: int,
-        identity: Identity,
-        fields: bytes,
-        flags: int = 0,
-        scales: int = 0,
-        mss: int = 0,
-        window: int = 0,
-        period: int = 0,
-        tsval_sent: int = 0,
-        tsval_client: int = 0,
-        octets: bytes = b"",
-    ) -> bytes:
-        """Return everything that the tag covers."""
+        fields = b"" if acknowledged is None else _TLV_OF_U32.pack(_ACKNOWLEDGED, 4, acknowledged)
+        identity = message.identity
         key = identity.key
-        key_octets = len(key)
-        if key_octets == KEY_OCTETS_IPV6:
-            flags |= _IPV6
-        elif key_octets != KEY_OCTETS_IPV4:
-            check_key(key)
-        words = (FIXED_OCTETS + key_octets - 4 + len(fields)) >> 2
+        words = FIXED_OCTETS + len(key) - 4 + len(fields) >> 2
+        fixed = _FIXED_BEHIND_TAG.pack(
+            MAGIC, VERSION, _HANDOFF, words, flags | _family_of(key), scales, self._signing, envelope.sender,
+            agreement.mss, message.window, message.period & 0xFFFF, envelope.epoch, envelope.sequence, identity.irs,
+            identity.iss, message.tsval_sent or 0, message.tsval_client, key[-4:],
+        )  # fmt: skip
+        return b"".join((fixed, key[:-4], fields, message.octets))
+
+    def _lay_out(self, envelope: Envelope, type_number: int, identity: Identity, fields: bytes) -> bytes:
+        """Return everything that the tag covers of a message other than HANDOFF."""
+        key = identity.key
+        words = FIXED_OCTETS + len(key) - 4 + len(fields) >> 2
         if words > 0xFF:
             raise ValueError("message header over 1020 octets")
         fixed = _FIXED_BEHIND_TAG.pack(
-            MAGIC, VERSION, type_number, words, flags, scales, self._signing, envelope.sender, mss, window, period,
-            envelope.epoch, envelope.sequence, identity.irs, identity.iss, tsval_sent, tsval_client, key[-4:],
+            MAGIC, VERSION, type_number, words, _family_of(key), 0, self._signing, envelope.sender, 0, 0, 0,
+            envelope.epoch, envelope.sequence, identity.irs, identity.iss, 0, 0, key[-4:],
         )  # fmt: skip
-        return b"".join((fixed, key[:-4], fields, octets))
+        return b"".join((fixed, key[:-4], fields))
 
     def decode(self, datagram: bytes) -> tuple[Envelope, Message]:
         """Open a datagram.
@@ -283,6 +268,14 @@ class HandoffCodec:
         hashed = self._states[key_number].copy()
         hashed.update(covered)
         return hashed.digest()
+
+
+def _family_of(key: ConnectionKey) -> int:
+    """Return the flag that tells the family of a key. Raises: ValueError if it is none."""
+    if len(key) == KEY_OCTETS_IPV4:
+        return 0
+    check_key(key)
+    return _IPV6
 
 
 def _encode_field(field: tuple[int, bytes]) -> bytes:

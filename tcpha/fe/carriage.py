@@ -11,9 +11,9 @@ the authority. What changed there is settled with the carrier at once:
     READING, ANSWERED    held: packets come here, SYNs are answered and noted by the carrier
     finished, gone       forgotten
 
-Calls are saved: that flows are finished is told of many at once. That a back end has confirmed is told when the
-connection has lasted for a while, or when its next octets come. Until then its packets find their way all the same, and
-most connections need but one call to begin and a part of one to end.
+Calls are saved: what a burst of segments hands over is told by one, that flows are finished is told of many. That a
+back end has confirmed is told when the connection has lasted for a while, or when its next octets come. Until then its
+packets find their way all the same, and most connections need but a part of one call to begin and of one to end.
 
 What a carrier refuses costs the flow that it refuses, no other: it is tried again a little later, and counted.
 
@@ -43,6 +43,8 @@ LATER_S = 0.1
 
 BackEnd = tuple[bytes, int]
 """A back end's packed address and port."""
+Beginning = tuple[Identity, BackEnd, int, int, float, Sequence[int]]
+"""The arguments of `Carrier.carry`, in that order."""
 
 
 class Known(Protocol):
@@ -88,6 +90,9 @@ class Carrier(Protocol):
 
         Before it is `confirmed`, those with octets come here, too.
         """
+
+    def begin_all(self, flows: Sequence[Beginning]) -> int:
+        """As `carry` of each, not confirmed, by one call; return for how many, from the first on, that was done."""
 
     def hold_flow(
         self, identity: Identity, period: int, last_ack: int, last_seen_s: float, noted: Sequence[int] = ()
@@ -191,7 +196,9 @@ class Carriage:
 
     def settle(self, now: float) -> None:
         """Bring the carrier up to date; to be called after every burst of segments, and once a round."""
-        self._tell(self._table.take_changed(), self._settle, now)
+        changed = self._table.take_changed()
+        if changed:
+            self._tell(self._begin_all(changed), self._settle, now)
         if now >= self._later_at or len(self._over) >= OVER_AT_ONCE:
             self._catch_up(now)
 
@@ -207,6 +214,28 @@ class Carriage:
     def end(self) -> None:
         """From now on every packet comes here."""
         self._table.follow(None)
+
+    def _begin_all(self, keys: Iterable[ConnectionKey]) -> list[ConnectionKey]:
+        """Give the carrier at once what has just been handed over; return what is not done by that."""
+        others: list[ConnectionKey] = []
+        new: list[ConnectionKey] = []
+        beginnings: list[Beginning] = []
+        for key in keys:
+            flow = self._by_key.get(key)
+            if flow is None or flow.state is not HANDING or flow.backend is None or _is_doubtful(flow):
+                others.append(key)
+            else:
+                new.append(key)
+                backend = self._backend_of[flow.backend]
+                beginnings.append((flow.identity, backend, flow.period, flow.last_ack, flow.last_seen, flow.noted))
+        if not new:
+            return others
+        try:
+            done = self._carrier.begin_all(beginnings)
+        except EdgeError:  # whose fault it is shows where each is told alone
+            done = 0
+        self._given.update(dict.fromkeys(new[:done], _UNCONFIRMED))
+        return new[done:] + others
 
     def _settle(self, key: ConnectionKey, now: float) -> None:
         flow = self._by_key.get(key)

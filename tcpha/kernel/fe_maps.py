@@ -169,12 +169,13 @@ def decode_raised(record: bytes) -> tuple[bytes, Cookie | None]:
     return record[RAISED_HEADER_OCTETS:], Cookie(AGREEMENTS[agreed], period, tsecr if has_stamps else None)
 
 
-def write_tuple(key: ConnectionKey, buffer: bytearray | memoryview) -> None:
-    """Write a key of `flows`, 36 octets."""
+def write_tuple(key: ConnectionKey, buffer: bytearray | memoryview, at: int = 0) -> None:
+    """Write a key of `flows`, 36 octets, as the one numbered `at`."""
+    start = at * TUPLE_OCTETS
     if len(key) == KEY_OCTETS_IPV4:
-        _TUPLE_IPV4.pack_into(buffer, 0, _MAPPED, key[:4], _MAPPED, key[4:])
+        _TUPLE_IPV4.pack_into(buffer, start, _MAPPED, key[:4], _MAPPED, key[4:])
     else:
-        buffer[:TUPLE_OCTETS] = key
+        buffer[start : start + TUPLE_OCTETS] = key
 
 
 def write_flow(
@@ -186,11 +187,12 @@ def write_flow(
     way: int,
     standing: Standing,
     buffer: bytearray | memoryview,
+    at: int = 0,
 ) -> None:
-    """Write a value of `flows`, 40 octets, of what `Carried` says; without objects, for it is called often."""
+    """Write a value of `flows`, 40 octets, of what `Carried` says, as the one numbered `at`; it is called often."""
     notes = len(noted)
     _FLOW.pack_into(
-        buffer, 0, int(last_seen_s * NS), identity.irs, identity.iss, period & 0xFFFFFFFF, last_ack,
+        buffer, at * FLOW_OCTETS, int(last_seen_s * NS), identity.irs, identity.iss, period & 0xFFFFFFFF, last_ack,
         noted[0] if notes else 0, noted[1] if notes > 1 else 0, way, standing, notes, 0,
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ from tcpha.net.bpf import bpffs_of
 from tcpha.net.bpf_attach import Filter, Link, attach
 from tcpha.net.bpf_object import Loaded, load
 from tcpha.net.bpf_ring import RingReader
-from tcpha.net.bpf_table import Table
+from tcpha.net.bpf_table import PLACES, Table
 from tcpha.proto.cookie import Cookie
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.keyring import Keyring
@@ -41,6 +41,8 @@ READ_LEASE_S = 4
 PINNED = (_LINK_PIN, "flows", "ways")
 
 _PROGRAM = "fe_ingress"
+Beginning = tuple[Identity, BackEnd, int, int, float, Sequence[int]]
+"""The arguments of `Forwarder.carry`, in that order."""
 # To fetch a member from its class costs a quarter of a microsecond, and every connection asks.
 FORWARDED, HELD, HANDED = Standing.FORWARDED, Standing.HELD, Standing.HANDED
 
@@ -164,6 +166,23 @@ class Forwarder:
         standing = FORWARDED if confirmed else HANDED
         fe_maps.write_flow(identity, period, last_ack, last_seen_s, noted, self._ways[backend], standing, flows.value)
         return flows.update()
+
+    def begin_all(self, flows: Sequence[Beginning]) -> int:
+        """As `carry` of each, not confirmed; return how many there was room for, from the first on. Raises: EdgeError.
+
+        Of more than `PLACES` only so many are looked at.
+        """
+        table = self._flows
+        keys, values = table.keys, table.values
+        count = 0
+        for identity, backend, period, last_ack, last_seen_s, noted in flows[:PLACES]:
+            if backend not in self._ways:
+                self.close_way(backend)
+            fe_maps.write_tuple(identity.key, keys, count)
+            way = self._ways[backend]
+            fe_maps.write_flow(identity, period, last_ack, last_seen_s, noted, way, HANDED, values, count)
+            count += 1
+        return table.update_first(count)
 
     def hold_flow(
         self, identity: Identity, period: int, last_ack: int, last_seen_s: float, noted: Sequence[int] = ()

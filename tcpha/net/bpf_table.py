@@ -18,30 +18,46 @@ from tcpha.net.bpf_syscall import Command, PreparedCall, call
 _ELEMENT_ATTR = struct.Struct("=IxxxxQQQ")  # map, key, value, flags
 _BATCH_ATTR = struct.Struct("=QQQQIIQQ")  # where to begin, where it ended, keys, values, count, map, flags twice
 _COUNT_AT = 32
+_COUNT = struct.Struct("=I")
 _TOKEN_OCTETS = 8
 _AT_ONCE = 1024
+PLACES = 64
+"""So many entries are set by one call, at most."""
 
 
 class Table:
-    """One hash map."""
+    """One hash map.
+
+    `keys` and `values` have room for `PLACES` entries, one behind the other, of which `key` and `value` are the first.
+    """
 
     def __init__(self, inner: BpfMap) -> None:
         """The map stays the caller's. Raises: EdgeError."""
         self._map = inner
-        self._keys = ctypes.create_string_buffer(inner.shape.key_octets)
-        self._values = ctypes.create_string_buffer(inner.shape.value_octets)
-        self.key = memoryview(self._keys).cast("B")
-        self.value = memoryview(self._values).cast("B")
+        self._keys = ctypes.create_string_buffer(PLACES * inner.shape.key_octets)
+        self._values = ctypes.create_string_buffer(PLACES * inner.shape.value_octets)
+        self.keys = memoryview(self._keys).cast("B")
+        self.values = memoryview(self._values).cast("B")
+        self.key = self.keys[: inner.shape.key_octets]
+        self.value = self.values[: inner.shape.value_octets]
         key, value = ctypes.addressof(self._keys), ctypes.addressof(self._values)
         entry = ctypes.create_string_buffer(_ELEMENT_ATTR.pack(inner.fd, key, value, 0), _ELEMENT_ATTR.size)
         alone = ctypes.create_string_buffer(_ELEMENT_ATTR.pack(inner.fd, key, 0, 0), _ELEMENT_ATTR.size)
         self._update = PreparedCall(Command.MAP_UPDATE_ELEM, entry, inner.name)
         self._delete = PreparedCall(Command.MAP_DELETE_ELEM, alone, inner.name)
         self._lookup = PreparedCall(Command.MAP_LOOKUP_ELEM, entry, inner.name)
+        self._first = self._batch(0, 0, key, value, 0)
+        self._update_first = PreparedCall(Command.MAP_UPDATE_BATCH, self._first, inner.name)
 
     def update(self) -> bool:
         """Set the value; False: the map is full. Raises: EdgeError."""
         return self._update(errno.E2BIG)
+
+    def update_first(self, count: int) -> int:
+        """Set the first `count` of `keys`, in their order; return how many found room. Raises: EdgeError."""
+        _COUNT.pack_into(self._first, _COUNT_AT, count)
+        self._update_first(errno.E2BIG)
+        return int(_COUNT.unpack_from(self._first, _COUNT_AT)[0])
 
     def delete(self) -> bool:
         """Remove the entry; was there one? Raises: EdgeError."""
@@ -121,7 +137,7 @@ class Table:
 
 
 def _count_of(attr: ctypes.Array[ctypes.c_char]) -> int:
-    return int(struct.unpack_from("=I", attr.raw, _COUNT_AT)[0])
+    return int(_COUNT.unpack_from(attr, _COUNT_AT)[0])
 
 
 def _errno_of(error: EdgeError) -> int | None:

@@ -24,7 +24,7 @@ from tcpha.net.bpf import BpfMap, MapShape, MapType
 from tcpha.net.bpf_forwarder import PROGRAMS, Forwarder, obstacle
 from tcpha.net.bpf_object import ObjectFile, load
 from tcpha.net.bpf_syscall import Command, call
-from tcpha.net.bpf_table import Table
+from tcpha.net.bpf_table import PLACES, Table
 from tcpha.net.pins import clear
 from tcpha.proto.ip import connection_key
 from tcpha.proto.keyring import Key, Keyring
@@ -139,6 +139,20 @@ def test_many_flows_are_listed_and_forgotten_at_once(forwarder: Forwarder) -> No
     assert forwarder.forget_all([]) == 0
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_flows_begin_by_one_call_they_are_as_if_each_were_carried(forwarder: Forwarder, family: int) -> None:
+    flows = [(identity(number, family), NEAR, number, 7, 1234.5, (5,) * (number % 3)) for number in range(1, PLACES)]
+    assert forwarder.begin_all([flows[0]] * PLACES + flows[1:]) == PLACES, "the rest would have no place"
+    assert [each.identity for each in forwarder.flows()] == [flows[0][0]]
+    assert forwarder.begin_all(flows) == len(flows)
+    begun = {each.identity: each for each in forwarder.flows()}
+    for flow in flows:
+        forwarder.carry(*flow, confirmed=False)
+    assert {each.identity: each for each in forwarder.flows()} == begun
+    assert len(begun) == len(flows)
+    assert not any(each.is_confirmed or each.is_held for each in begun.values())
+
+
 def test_table_is_full_a_flow_stays_as_it_was(inside: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def small(path: Path, *, pins: Path | None = None) -> bpf_object.Loaded:
         return load(path, pins=pins, entries={"flows": 2})
@@ -146,6 +160,8 @@ def test_table_is_full_a_flow_stays_as_it_was(inside: None, monkeypatch: pytest.
     monkeypatch.setattr(bpf_forwarder, "load", small)
     forwarder = Forwarder("lo", KEYRING, PROMISE, 65535)
     forwarder.set_neighbour(NEAR, MAC)
+    assert forwarder.begin_all([(identity(number), NEAR, 1, 1, 1.0, ()) for number in range(4, 7)]) == 2
+    assert forwarder.forget_all(identity(number).key for number in range(4, 7)) == 2
     assert [forwarder.carry(identity(number), NEAR, 1, 1, 1.0) for number in range(3)] == [True, True, False]
     forwarder.forget(identity(0).key)
     assert forwarder.carry(identity(2), NEAR, 1, 1, 1.0)

@@ -11,7 +11,7 @@ import pytest
 
 from tcpha.errors import EdgeError
 from tcpha.fe.assembly import Assembly
-from tcpha.fe.carriage import LATER_S, OVER_AT_ONCE, BackEnd, Carriage
+from tcpha.fe.carriage import LATER_S, OVER_AT_ONCE, BackEnd, Beginning, Carriage
 from tcpha.fe.flows import ANSWERED, FORWARDED, HANDING, READING, Flow, FlowState, Pending
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Agreement, Cookie
@@ -46,6 +46,7 @@ class Carrier:
     def __init__(self, room: int = 1000) -> None:
         self.entries: dict[ConnectionKey, Entry] = {}
         self.calls: list[str] = []
+        self.bursts: list[int] = []
         self.refuses: set[ConnectionKey] = set()
         self.forgets = True
         self._room = room
@@ -56,6 +57,17 @@ class Carrier:
     ) -> bool:  # fmt: skip
         self.calls.append("carry" if confirmed else "hand")
         return self._enter(identity, backend, confirmed, period, last_ack, last_seen_s, noted)
+
+    def begin_all(self, flows: Sequence[Beginning]) -> int:
+        self.bursts.append(len(flows))
+        done = 0
+        for identity, *_ in flows:
+            known = identity.key in self.entries or len(self.entries) < self._room
+            if identity.key in self.refuses or not known:
+                break
+            self.carry(*flows[done], confirmed=False)
+            done += 1
+        return done
 
     def hold_flow(
         self, identity: Identity, period: int, last_ack: int, last_seen_s: float, noted: Sequence[int] = ()
@@ -262,6 +274,23 @@ def test_carrier_refuses_a_flow_the_others_are_carried_and_it_is_tried_again(bou
     assert bound.settled(NOW + LATER_S) == ["hand"]
     assert bound.carrier.entries.keys() == {flow.key for flow in flows}
     assert bound.carriage.next_deadline() == inf
+
+
+def test_flows_are_handed_over_in_a_burst_the_carrier_is_told_by_one_call(bound: Bound) -> None:
+    flows = [bound.flow(40_000 + number, HANDING) for number in range(3)]
+    held = bound.flow(40_003, READING, None)
+    assert bound.settled() == ["hand"] * 3 + ["hold"]
+    assert bound.carrier.bursts == [3]
+    assert {key for key, each in bound.carrier.entries.items() if each.way} == {flow.key for flow in flows}
+    assert bound.entry(held).way is None
+
+
+def test_flows_are_handed_over_in_a_burst_some_find_no_room_they_are_no_fault() -> None:
+    bound = Bound(room=2)
+    flows = [bound.flow(40_000 + number, HANDING) for number in range(3)]
+    bound.carriage.settle(NOW)
+    assert bound.carrier.entries.keys() == {flow.key for flow in flows[:2]}
+    assert (bound.carriage.size, bound.carriage.faults) == (2, 0)
 
 
 def test_carrier_cannot_forget_what_is_to_be_carried_is_carried(bound: Bound) -> None:

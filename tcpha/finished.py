@@ -7,7 +7,7 @@ longer accepted (`period_floor`).
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from typing import TypeAlias
 
 from tcpha.proto.cookie import LIFE_S, PERIOD_S, PERIOD_SHIFT
@@ -26,35 +26,42 @@ class FinishedIdentities:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # Every entry lives equally long, so the order of insertion is that of expiry.
-        self._entries: OrderedDict[_Name, tuple[float, int]] = OrderedDict()
+        self._names: set[_Name] = set()
+        self._ends: deque[tuple[float, int, _Name]] = deque()
+        """When a name is forgotten, its period, the name. All live equally long: the order is that of expiry."""
         self.period_floor = -1
         self.forgotten_early = 0
         """Identities forgotten before their time for want of room; the floor rose with them."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._names)
 
     def __contains__(self, identity: Identity) -> bool:
-        return _name(identity) in self._entries
+        return _name(identity) in self._names
 
     def add(self, identity: Identity, period: int, utc_s: float, now: float) -> None:
         """Remember `identity`, whose cookie was made in `period` (unless that cookie is too old to matter)."""
         name = _name(identity)
-        if (int(utc_s) >> PERIOD_SHIFT) > period + 2 or name in self._entries:
+        if (int(utc_s) >> PERIOD_SHIFT) > period + 2 or name in self._names:
             return
-        if len(self._entries) >= self._limit:
+        if len(self._names) >= self._limit:
             self.expire(now)
-        if len(self._entries) >= self._limit:
+        if len(self._names) >= self._limit:
             self.forgotten_early += 1
-            self.period_floor = max(self.period_floor, self._entries.popitem(last=False)[1][1])
-        self._entries[name] = (now + MEMORY_S, period)
+            self.period_floor = max(self.period_floor, self._forget_oldest())
+        self._names.add(name)
+        self._ends.append((now + MEMORY_S, period, name))
 
     def expire(self, now: float) -> None:
         """Forget what is old enough."""
-        entries = self._entries
-        while entries and entries[next(iter(entries))][0] <= now:
-            entries.popitem(last=False)
+        while self._ends and self._ends[0][0] <= now:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> int:
+        """Forget the oldest name; return its period."""
+        _, period, name = self._ends.popleft()
+        self._names.remove(name)
+        return period
 
 
 def _name(identity: Identity) -> _Name:

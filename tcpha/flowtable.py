@@ -6,7 +6,7 @@ remembered for as long as its cookie is valid, so that a late duplicate of its r
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
@@ -64,9 +64,11 @@ class FlowTable(Generic[FlowT]):
         self._max_flows = max_flows
         self._max_finished = max_finished
         self._finished_time_s = finished_time_s
-        # Every entry lingers equally long, so the order of insertion is that of expiry. No plain dictionary: to find
-        # the first entry of one that has lost many at its beginning takes a look at each of those.
-        self._lingering: OrderedDict[FlowT, float] = OrderedDict()
+        # All linger equally long, so the order is that of expiry. What was replaced meanwhile is in it still. It is no
+        # ordered dictionary: that is another table of all, and whoever looks into it finds it cold.
+        self._lingering: deque[tuple[float, FlowT]] = deque()
+        self._lingerers = 0
+        """How many of them were not replaced."""
         self._sweep: Iterator[FlowT] = iter(())
 
     def __len__(self) -> int:
@@ -75,13 +77,13 @@ class FlowTable(Generic[FlowT]):
     @property
     def live(self) -> int:
         """How many flows are not finished."""
-        return len(self.by_key) - len(self._lingering)
+        return len(self.by_key) - self._lingerers
 
     def sizes(self) -> dict[str, int]:
         """Return how much is in the table, by the names that metrics show."""
         return {
             "flows": self.live,
-            "flows_lingering": len(self._lingering),
+            "flows_lingering": self._lingerers,
             "finished": len(self.finished),
             "finished_forgotten_early": self.finished.forgotten_early,
             "timer_faults": self.timer_faults,
@@ -89,7 +91,7 @@ class FlowTable(Generic[FlowT]):
 
     def is_full(self) -> bool:
         """Is there no room for one more live flow?"""
-        return len(self.by_key) - len(self._lingering) >= self._max_flows
+        return len(self.by_key) - self._lingerers >= self._max_flows
 
     def follow(self, refresh: Callable[[FlowT], None] | None) -> None:
         """From now on collect for `take_changed` whose standing changes, and ask `refresh` for what others saw.
@@ -139,7 +141,8 @@ class FlowTable(Generic[FlowT]):
         flow.end()
         self.mark_changed(flow)
         self.deadlines.clear(flow)
-        self._lingering[flow] = now + self._finished_time_s
+        self._lingering.append((now + self._finished_time_s, flow))
+        self._lingerers += 1
         if len(self._lingering) > self._max_finished:
             self._drop_oldest()
 
@@ -177,7 +180,8 @@ class FlowTable(Generic[FlowT]):
 
     def remove(self, flow: FlowT) -> None:
         """Forget a flow at once; whether its identity is to be remembered is the caller's business."""
-        self._lingering.pop(flow, None)
+        if flow.is_over and self.by_key.get(flow.key) is flow:
+            self._lingerers -= 1
         flow.end()
         self.mark_changed(flow)
         self.deadlines.clear(flow)
@@ -192,12 +196,15 @@ class FlowTable(Generic[FlowT]):
 
     def on_timer(self, now: float) -> None:
         """Forget what has been over for long enough."""
-        while self._lingering and next(iter(self._lingering.values())) <= now:
+        while self._lingering and self._lingering[0][0] <= now:
             self._drop_oldest()
         self.finished.expire(now)
 
     def _drop_oldest(self) -> None:
-        self._drop(self._lingering.popitem(last=False)[0])
+        _, flow = self._lingering.popleft()
+        if self.by_key.get(flow.key) is flow:
+            self._lingerers -= 1
+            self._drop(flow)
 
     def _drop(self, flow: FlowT) -> None:
         if self.by_key.get(flow.key) is flow:

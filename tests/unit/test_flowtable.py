@@ -76,6 +76,19 @@ def test_inserted_replaces_one_that_lingers() -> None:
     assert made.by_key[new.key] is new
 
 
+def test_lingering_is_replaced_and_that_one_lingers_each_is_counted_once() -> None:
+    made, (old,) = filled(1)
+    made.finish(old, NOW)
+    new = Flow(0, irs=9)
+    made.insert(new, NOW + 1)
+    made.finish(new, NOW + 2)
+    assert (len(made), made.live, made.sizes()["flows_lingering"]) == (1, 0, 1)
+    made.on_timer(NOW + LINGER_S)
+    assert made.by_key[new.key] is new
+    made.on_timer(NOW + 2 + LINGER_S)
+    assert (len(made), made.live, made.sizes()["flows_lingering"]) == (0, 0, 0)
+
+
 def test_full_counts_live_flows_only() -> None:
     made, flows = filled(2, max_flows=2)
     assert made.is_full()

@@ -1,7 +1,11 @@
-"""Deadlines of many flows in one heap: cheap to ask for the next, cheap to move one; stale entries are skipped."""
+"""Deadlines of many flows: cheap to ask for the next, cheap to move one; stale entries are skipped.
+
+Those that come in the order of their time, as where all wait equally long, stand in a queue, the others in a heap.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -24,6 +28,7 @@ class Deadlines(Generic[WaiterT]):
     """The waiters of one core. All times are the caller's clock, in seconds."""
 
     def __init__(self) -> None:
+        self._queue: deque[tuple[float, WaiterT]] = deque()
         self._heap: list[tuple[float, int, WaiterT]] = []
         self._count = 0
         self._compact_at = _SMALL
@@ -39,6 +44,14 @@ class Deadlines(Generic[WaiterT]):
             if len(self._heap) > self._compact_at:
                 self._compact()
 
+    def set_in_turn(self, waiter: WaiterT, deadline: float) -> None:
+        """As `set`, cheaper where no deadline was set so that is later: for those who all wait equally long."""
+        if self._queue and deadline < self._queue[-1][0]:
+            self.set(waiter, deadline)
+        else:
+            waiter.deadline = deadline
+            self._queue.append((deadline, waiter))
+
     def clear(self, waiter: WaiterT) -> None:
         """Wake `waiter` no more."""
         waiter.deadline = inf
@@ -46,17 +59,22 @@ class Deadlines(Generic[WaiterT]):
     def next(self) -> float:
         """Return the earliest moment at which somebody may want to be woken, `math.inf` for none."""
         self._discard_stale()
-        return self._heap[0][0] if self._heap else inf
+        queued = self._queue[0][0] if self._queue else inf
+        return min(queued, self._heap[0][0]) if self._heap else queued
 
     def due(self, now: float) -> Iterator[WaiterT]:
         """Take out those whose deadline has come, in the order of their deadlines."""
-        while self._heap and self._heap[0][0] <= now:
-            deadline, _, waiter = heappop(self._heap)
-            if waiter.deadline == deadline:
-                waiter.deadline = inf
-                yield waiter
+        while self.next() <= now:
+            if self._queue and not (self._heap and self._heap[0][0] < self._queue[0][0]):
+                _, waiter = self._queue.popleft()
+            else:
+                _, _, waiter = heappop(self._heap)
+            waiter.deadline = inf
+            yield waiter
 
     def _discard_stale(self) -> None:
+        while self._queue and self._queue[0][1].deadline != self._queue[0][0]:
+            self._queue.popleft()
         while self._heap and self._heap[0][2].deadline != self._heap[0][0]:
             heappop(self._heap)
 

@@ -274,7 +274,10 @@ class Handover:
     def _schedule(self, flow: Flow, pending: Pending, now: float) -> None:
         last = pending.repeats >= self._config.handoff_repeats and not flow.proven
         wait = self._config.handoff_wait if last else self._config.handoff_repeat * (1 << pending.repeats)
-        self._table.deadlines.set(flow, now + wait)
+        if pending.repeats:
+            self._table.deadlines.set(flow, now + wait)
+        else:
+            self._table.deadlines.set_in_turn(flow, now + wait)
 
     def _proves(self, flow: Flow, pending: Pending, segment: Segment) -> bool:
         """Does the client acknowledge octets of the server, or echo its clock? Raises: OptionError.

@@ -72,16 +72,26 @@ def test_equal_deadlines_are_due_in_the_order_they_were_set() -> None:
     assert list(deadlines.due(1.0)) == waiters
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.none() | st.integers(1, 20)), max_size=40))
-def test_any_calls_wake_each_at_its_last_deadline(calls: list[tuple[int, int | None]]) -> None:
+def test_set_in_turn_between_others_all_are_due_in_the_order_of_their_time() -> None:
+    deadlines, waiters = Deadlines[Waiter](), [Waiter() for _ in range(5)]
+    deadlines.set(waiters[3], 4.0)
+    for index, deadline in ((1, 2.0), (2, 3.0), (0, 1.0)):
+        deadlines.set_in_turn(waiters[index], deadline)
+    deadlines.set(waiters[4], 5.0)
+    assert deadlines.next() == 1.0
+    assert list(deadlines.due(9.0)) == waiters
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.none() | st.integers(1, 20), st.booleans()), max_size=40))
+def test_any_calls_wake_each_at_its_last_deadline(calls: list[tuple[int, int | None, bool]]) -> None:
     deadlines, waiters = Deadlines[Waiter](), [Waiter() for _ in range(5)]
     expected: dict[int, float] = {}
-    for index, deadline in calls:
+    for index, deadline, in_turn in calls:
         if deadline is None:
             deadlines.clear(waiters[index])
             expected.pop(index, None)
         else:
-            deadlines.set(waiters[index], deadline)
+            (deadlines.set_in_turn if in_turn else deadlines.set)(waiters[index], deadline)
             expected[index] = deadline
     assert deadlines.next() == min(expected.values(), default=inf)
     for now in range(1, 21):

@@ -1,4 +1,4 @@
-"""What is due for many connections: a defect in one action costs that action."""
+"""When a node looks for what is due, and what a defect in that costs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from math import inf
 import pytest
 
 from tcpha.fe.service import FrontEnd
+from tcpha.net import clock
 from tcpha.node import LOG_INTERVAL_S, Node
 
 NOW = 100.0
@@ -44,3 +45,22 @@ def test_defects_are_logged_no_more_often_than_the_interval(caplog: pytest.LogCa
         failing.report_fault(ValueError(str(now)), now)
     failing.report_fault(None, NOW + 10 * LOG_INTERVAL_S)
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["100.0", "110.0"]
+
+
+def test_packets_come_all_the_time_what_is_due_is_looked_for_at_its_time_and_once_an_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy, looked, steps_a_second = node(), list[float](), 1024
+    busy._timer_at = -inf
+    due = NOW + 4.5 / steps_a_second
+
+    def look(now: float) -> float:
+        looked.append((now - NOW) * steps_a_second)
+        return due if now < due else inf
+
+    monkeypatch.setattr(busy, "_do_what_is_due", look)
+    for step in range(30):
+        monkeypatch.setattr(clock, "now", lambda step=step: NOW + step / steps_a_second)
+        again_at = busy._on_timer()
+        assert again_at > clock.now(), "or it would not rest"
+    assert looked == [0, 5, 16, 27], "at its time, then every 10 ms"

@@ -73,6 +73,8 @@ class Wishes:
 
     alive: float = 0.0
     """Keep-alive probes (SO_KEEPALIVE) so many seconds apart from now on."""
+    probes: int = 3
+    """The connection is given up after so many of them in vain."""
     early: int = 0
     """1: answer before the body is read; 2: and do not read it at all."""
     stop: int = 0
@@ -192,7 +194,7 @@ class Connection:
             name, _, value = field.partition(b":")
             length = int(value) if name.lower() == b"content-length" else length
         if wishes.alive:
-            probe(self._peer, wishes.alive)
+            probe(self._peer, wishes.alive, wishes.probes)
         digest = "" if wishes.early else self._body(length)
         if wishes.stop:
             os.kill(wishes.stop, signal.SIGSTOP)
@@ -229,7 +231,7 @@ class Connection:
         self._peer.sendall(head.encode() + (body if wishes.cut < 0 else body[: wishes.cut]))
 
 
-def probe(peer: socket.socket, interval_s: float, times: int = 3) -> None:
+def probe(peer: socket.socket, interval_s: float, times: int) -> None:
     """Send keep-alive probes, so far apart, while a connection is idle; end it after so many in vain (tcp(7))."""
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(int(interval_s), 1))

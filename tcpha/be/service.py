@@ -235,6 +235,8 @@ class BackEnd(Node):
 
     def own_status(self) -> OwnStatus:
         """Return what front ends are to know."""
+        if self._kernel is not None:  # not the number of a while ago: CLOSED may have told since what is over
+            self._agent.elsewhere = self._kernel.live
         return self._agent.status()
 
     def counters(self) -> dict[str, Any]:

@@ -179,6 +179,7 @@ def test_server_has_a_smaller_scale_the_rest_of_its_window_is_told_as_one_unit_a
 
     The front end says that it is so.
     """
+    needs_python("be", "its socket has the promised scale, whatever the host would choose")
     promise(scaled_lab, Promise(promised))
     told = (
         f"its window scale {scale} is below the promised {promised}: its windows are told in steps of {1 << promised}"

@@ -62,8 +62,12 @@ HANDOFF_IMPAIRMENTS = {
 
 @pytest.fixture(scope="module")
 def impaired_lab(_machine: None) -> Iterator[Lab]:
-    """A lab whose front end soon asks about idle flows, and bears the loss of several STATUS in a row."""
-    with engine_lab(Settings(both=("idle_time = 1s", "dead_time = 5s"))) as standing:
+    """A lab whose front end soon asks about idle flows, and bears the loss of several STATUS or HANDOFFs in a row.
+
+    Four HANDOFFs, the default, are all lost once in 256 connections if each fourth datagram is.
+    """
+    settings = Settings(both=("idle_time = 1s", "dead_time = 5s"), fe=("handoff_repeat = 25ms", "handoff_repeats = 7"))
+    with engine_lab(settings) as standing:
         require_impairments(standing)
         yield standing
 

@@ -46,8 +46,8 @@ def test_virtual_address_is_one_host_of_the_front_ends_interface_and_of_the_back
 
 
 def answers_for(heard: Sniffed) -> set[str]:
-    """Addresses of which a neighbour advertisement has come."""
-    return {packet[ICMPv6ND_NA].tgt for packet in heard.hear() if ICMPv6ND_NA in packet}
+    """Addresses of which a neighbour advertisement has come that is an answer; a front end that begins sends others."""
+    return {packet[ICMPv6ND_NA].tgt for packet in heard.hear() if ICMPv6ND_NA in packet and packet[ICMPv6ND_NA].S}
 
 
 def test_everybody_is_asked_for_the_virtual_address_the_front_end_alone_answers(lab: Lab) -> None:

@@ -1,6 +1,6 @@
 """Deadlines of many flows: cheap to ask for the next, cheap to move one; stale entries are skipped.
 
-Those that come in the order of their time, as where all wait equally long, stand in a queue, the others in a heap.
+They stand in a heap; those who all wait equally long, and so come in the order of their time, in a queue.
 """
 
 from __future__ import annotations

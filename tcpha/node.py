@@ -138,7 +138,7 @@ class Node(ABC):
     def run(self, plan: Plan, keep: bool) -> None:
         """Prepare the host, serve until SIGTERM or SIGINT, clean up (`keep`: leave the host as it is).
 
-        Raises: StartError if the host cannot be prepared; EdgeError if it cannot be cleaned up.
+        Raises: StartError if the host cannot be prepared; EdgeError if it cannot be cleaned up, or left as it is to be.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.on_signal(number, self.loop.stop)
@@ -154,8 +154,10 @@ class Node(ABC):
             _spare_the_collector()
             self.loop.run(self._on_timer)
             if keep:
-                self.on_leave()
-                self._footprint.release()
+                try:
+                    self.on_leave()
+                finally:
+                    self._footprint.release()
             else:
                 try:
                     self._end_flows()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tcpha.fe.actions import Action, Reply
 from tcpha.fe.arrivals import Arrivals
 from tcpha.fe.counters import FrontEndCounters
-from tcpha.fe.flows import Flow, FlowState, Pending
+from tcpha.fe.flows import PROOF_OCTETS, Flow, FlowState, Pending
 from tcpha.fe.refusals import Refusals
 from tcpha.flowtable import FlowTable
 from tcpha.proto.inspect import Cause, Inspected, Protocol
@@ -28,8 +28,7 @@ MAX_REPEATS = 6
 WINDOW = 0xFFFF
 FIN_WAIT_S = 16.0
 """How long a client may keep its side open once it has the answer."""
-PROOF_OCTETS = PROOF_TICKS = 1 << 20
-"""The first numbers that speak of a server are not beyond this; a stranger's guess hardly ever is not."""
+PROOF_TICKS = PROOF_OCTETS
 
 TICKS_PER_S = 1000
 CLOCKS_APART_S = 0.2

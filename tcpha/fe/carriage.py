@@ -29,11 +29,11 @@ from math import inf
 from typing import Protocol
 
 from tcpha.errors import EdgeError
-from tcpha.fe.flows import FINISHED, FORWARDED, HANDING, Flow
+from tcpha.fe.flows import FINISHED, FORWARDED, HANDING, Flow, acknowledges_server
 from tcpha.flowtable import FlowTable
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Identity
-from tcpha.proto.seqnum import SeqNum, seq_add, seq_lt
+from tcpha.proto.seqnum import SeqNum, seq_lt
 from tcpha.proto.tcp import Segment
 from tcpha.rules import Endpoint
 
@@ -160,7 +160,7 @@ class Carriage:
             flow.assign(server_of[backend])
             flow.retained = True
             flow.last_ack, flow.noted = known.last_ack, known.noted
-            flow.proven = known.is_confirmed or known.last_ack != seq_add(known.identity.iss, 1)
+            flow.proven = known.is_confirmed or acknowledges_server(known.identity, known.last_ack)
             self._table.insert(flow, now)
             self._given[key] = _WHOLLY if known.is_confirmed else _UNCONFIRMED
             if flow.proven and not known.is_confirmed:
@@ -232,8 +232,9 @@ class Carriage:
             return others
         try:
             done = self._carrier.begin_all(beginnings)
-        except EdgeError:  # whose fault it is shows where each is told alone
-            done = 0
+        except EdgeError:  # whose fault it is shows where each is told alone; until then any may be there
+            self._given.update(dict.fromkeys(new, _UNCONFIRMED))
+            return new + others
         self._given.update(dict.fromkeys(new[:done], _UNCONFIRMED))
         return new[done:] + others
 

@@ -16,7 +16,7 @@ from tcpha.proto.cookie import Cookie
 from tcpha.proto.inspect import Inspected
 from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import Identity
-from tcpha.proto.seqnum import MASK, SeqNum, seq_add
+from tcpha.proto.seqnum import MASK, SeqNum, seq_add, seq_diff
 from tcpha.rules import Endpoint, Patience
 
 STRANGE_OCTETS = 1 << 23
@@ -24,6 +24,8 @@ STRANGE_OCTETS = 1 << 23
 
 Linux's receive buffer holds 6 MB (net.ipv4.tcp_rmem), and one packet may acknowledge all of it when a gap is filled.
 """
+PROOF_OCTETS = 1 << 20
+"""The first numbers that speak of a server are not beyond this; a stranger's guess hardly ever is not."""
 
 
 class FlowState(Enum):
@@ -176,3 +178,8 @@ class Flow(Struct, eq=False, gc=False):
 def _pass_on(backend: Endpoint) -> tuple[PassOn, ...]:
     """Made once for each back end, used for every packet."""
     return (PassOn(backend),)
+
+
+def acknowledges_server(identity: Identity, ack: SeqNum) -> bool:
+    """Does an acknowledgement speak of octets of the server, and not of so many that it can be but a guess?"""
+    return 0 < seq_diff(ack, seq_add(identity.iss, 1)) < PROOF_OCTETS

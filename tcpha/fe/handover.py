@@ -12,10 +12,10 @@ from math import inf
 
 from tcpha.config import FrontEndConfig
 from tcpha.fe.actions import Action, Forward, Note, Reply, Send
-from tcpha.fe.answerer import PROOF_OCTETS, Answerer, echoes_earlier_server, echoes_server
+from tcpha.fe.answerer import Answerer, echoes_earlier_server, echoes_server
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
-from tcpha.fe.flows import FORWARDED, HANDING, Flow, Pending
+from tcpha.fe.flows import FORWARDED, HANDING, PROOF_OCTETS, Flow, Pending, acknowledges_server
 from tcpha.flowtable import FlowTable
 from tcpha.proto.handoff import ACKNOWLEDGED_TLV_OCTETS, HEADER_OCTETS_IPV4, HEADER_OCTETS_IPV6
 from tcpha.proto.inspect import Cause, Inspected
@@ -286,7 +286,7 @@ class Handover:
         """
         if not segment.flags & ACK:
             return False
-        if 0 < seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) < PROOF_OCTETS:
+        if acknowledges_server(flow.identity, segment.seg_ack):
             return 0 <= seq_diff(segment.seg_seq, pending.assembly.start) <= self._config.window
         return echoes_server(pending, segment)
 
@@ -297,7 +297,7 @@ class Handover:
         """
         before = flow.last_ack
         self._table.refresh(flow)
-        return flow.last_ack != before and 0 < seq_diff(flow.last_ack, seq_add(flow.identity.iss, 1)) < PROOF_OCTETS
+        return flow.last_ack != before and acknowledges_server(flow.identity, flow.last_ack)
 
     def _on_proof(self, flow: Flow, pending: Pending, now: float) -> None:
         """The back end has adopted. That is all, unless we owe it octets."""

@@ -202,14 +202,16 @@ class FrontEnd(Node):
             return
         # To detach takes a while, in which servers would send on: back ends are told before.
         self._do(self._dispatcher.end_at_backends())
-        self._acceleration.detach()
-        for action in self._dispatcher.end_at_clients():
-            self._perform_alone(action)
-        self._read_the_rest()
-        self.loop.remove(self._acceleration.fileno())
-        self._acceleration.end()
-        self._acceleration = None
-        self._perform |= {PassOn: self._pass_on, Forward: self._forward, Send: self._send}
+        try:
+            self._acceleration.detach()
+        finally:
+            for action in self._dispatcher.end_at_clients():
+                self._perform_alone(action)
+            self._read_the_rest()
+            self.loop.remove(self._acceleration.fileno())
+            self._acceleration.end()
+            self._acceleration = None
+            self._perform |= {PassOn: self._pass_on, Forward: self._forward, Send: self._send}
 
     def on_leave(self) -> None:
         """Let the kernel go on alone."""

@@ -70,7 +70,7 @@ LEASE_AT = 32
 _CLAIM = struct.Struct("=IIII")
 _TYPE_AT = 1  # of a field: the low octet of its type in network order, 0 where the programs have struck it out
 _SEEN_SHIFT = 30  # it counts CLOCK_MONOTONIC in units of 2^30 ns
-_ADOPTED, _STARTED, _OVER, _SILENT, _FIN_LEAVING = 1, 2, 4, 32, 1024
+_CARRIED, _STARTED, _OVER, _SILENT, _FIN_LEAVING = 1, 2, 4, 32, 1024
 _AGREED = (1 << AGREEMENT_BITS) - 1
 
 
@@ -284,7 +284,7 @@ def decode_flow(four_tuple: bytes, value: bytes | memoryview) -> Carried:
     """An entry of `flows`."""
     irs, iss, epoch, sequence, period, sender, flags, cookie, _, _, seen, *_ = _FLOW.unpack(value)
     identity = Identity(decode_tuple(four_tuple), SeqNum(irs), SeqNum(iss))
-    if not flags & _ADOPTED:
+    if not flags & _CARRIED:
         whose = Whose.AGENT
     elif flags & _OVER:
         whose = Whose.OVER

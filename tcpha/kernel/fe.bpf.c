@@ -23,7 +23,7 @@
 #define DEFAULT_MSS_IPV4 536
 #define DEFAULT_MSS_IPV6 1220
 #define STRANGE_OCTETS (1 << 23) /* tcpha.fe.flows */
-#define PROOF_OCTETS (1 << 20)	 /* tcpha.fe.answerer */
+#define PROOF_OCTETS (1 << 20)	 /* tcpha.fe.flows */
 #define DOUBT 1000		 /* milliseconds, a little longer ones: 2^20 ns */
 #define RAISED_OCTETS 2048	 /* of the largest packet that goes up by the ring */
 #define SUM_OCTETS 512		 /* that bpf_csum_diff takes at once */

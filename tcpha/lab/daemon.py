@@ -212,7 +212,8 @@ class Daemon:
     def _kill_group(self, pid: int) -> int | None:
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
-        if not wait_until(lambda: self.pid != pid, _KILL_LIMIT_S):
+        # Its children, too: a listener that is theirs takes connections as long as one of them lives.
+        if not wait_until(lambda: self.pid != pid and not _runs_in_group(pid), _KILL_LIMIT_S):
             raise StartError(f"{self.program.name} (process {pid}) does not end")
         self.forget()
         return self._child.returncode if self._child is not None and self._child.pid == pid else None
@@ -237,6 +238,16 @@ class Daemon:
         with self.log.open("rb") as log:
             log.seek(self._log_offset)
             return log.read()
+
+
+def _runs_in_group(group: int) -> bool:
+    """Whether a process of a group runs still; one that nobody has waited for yet has closed what it had open."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in ("Z", "X"):
+                return True
+    return False
 
 
 def await_ready(daemons: Collection[Daemon], limit_s: float = READY_LIMIT_S) -> None:

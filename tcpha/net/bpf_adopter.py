@@ -247,11 +247,13 @@ class Adopter:
         `period`: the low 16 bits of its cookie's, as `Rank` has them; None: any that is accepted. Raises: EdgeError.
         """
         name, value = be_maps.encode_name(identity), be_maps.encode_number(Ran.AGENT)
-        for each, generation in self._generations.items():
-            if each not in self._accepted if period is None else each & 0xFFFF != period:
-                continue
+        if period is None:
+            periods = [each for each in self._generations if each in self._accepted]
+        else:
+            periods = [each for each in self._generations if each & 0xFFFF == period]
+        for each in periods:
             try:
-                generation.update(name, value)
+                self._generations[each].update(name, value)
             except EdgeError as error:
                 if not _is_full(error):
                     raise

@@ -295,6 +295,7 @@ def test_agent_is_killed_what_it_pinned_is_lost_or_another_versions_its_connecti
 ) -> None:
     """What arrives for them would come to nobody, and their ports to no other connection."""
     node = mortal_lab.backends[0]
+    assert wait_until(lambda: sockets_at(node) == [], PATIENCE_S)
     with Conversation.open(mortal_lab, family, receive_buffer_octets=SMALL_WINDOW_OCTETS) as client:
         client.send(get("/10m.html"))
         client.exactly(FIRST_OCTETS)
@@ -311,6 +312,7 @@ def test_agent_is_killed_what_it_pinned_is_lost_or_another_versions_its_connecti
             client.rest()
         port = client.port
     assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
+    assert wait_until(lambda: sockets_at(node) == [], PATIENCE_S)
     with all_by_the_kernel(mortal_lab, 1), Conversation.open(mortal_lab, family, port=port) as client:
         assert client.ask(get("/1k.html")).sha256 == digest(mortal_lab, "1k.html")
 

@@ -252,7 +252,7 @@ def test_front_end_is_killed_while_its_handoffs_are_lost_the_next_one_hands_the_
     make_lab: MakeLab,
 ) -> None:
     """What was decided is in the program before a HANDOFF leaves: the next process must not take it for confirmed."""
-    slow = ("handoff_repeat = 2s", "handoff_wait = 5s")  # so that the only HANDOFF may be lost for long
+    slow = ("handoff_repeat = 5s", "handoff_wait = 10s")  # so that the only HANDOFF may be lost for long
     lab = make_lab(settings=replace(REQUIRED, fe=(*REQUIRED.fe, *slow)))
     with ExitStack() as open_clients:
         clients = {family: open_clients.enter_context(Conversation.open(lab, family)) for family in FAMILIES}

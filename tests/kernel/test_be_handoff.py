@@ -342,6 +342,17 @@ def test_handoff_with_acknowledged_octets_goes_to_the_agent(programs: Rehearsal)
     assert programs.arrive(programs.datagram(message=message).frame()).count == "up_form"
 
 
+def test_handoff_says_that_its_header_is_longer_it_goes_to_the_agent_and_so_does_what_follows(
+    programs: Rehearsal,
+) -> None:
+    datagram = programs.datagram()
+    octets = bytearray(datagram.octets)
+    octets[20] += 40
+    octets[:16] = datagram.codec._tag(octets[23], bytes(octets[16:]))
+    assert programs.arrive(datagram.frame(bytes(octets))).count == "up_form"
+    assert programs.arrive(datagram.frame()).count == "up_owned"
+
+
 def test_another_message_goes_to_the_agent(programs: Rehearsal) -> None:
     frame = programs.datagram(message=Closed((handoff(programs.family).identity,))).frame()
     outcome = programs.arrive(frame)

@@ -17,7 +17,7 @@ from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Agreement, Cookie
 from tcpha.proto.ip import ConnectionKey, connection_key
 from tcpha.proto.messages import Identity
-from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.proto.seqnum import MASK, SeqNum, seq_add
 from tcpha.proto.tcp import ACK, Segment, decode_segment, encode_segment
 from tcpha.rules import Endpoint
 
@@ -49,6 +49,7 @@ class Carrier:
         self.bursts: list[int] = []
         self.refuses: set[ConnectionKey] = set()
         self.forgets = True
+        self.breaks_off = False
         self._room = room
 
     def carry(
@@ -60,6 +61,10 @@ class Carrier:
 
     def begin_all(self, flows: Sequence[Beginning]) -> int:
         self.bursts.append(len(flows))
+        if self.breaks_off:
+            self.carry(*flows[0], confirmed=False)
+            self.refuses = {each[0].key for each in flows}
+            raise EdgeError("in the middle")
         done = 0
         for identity, *_ in flows:
             known = identity.key in self.entries or len(self.entries) < self._room
@@ -293,6 +298,18 @@ def test_flows_are_handed_over_in_a_burst_some_find_no_room_they_are_no_fault() 
     assert (bound.carriage.size, bound.carriage.faults) == (2, 0)
 
 
+def test_call_for_a_burst_breaks_off_and_the_flows_end_nothing_stays_with_the_carrier(bound: Bound) -> None:
+    flows = [bound.flow(40_000 + number, HANDING) for number in range(3)]
+    bound.carrier.breaks_off = True
+    bound.carriage.settle(NOW)
+    assert (len(bound.carrier.entries), bound.carriage.faults) == (1, 3)
+    for flow in flows:
+        bound.table.remove(flow)
+    bound.carriage.settle(NOW)
+    bound.carriage.settle(NOW + LATER_S)
+    assert (bound.carrier.entries, bound.carriage.size) == ({}, 0)
+
+
 def test_carrier_cannot_forget_what_is_to_be_carried_is_carried(bound: Bound) -> None:
     over, stays = handed(bound, 40_000), handed(bound, 40_001)
     bound.table.finish(over, NOW)
@@ -433,6 +450,12 @@ def test_earlier_process_left_a_flow_unconfirmed_it_stays_so_until_its_back_end_
     after.carriage.settle(NOW + 3)
     after.carriage.settle(NOW + 3 + LATER_S)
     assert after.entry(flow).is_confirmed
+
+
+@pytest.mark.parametrize("acknowledged", [-1, 0, 1 << 20, 1 << 31])
+def test_earlier_process_left_a_flow_unconfirmed_with_a_guessed_acknowledgement_it_stays_so(acknowledged: int) -> None:
+    _, flow = left_unconfirmed(last_ack=SeqNum((identity(1).iss + 1 + acknowledged) & MASK))
+    assert flow.is_unsure
 
 
 def test_earlier_process_left_a_flow_unconfirmed_but_the_client_has_heard_the_server_it_is_confirmed() -> None:

@@ -73,10 +73,14 @@ class Deadlines(Generic[WaiterT]):
             yield waiter
 
     def _discard_stale(self) -> None:
-        while self._queue and self._queue[0][1].deadline != self._queue[0][0]:
-            self._queue.popleft()
-        while self._heap and self._heap[0][2].deadline != self._heap[0][0]:
-            heappop(self._heap)
+        queue, heap = self._queue, self._heap
+        while queue:
+            deadline, waiter = queue[0]
+            if waiter.deadline == deadline:
+                break
+            queue.popleft()
+        while heap and heap[0][2].deadline != heap[0][0]:
+            heappop(heap)
 
     def _compact(self) -> None:
         """Throw stale entries away, so that who moves a deadline often does not fill the heap."""

@@ -8,6 +8,7 @@ longer accepted (`period_floor`).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from tcpha.proto.cookie import LIFE_S, PERIOD_S, PERIOD_SHIFT
@@ -41,21 +42,31 @@ class FinishedIdentities:
 
     def add(self, identity: Identity, period: int, utc_s: float, now: float) -> None:
         """Remember `identity`, whose cookie was made in `period` (unless that cookie is too old to matter)."""
-        name = _name(identity)
-        if (int(utc_s) >> PERIOD_SHIFT) > period + 2 or name in self._names:
-            return
-        if len(self._names) >= self._limit:
-            self.expire(now)
-        if len(self._names) >= self._limit:
-            self.forgotten_early += 1
-            self.period_floor = max(self.period_floor, self._forget_oldest())
-        self._names.add(name)
-        self._ends.append((now + MEMORY_S, period, name))
+        self.add_all(((identity, period),), utc_s, now)
+
+    def add_all(self, connections: Iterable[tuple[Identity, int]], utc_s: float, now: float) -> None:
+        """The same of many, each with the period of its cookie."""
+        names, ends, limit = self._names, self._ends, self._limit
+        until, oldest = now + MEMORY_S, (int(utc_s) >> PERIOD_SHIFT) - 2
+        for identity, period in connections:
+            name = _name(identity)
+            if period < oldest or name in names:
+                continue
+            if len(names) >= limit:
+                self._make_room(now)
+            names.add(name)
+            ends.append((until, period, name))
 
     def expire(self, now: float) -> None:
         """Forget what is old enough."""
         while self._ends and self._ends[0][0] <= now:
             self._forget_oldest()
+
+    def _make_room(self, now: float) -> None:
+        self.expire(now)
+        if len(self._names) >= self._limit:
+            self.forgotten_early += 1
+            self.period_floor = max(self.period_floor, self._forget_oldest())
 
     def _forget_oldest(self) -> int:
         """Forget the oldest name; return its period."""

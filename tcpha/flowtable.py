@@ -135,15 +135,26 @@ class FlowTable(Generic[FlowT]):
 
     def finish(self, flow: FlowT, now: float) -> None:
         """The connection is over: remember its identity, keep the flow for its last segments."""
-        if flow.is_over:
-            return
-        self.remember(flow, now)
-        flow.end()
-        self.mark_changed(flow)
-        self.deadlines.clear(flow)
-        self._lingering.append((now + self._finished_time_s, flow))
-        self._lingerers += 1
-        if len(self._lingering) > self._max_finished:
+        self.finish_all((flow,), now)
+
+    def finish_all(self, flows: Iterable[FlowT], now: float) -> None:
+        """The same of many."""
+        changed, clear, lingering = self._changed, self.deadlines.clear, self._lingering
+        until = now + self._finished_time_s
+        over = []
+        for flow in flows:
+            if flow.is_over:
+                continue
+            identity = flow.identity
+            over.append((identity, flow.period))
+            flow.end()
+            clear(flow)
+            lingering.append((until, flow))
+            if changed is not None:
+                changed[identity.key] = None
+        self.finished.add_all(over, self.utc_s, now)
+        self._lingerers += len(over)
+        while len(lingering) > self._max_finished:
             self._drop_oldest()
 
     def wake(

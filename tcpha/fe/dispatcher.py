@@ -310,14 +310,15 @@ class Dispatcher:
                 return _NOTHING
 
     def _on_closed(self, backend: Endpoint, message: Closed, now: float) -> None:
-        table, closed = self.table, 0
-        for identity in message.identities:
-            flow = table.by_key.get(identity.key)
-            if flow is not None and flow.identity == identity and flow.backend == backend:
-                closed += 1
-                table.finish(flow, now)
-        self.counters.closed += closed
-        self.backends.discount(backend, closed)
+        by_key = self.table.by_key
+        over = [
+            flow
+            for identity in message.identities
+            if (flow := by_key.get(identity.key)) is not None and (flow.identity, flow.backend) == (identity, backend)
+        ]
+        self.table.finish_all(over, now)
+        self.counters.closed += len(over)
+        self.backends.discount(backend, len(over))
 
     def on_status(self, backend: Endpoint, status: Status, restarted: bool, now: float) -> Sequence[Action]:
         """A STATUS that is to be believed; `restarted`: from another process than before."""

@@ -120,6 +120,23 @@ def test_finished_twice_is_finished_once() -> None:
     assert len(made) == 0
 
 
+def test_finished_together_each_is_finished_once() -> None:
+    made, flows = filled(3)
+    made.finish(flows[1], NOW)
+    made.finish_all([flows[0], flows[1], flows[0]], NOW + 1)
+    assert [flow.ends for flow in flows] == [1, 1, 0]
+    assert (len(made), made.live, len(made.finished)) == (3, 1, 2)
+    made.on_timer(NOW + LINGER_S)
+    assert [flow.key in made.by_key for flow in flows] == [True, False, True]
+
+
+def test_finished_together_too_many_drops_the_oldest() -> None:
+    made, flows = filled(4, max_finished=2)
+    made.finish_all(flows, NOW)
+    assert [flow.key in made.by_key for flow in flows] == [False, False, True, True]
+    assert (made.live, made.finished.forgotten_early) == (0, 2)
+
+
 def test_finished_too_many_drops_the_oldest() -> None:
     made, flows = filled(4, max_finished=2)
     for flow in flows:

@@ -198,7 +198,7 @@ class Carriage:
         """Bring the carrier up to date; to be called after every burst of segments, and once a round."""
         changed = self._table.take_changed()
         if changed:
-            self._tell(self._begin_all(changed), self._settle, now)
+            self._tell(self._settle_all(changed, now), self._settle, now)
         if now >= self._later_at or len(self._over) >= OVER_AT_ONCE:
             self._catch_up(now)
 
@@ -215,36 +215,42 @@ class Carriage:
         """From now on every packet comes here."""
         self._table.follow(None)
 
-    def _begin_all(self, keys: Iterable[ConnectionKey]) -> list[ConnectionKey]:
-        """Give the carrier at once what has just been handed over; return what is not done by that."""
+    def _settle_all(self, keys: Iterable[ConnectionKey], now: float) -> list[ConnectionKey]:
+        """Settle at once what nearly all have come to: handed over just now, or over. Return the others."""
+        by_key, given, over, backend_of = self._by_key, self._given, self._over, self._backend_of
         others: list[ConnectionKey] = []
-        new: list[ConnectionKey] = []
-        beginnings: list[Beginning] = []
+        new: dict[ConnectionKey, Beginning] = {}
         for key in keys:
-            flow = self._by_key.get(key)
-            if flow is None or flow.state is not HANDING or flow.backend is None or _is_doubtful(flow):
-                others.append(key)
+            flow = by_key.get(key)
+            if flow is None or flow.state is FINISHED:
+                if given.pop(key, None) is not None:
+                    over.append(key)
+            elif flow.state is HANDING and flow.backend is not None and not _is_doubtful(flow):
+                backend = backend_of[flow.backend]
+                new[key] = flow.identity, backend, flow.period, flow.last_ack, flow.last_seen, flow.noted
             else:
-                new.append(key)
-                backend = self._backend_of[flow.backend]
-                beginnings.append((flow.identity, backend, flow.period, flow.last_ack, flow.last_seen, flow.noted))
-        if not new:
-            return others
+                others.append(key)
+        if over:
+            self._catch_up_later(now)
+        return self._begin_all(new) + others if new else others
+
+    def _begin_all(self, flows: dict[ConnectionKey, Beginning]) -> list[ConnectionKey]:
+        """Give the carrier by one call what was handed over; return what it does not take so."""
+        keys = list(flows)
         try:
-            done = self._carrier.begin_all(beginnings)
+            done = self._carrier.begin_all(list(flows.values()))
         except EdgeError:  # whose fault it is shows where each is told alone; until then any may be there
-            self._given.update(dict.fromkeys(new, _UNCONFIRMED))
-            return new + others
-        self._given.update(dict.fromkeys(new[:done], _UNCONFIRMED))
-        return new[done:] + others
+            self._given.update(dict.fromkeys(keys, _UNCONFIRMED))
+            return keys
+        self._given.update(dict.fromkeys(keys[:done], _UNCONFIRMED))
+        return keys[done:]
 
     def _settle(self, key: ConnectionKey, now: float) -> None:
+        """Settle one that is not over."""
         flow = self._by_key.get(key)
-        if flow is None or flow.state is FINISHED:
-            if self._given.pop(key, None) is not None:
-                self._over.append(key)
-                self._catch_up_later(now)
-        elif flow.state is FORWARDED:
+        if flow is None:
+            return
+        if flow.state is FORWARDED:
             if self._given.get(key) is _UNCONFIRMED:
                 self._put_off(key, now)
             else:
@@ -274,7 +280,7 @@ class Carriage:
             self._carrier.forget_all([key for key in over if key not in self._given])
         except EdgeError as error:
             self._note_fault(error)
-        self._tell(refused, self._settle, now)
+        self._tell(self._settle_all(refused, now), self._settle, now)
         self._tell(later, self._confirm, now)
 
     def _confirm(self, key: ConnectionKey, now: float) -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tcpha.errors import EdgeError
 from tcpha.kernel import fe_maps
-from tcpha.kernel.be_maps import encode_endpoint, encode_number
-from tcpha.kernel.fe_maps import NS, BackEnd, Carried, Standing, Way, WayKind
+from tcpha.kernel.be_maps import encode_endpoint, encode_number, encode_tuple
+from tcpha.kernel.fe_maps import NS, BackEnd, Carried, Standing, Way, WayKind, write_flow, write_tuple
 from tcpha.net.bpf import bpffs_of
 from tcpha.net.bpf_attach import Filter, Link, attach
 from tcpha.net.bpf_object import Loaded, load
@@ -162,9 +162,9 @@ class Forwarder:
         if backend not in self._ways:
             self.close_way(backend)
         flows = self._flows
-        fe_maps.write_tuple(identity.key, flows.key)
+        write_tuple(identity.key, flows.key)
         standing = FORWARDED if confirmed else HANDED
-        fe_maps.write_flow(identity, period, last_ack, last_seen_s, noted, self._ways[backend], standing, flows.value)
+        write_flow(identity, period, last_ack, last_seen_s, noted, self._ways[backend], standing, flows.value)
         return flows.update()
 
     def begin_all(self, flows: Sequence[Beginning]) -> int:
@@ -172,45 +172,37 @@ class Forwarder:
 
         Of more than `PLACES` only so many are looked at.
         """
-        table = self._flows
+        table, ways = self._flows, self._ways
         keys, values = table.keys, table.values
-        count = 0
-        for identity, backend, period, last_ack, last_seen_s, noted in flows[:PLACES]:
-            if backend not in self._ways:
+        for at, (identity, backend, period, last_ack, last_seen_s, noted) in enumerate(flows[:PLACES]):
+            if backend not in ways:
                 self.close_way(backend)
-            fe_maps.write_tuple(identity.key, keys, count)
-            way = self._ways[backend]
-            fe_maps.write_flow(identity, period, last_ack, last_seen_s, noted, way, HANDED, values, count)
-            count += 1
-        return table.update_first(count)
+            write_tuple(identity.key, keys, at)
+            write_flow(identity, period, last_ack, last_seen_s, noted, ways[backend], HANDED, values, at)
+        return table.update_first(min(len(flows), PLACES))
 
     def hold_flow(
         self, identity: Identity, period: int, last_ack: int, last_seen_s: float, noted: Sequence[int] = ()
     ) -> bool:
         """Pass every packet of the connection up but its SYNs. False: there is no room. Raises: EdgeError."""
         flows = self._flows
-        fe_maps.write_tuple(identity.key, flows.key)
-        fe_maps.write_flow(identity, period, last_ack, last_seen_s, noted, 0, HELD, flows.value)
+        write_tuple(identity.key, flows.key)
+        write_flow(identity, period, last_ack, last_seen_s, noted, 0, HELD, flows.value)
         return flows.update()
 
     def forget(self, key: ConnectionKey) -> bool:
         """Pass every packet of the connection up; was it known? Raises: EdgeError."""
-        fe_maps.write_tuple(key, self._flows.key)
+        write_tuple(key, self._flows.key)
         return self._flows.delete()
 
     def forget_all(self, keys: Iterable[ConnectionKey]) -> int:
         """The same of many; return how many were known. Raises: EdgeError."""
-        buffer = bytearray(fe_maps.TUPLE_OCTETS)
-        tuples = []
-        for key in keys:
-            fe_maps.write_tuple(key, buffer)
-            tuples.append(bytes(buffer))
-        return self._flows.delete_all(tuples)
+        return self._flows.delete_all(list(map(encode_tuple, keys)))
 
     def look_up(self, key: ConnectionKey) -> Carried | None:
         """What the program knows of a connection: when it was seen last, what it acknowledged. Raises: EdgeError."""
         flows = self._flows
-        fe_maps.write_tuple(key, flows.key)
+        write_tuple(key, flows.key)
         return fe_maps.decode_flow(bytes(flows.key), bytes(flows.value)) if flows.lookup() else None
 
     def flows(self) -> Iterator[Carried]:

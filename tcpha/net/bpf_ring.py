@@ -41,14 +41,16 @@ class RingReader:
         records: list[bytes] = []
         (at,) = _POSITION.unpack_from(self._read)
         (end,) = _POSITION.unpack_from(self._written)
+        written, mask, page = self._written, self._mask, mmap.PAGESIZE
         while at < end and len(records) < limit:
-            start = mmap.PAGESIZE + (at & self._mask)
-            (length,) = _LENGTH.unpack_from(self._written, start)
+            start = page + (at & mask)
+            (length,) = _LENGTH.unpack_from(written, start)
             if length & _BUSY:
                 break
+            start += _HEADER_OCTETS
             octets = length & ~_DISCARDED
             if octets == length:
-                records.append(self._written[start + _HEADER_OCTETS : start + _HEADER_OCTETS + octets])
+                records.append(written[start : start + octets])
             at += _HEADER_OCTETS + octets + 7 & ~7
         _POSITION.pack_into(self._read, 0, at)
         return records

@@ -24,8 +24,6 @@ MOST_SOURCES = 1024
 # name, its octets, vector, its length, control octets, their number, flags; then the octets of the datagram
 _HEADER = struct.Struct("@PIPNPNi0PI0P")
 _VECTOR = struct.Struct("@PN")
-_LENGTH = struct.Struct("@N")
-_LENGTH_AT = _VECTOR.size - _LENGTH.size
 _FAMILY = struct.Struct("=H")
 _CONTROL_OCTETS = 64
 _TIMESPEC = struct.Struct("@ll")
@@ -130,9 +128,15 @@ class Burst:
             name = ctypes.addressof(names) + at * address_octets
             vector = ctypes.addressof(vectors) + at * _VECTOR.size
             _HEADER.pack_into(headers, at * _HEADER.size, name, address_octets, vector, 1, 0, 0, 0, 0)
-        self._places, self._names, self._vectors = (memoryview(each).cast("B") for each in (places, names, vectors))
+        self._places, self._names = (memoryview(each).cast("B") for each in (places, names))
+        self._lengths = memoryview(vectors).cast("B").cast("L")[1::2]  # size_t
+        """Of what is in each place."""
+        self._to = [b""] * PLACES
+        """What is in `names`: most of what leaves goes to few."""
         self._headers = headers
         self._descriptor = ctypes.c_int(descriptor)
+        self._limit = ctypes.c_uint()
+        self._arguments = self._descriptor, ctypes.byref(headers), self._limit, ctypes.c_int(0)
 
     def __len__(self) -> int:
         return self._count
@@ -144,23 +148,32 @@ class Burst:
             return False
         start = at * PLACE_OCTETS
         self._places[start : start + octets] = datagram
-        start = at * self._address_octets
-        self._names[start : start + self._address_octets] = to
-        _LENGTH.pack_into(self._vectors, at * _VECTOR.size + _LENGTH_AT, octets)
+        self._lengths[at] = octets
+        if self._to[at] != to:
+            self._to[at] = to
+            start = at * self._address_octets
+            self._names[start : start + self._address_octets] = to
         self._count = at + 1
         return True
 
     def send(self) -> None:
         """Send what was posted, in that order; what cannot be sent is told and left out."""
-        done, count = 0, self._count
-        self._count = 0
-        while done < count:
-            first = ctypes.byref(self._headers, done * _HEADER.size)
-            sent = _libc.sendmmsg(self._descriptor, first, ctypes.c_uint(count - done), ctypes.c_int(0))
+        count, self._count = self._count, 0
+        self._limit.value = count
+        sent = _libc.sendmmsg(*self._arguments)
+        if sent < count:
+            self._send_rest(sent, count)
+
+    def _send_rest(self, sent: int, count: int) -> None:
+        """Go on behind a call that sent so many, or failed."""
+        done = 0
+        while True:
             if sent > 0:
                 done += sent
-                continue
-            code = ctypes.get_errno()
-            if code != errno.EINTR:
+            elif (code := ctypes.get_errno()) != errno.EINTR:
                 self._on_error(OSError(code, "sendmmsg"))
                 done += 1
+            if done >= count:
+                return
+            first = ctypes.byref(self._headers, done * _HEADER.size)
+            sent = _libc.sendmmsg(self._descriptor, first, ctypes.c_uint(count - done), ctypes.c_int(0))

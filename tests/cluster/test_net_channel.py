@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -203,6 +203,21 @@ def test_posted_datagrams_leave_together_and_in_order_whatever_their_number_and_
         sender.send(b"last", to)
         assert [datagram for datagram, _, _ in received(receiver, 101)] == [*octets, b"last"]
         assert sender.errors == {}
+
+
+def test_posted_datagrams_leave_for_their_own_addresses_whoever_had_their_places_before(
+    hosts: tuple[Host, Host],
+) -> None:
+    left, right = hosts
+    with closing(channel_of(left)) as sender, ExitStack() as stack, right.inside():
+        receivers = {port: stack.enter_context(closing(Channel(right.addr4, port))) for port in (1001, 1002)}
+        for burst in ((1001, 1002), (1002, 1001), (1001, 1001), (1002,)):
+            for port in burst:
+                sender.post(str(port).encode(), (str(right.addr4), port))
+            sender.flush()
+            for port in set(burst):
+                found = received(receivers[port], burst.count(port))
+                assert {datagram for datagram, _, _ in found} == {str(port).encode()}
 
 
 def test_posted_datagram_cannot_be_sent_it_is_counted_and_the_others_leave(hosts: tuple[Host, Host]) -> None:

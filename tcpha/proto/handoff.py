@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import TypeVar, assert_never
 
 from msgspec import Struct
@@ -174,29 +175,21 @@ class HandoffCodec:
         return self._tag(self._signing, covered) + covered
 
     def _lay_out_handoff(self, envelope: Envelope, message: Handoff) -> bytes:
-        agreement, acknowledged = message.agreement, message.acknowledged
-        client, promised = agreement.window_scale, message.promised_window_scale
-        flags = _SACK if agreement.sack else 0
-        scales = 0
-        if client is not None and promised is not None:
-            flags |= _WINDOW_SCALE
-            if not (0 <= client <= MAX_WINDOW_SCALE and 0 <= promised <= MAX_WINDOW_SCALE):
-                raise ValueError(f"window scales {client}, {promised}")
-            scales = client << 4 | promised
-        elif client is not promised:
-            raise ValueError("window scaling is agreed on by both or by none")
-        if message.tsval_sent is not None:
+        identity, acknowledged, tsval_sent = message.identity, message.acknowledged, message.tsval_sent
+        flags, scales, mss = _encode_agreement(message.agreement, message.promised_window_scale)
+        if tsval_sent is None:
+            tsval_sent = 0
+        else:
             flags |= _TIMESTAMPS
         if message.confirm:
             flags |= _CONFIRM
         fields = b"" if acknowledged is None else _TLV_OF_U32.pack(_ACKNOWLEDGED, 4, acknowledged)
-        identity = message.identity
         key = identity.key
         words = FIXED_OCTETS + len(key) - 4 + len(fields) >> 2
         fixed = _FIXED_BEHIND_TAG.pack(
             MAGIC, VERSION, _HANDOFF, words, flags | _family_of(key), scales, self._signing, envelope.sender,
-            agreement.mss, message.window, message.period & 0xFFFF, envelope.epoch, envelope.sequence, identity.irs,
-            identity.iss, message.tsval_sent or 0, message.tsval_client, key[-4:],
+            mss, message.window, message.period & 0xFFFF, envelope.epoch, envelope.sequence, identity.irs,
+            identity.iss, tsval_sent, message.tsval_client, key[-4:],
         )  # fmt: skip
         return b"".join((fixed, key[:-4], fields, message.octets))
 
@@ -276,6 +269,20 @@ def _family_of(key: ConnectionKey) -> int:
         return 0
     check_key(key)
     return _IPV6
+
+
+@lru_cache(maxsize=256)  # there are no more agreements in a cookie, and one promise
+def _encode_agreement(agreement: Agreement, promised: int | None) -> tuple[int, int, int]:
+    """Return flags, window scales and MSS. Raises: ValueError."""
+    client = agreement.window_scale
+    flags = _SACK if agreement.sack else 0
+    if client is None and promised is None:
+        return flags, 0, agreement.mss
+    if client is None or promised is None:
+        raise ValueError("window scaling is agreed on by both or by none")
+    if not (0 <= client <= MAX_WINDOW_SCALE and 0 <= promised <= MAX_WINDOW_SCALE):
+        raise ValueError(f"window scales {client}, {promised}")
+    return flags | _WINDOW_SCALE, client << 4 | promised, agreement.mss
 
 
 def _encode_field(field: tuple[int, bytes]) -> bytes:

@@ -71,7 +71,7 @@ class Patience(Struct, gc=False):
     """What is left of the time that the matches of one connection may take, however often it is asked about."""
 
     left_s: float
-    slow: set[int] = set()
+    slow: frozenset[int] = frozenset()
     """Rules, by their index, that took too long once: they do not match, and are not tried again."""
 
 
@@ -350,7 +350,7 @@ class RuleSet:
     def _note_slow(self, candidate: _Candidate, patience: Patience | None, error: TimeoutError) -> None:
         self.timeouts += 1
         if patience is not None:
-            patience.slow.add(candidate.index)
+            patience.slow |= {candidate.index}
         if not isinstance(error, TimeSpent):
             self._slow = self.rules[candidate.index]
 

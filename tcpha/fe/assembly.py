@@ -11,28 +11,25 @@ only a segment that brings nothing new is reported so.
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff
 
 MAX_EARLY_PIECES = 64
 """Pieces kept that arrived before what precedes them; the client repeats what is dropped."""
 
 
-class Assembly:
+class Assembly(Struct, eq=False, gc=False):
     """The octets of one connection from `start` on, as far as they have arrived without a gap."""
 
-    __slots__ = ("_early", "_window_octets", "fin", "octets", "start")
-
-    def __init__(self, start: SeqNum, window_octets: int, octets: bytes = b"", fin: bool = False) -> None:
-        """`window_octets`: what lies further than that behind `start` is not kept.
-
-        `octets`, `fin`: what begins at `start`, as nearly every request does whole.
-        """
-        self.start = start
-        self.octets = octets[:window_octets]
-        self.fin = fin and len(octets) <= window_octets
-        """The client's FIN is in order, too: nothing follows."""
-        self._early: dict[int, tuple[bytes, bool]] = {}
-        self._window_octets = window_octets
+    start: SeqNum
+    window_octets: int
+    """What lies further than that behind `start` is not kept."""
+    octets: bytes = b""
+    """Made with what begins at `start`, as nearly every request does whole; no more than the window."""
+    fin: bool = False
+    """The client's FIN is in order, too: nothing follows."""
+    _early: dict[int, tuple[bytes, bool]] = {}
 
     @property
     def rcv_nxt(self) -> SeqNum:
@@ -45,7 +42,7 @@ class Assembly:
         if offset < 0:
             fin = fin and offset + len(payload) >= 0
             payload, offset = payload[-offset:], 0
-        room = self._window_octets - offset
+        room = self.window_octets - offset
         if room < len(payload):
             payload, fin = payload[: max(room, 0)], False
         have = len(self.octets)
@@ -62,7 +59,7 @@ class Assembly:
         """May another early piece be kept? All of them together hold no more than the window, overlaps or not."""
         if len(self._early) >= MAX_EARLY_PIECES:
             return False
-        return sum(len(piece) for piece, _ in self._early.values()) + octets <= self._window_octets
+        return sum(len(piece) for piece, _ in self._early.values()) + octets <= self.window_octets
 
     def discard(self) -> None:
         """Let go of all octets; only `fin` is still of use."""

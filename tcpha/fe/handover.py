@@ -66,6 +66,7 @@ class Handover:
         self._mtu_octets = mtu_octets
         self._carried_octets = carried_octets
         self._promised_scale = config.window_scale
+        self._first_wait_s = config.handoff_repeat if config.handoff_repeats else config.handoff_wait
         self._tell_slow_at = -inf
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
@@ -191,33 +192,34 @@ class Handover:
         request = pending.request
         if request is None:
             return _NOTHING
-        excluded = self._backends.excluded(flow.key)
+        key, rules, backends = flow.key, self._rules, self._backends
+        excluded = backends.excluded(key)
         if pending.tried:
             excluded |= {each.addr for each in pending.tried}
-        choice = self._rules.choose(
-            request,
-            connection_of(flow.key) if self._rules.looks_at_connection else None,
-            excluded,
-            load=self._backends.load,
-            patience=self._patience(pending),
-        )
+        connection = connection_of(key) if rules.looks_at_connection else None
+        choice = rules.choose(request, connection, excluded, load=backends.load, patience=self._patience(pending))
         if not isinstance(choice, Choice):
-            if choice is NoChoice.UNAVAILABLE and flow.backend is None and self._backends.may_soon_serve(now):
-                flow.state = HANDING
-                self._table.deadlines.set(flow, now + LOOK_AGAIN_S)
-                return _NOTHING
-            self._counters.no_choice += 1
-            cause = Cause.UNAVAILABLE if choice is NoChoice.UNAVAILABLE else Cause.UNROUTED
-            return self._answerer.refuse(flow, cause, now)
-        self._backends.count(choice.server)
-        pending.has_more |= pending.assembly.has_more or _goes_on(request, len(pending.assembly.octets))
+            return self._wait_or_refuse(flow, choice, now)
+        server, assembly = choice.server, pending.assembly
+        backends.count(server)
+        if assembly.has_more or _goes_on(request, len(assembly.octets)):
+            pending.has_more = True
         self._counters.handoffs += 1
-        flow.assign(choice.server)
+        flow.assign(server)
         flow.state = HANDING
         self._table.mark_changed(flow)
         pending.repeats = 0
         self._schedule(flow, pending, now)
-        return self._packets(flow, pending, choice.server)
+        return self._packets(flow, pending, server)
+
+    def _wait_or_refuse(self, flow: Flow, why: NoChoice, now: float) -> Sequence[Action]:
+        if why is NoChoice.UNAVAILABLE and flow.backend is None and self._backends.may_soon_serve(now):
+            flow.state = HANDING
+            self._table.deadlines.set(flow, now + LOOK_AGAIN_S)
+            return _NOTHING
+        self._counters.no_choice += 1
+        cause = Cause.UNAVAILABLE if why is NoChoice.UNAVAILABLE else Cause.UNROUTED
+        return self._answerer.refuse(flow, cause, now)
 
     @property
     def serves_octets(self) -> bool:
@@ -272,12 +274,12 @@ class Handover:
             pending.tsval_recent = stamps[0]
 
     def _schedule(self, flow: Flow, pending: Pending, now: float) -> None:
+        if not pending.repeats:
+            self._table.deadlines.set_in_turn(flow, now + self._first_wait_s)
+            return
         last = pending.repeats >= self._config.handoff_repeats and not flow.proven
         wait = self._config.handoff_wait if last else self._config.handoff_repeat * (1 << pending.repeats)
-        if pending.repeats:
-            self._table.deadlines.set(flow, now + wait)
-        else:
-            self._table.deadlines.set_in_turn(flow, now + wait)
+        self._table.deadlines.set(flow, now + wait)
 
     def _proves(self, flow: Flow, pending: Pending, segment: Segment) -> bool:
         """Does the client acknowledge octets of the server, or echo its clock? Raises: OptionError.
@@ -360,25 +362,25 @@ class Handover:
 
     def _packets(self, flow: Flow, pending: Pending, backend: Endpoint) -> list[Action]:
         """The HANDOFF and, as segments, what does not fit into it."""
-        octets = pending.assembly.octets
-        cookie = pending.cookie
-        owned = pending.told != pending.assembly.start
-        room = self._room(backend, len(flow.key) == KEY_OCTETS_IPV6, owned)
-        scaled = cookie.agreement.window_scale is not None
+        assembly, cookie, identity, told = pending.assembly, pending.cookie, flow.identity, pending.told
+        octets, agreement = assembly.octets, cookie.agreement
+        scale = None if agreement.window_scale is None else self._promised_scale
+        owned = told != assembly.start
+        room = self._room(backend, len(identity.key) == KEY_OCTETS_IPV6, owned)
         message = Handoff(
-            flow.identity,
-            cookie.agreement,
-            self._promised_scale if scaled else None,
+            identity,
+            agreement,
+            scale,
             pending.window,
             cookie.period,
             cookie.tsval,
             pending.tsval_client,
             confirm=True,
-            acknowledged=pending.told if owned else None,
+            acknowledged=told if owned else None,
             octets=octets[:room],
         )
         actions: list[Action] = [Send(backend, message)]
-        if len(octets) <= room and not pending.assembly.has_more:
+        if len(octets) <= room and not assembly.has_more:
             return actions
         pending.follows = True
         for seq, piece, flags in self._followers(flow, pending, min(room, len(octets))):

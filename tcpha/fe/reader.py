@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
+from typing import Final
 
 from tcpha.config import FrontEndConfig
 from tcpha.fe.actions import Action, Reply
@@ -25,7 +26,7 @@ from tcpha.fe.flows import READING, Flow, Pending
 from tcpha.fe.handover import Handover
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie
-from tcpha.proto.inspect import NEED_MORE, Cause, FirstOctets, Protocol, Refusal
+from tcpha.proto.inspect import NEED_MORE, Cause, FirstOctets, Inspected, Protocol
 from tcpha.proto.inspect.first import inspect, is_cut_off, suspected
 from tcpha.proto.ip import KEY_OCTETS_IPV6
 from tcpha.proto.options import ALIGNED_TIMESTAMPS_OCTETS, MAX_OPTIONS_OCTETS, encode_sack, encode_timestamps
@@ -34,6 +35,7 @@ from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_le, seq_lt
 from tcpha.proto.tcp import ACK, FIN, RST, Segment, encode_segment
 
 _NOTHING: tuple[Action, ...] = ()
+_OCTETS: Final = Protocol.OCTETS  # to fetch a member from its class costs as much as a call
 _TOO_MANY = "more than max_reading were being read"
 
 
@@ -58,6 +60,8 @@ class Reader:
         self._handover = handover
         self._answerer = answerer
         self._counters = counters
+        self._inspect_octets = config.inspect_octets
+        self._inspect_time_s = config.inspect_time
         # A head may be longer than the window; then the window moves on while octets are kept.
         self._room_octets = max(config.window, 2 * config.inspect_octets)
         self._reading: dict[Flow, None] = {}  # in the order in which they began
@@ -66,11 +70,12 @@ class Reader:
         """Take in the first octets of a new flow."""
         stamps = segment.timestamps
         tsval = stamps[0] if stamps else 0
-        start = segment.seg_seq
-        assembly = Assembly(start, self._room_octets, segment.payload, bool(segment.flags & FIN))
-        pending = Pending(
-            cookie, assembly, start, start, start, tsval, tsval, segment.seg_wnd, now + self._config.inspect_time
-        )
+        start, octets, fin, room = segment.seg_seq, segment.payload, bool(segment.flags & FIN), self._room_octets
+        if len(octets) > room:
+            octets, fin = octets[:room], False
+        assembly = Assembly(start, room, octets, fin)
+        give_up_at = now + self._inspect_time_s
+        pending = Pending(cookie, assembly, start, start, start, tsval, tsval, segment.seg_wnd, give_up_at)
         flow.pending = pending
         actions = self._inspect(flow, pending, now)
         if flow.state is READING:
@@ -121,25 +126,23 @@ class Reader:
 
     def _inspect(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
         assembly = pending.assembly
-        if not assembly.octets:
+        octets, limit, plain_ports = assembly.octets, self._inspect_octets, self._plain_ports
+        if not octets:
             return self._wait(flow, pending, now)  # a FIN alone, or octets behind a gap
-        limit = self._config.inspect_octets
-        plain = bool(self._plain_ports) and flow.key[-2:] in self._plain_ports
-        found = inspect(assembly.octets, limit, raw=self._serves_octets, plain=plain)
-        if isinstance(found, Refusal) or found is NEED_MORE:
-            ends = assembly.fin if found is NEED_MORE else is_cut_off(found)
-            if self._is_claimed(flow, pending, final=ends):
-                return self._hand_over(flow, pending, now)
-        if isinstance(found, Refusal):
-            self.forget(flow)
-            return self._answerer.refuse_unread(flow, found.protocol, found.cause, now, found.code, found.reason)
+        plain = bool(plain_ports) and flow.key[-2:] in plain_ports
+        found = inspect(octets, limit, raw=self._serves_octets, plain=plain)
+        if isinstance(found, Inspected):
+            pending.request = found
+            final = found.protocol is not _OCTETS or assembly.fin or len(octets) >= limit
+            if not final and self._handover.is_undecided(flow, pending, found):
+                return self._wait(flow, pending, now)
+            return self._hand_over(flow, pending, now)
+        if self._is_claimed(flow, pending, final=assembly.fin if found is NEED_MORE else is_cut_off(found)):
+            return self._hand_over(flow, pending, now)
         if found is NEED_MORE:
             return self._wait(flow, pending, now)
-        pending.request = found
-        final = found.protocol is not Protocol.OCTETS or assembly.fin or len(assembly.octets) >= limit
-        if not final and self._handover.is_undecided(flow, pending, found):
-            return self._wait(flow, pending, now)
-        return self._hand_over(flow, pending, now)
+        self.forget(flow)
+        return self._answerer.refuse_unread(flow, found.protocol, found.cause, now, found.code, found.reason)
 
     def _is_claimed(self, flow: Flow, pending: Pending, *, final: bool) -> bool:
         """Do rules want octets as they are, though they look like a protocol that is read? `final`: all have come."""

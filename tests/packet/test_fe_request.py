@@ -163,6 +163,15 @@ def test_reading_long_request_behind_a_gap_is_cut_to_the_path(family: int) -> No
     assert all(len(each) <= 1500 for each in pieces)
 
 
+@pytest.mark.parametrize("flags", ["PA", "FPA"])
+def test_none_request_with_more_octets_than_the_window_is_cut_to_it(flags: str, family: int) -> None:
+    book = Playbook("inspect_octets = 256\nwindow = 600")
+    client = book.connected(family)
+    book >> client.sends(BIG[:1000], flags=flags) << anything
+    assert delivered(book.actions) == (BE1, BIG[:600])
+    assert len(book.actions) == 1, "a FIN lies behind what was cut off"
+
+
 def test_none_request_towards_ipv6_back_ends_leaves_room_for_their_header() -> None:
     book = Playbook()
     client = book.connected()

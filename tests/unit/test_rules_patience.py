@@ -56,7 +56,7 @@ def test_same_connection_again_slow_rules_are_not_tried_again() -> None:
         assert isinstance(rules.choose(request(ENDLESS), HERE, excluded, patience=patience), Choice)
         left.append(patience.left_s)
     assert left == [0.005, 0.005]
-    assert (patience.slow, rules.timeouts) == ({0}, 1)
+    assert (patience.slow, rules.timeouts) == (frozenset({0}), 1)
     assert rules.explain(0, request(b"/"), HERE, patience)[0].verdict is Verdict.NOT_MET
     assert rules.explain(0, request(b"/aa"), HERE, patience)[0].verdict is Verdict.TIMED_OUT
 

@@ -170,18 +170,25 @@ class Dispatcher:
             self.counters.closed_early += 1
             answer = self._handshake.acknowledge(segment, cookie, seq_add(segment.seg_seq, 1), FIN | ACK)
             return (Reply(answer),)
-        return self._admit(Flow(identity, cookie.period, READING, now), known, cookie, segment, now)
-
-    def _admit(self, flow: Flow, old: Flow | None, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
-        """The first octets of a new flow, which replaces an older one on the same ports."""
-        replaces = old is not None and not old.is_over
-        if old is not None and replaces and flow.period < old.period:
-            self.counters.older_generations += 1
-            return (Reply(reset(segment)),)
-        if not replaces and self.table.is_full():
+        flow = Flow(identity, cookie.period, READING, now)
+        if known is not None and not known.is_over:
+            return self._replace(flow, known, cookie, segment, now)
+        if self.table.is_full():
             self.counters.table_full += 1
             self._answerer.refusals.add("reset (max_flows connections are held)", segment.key)
             return (Reply(reset(segment)),)
+        return self._admit(flow, known, cookie, segment, now)
+
+    def _replace(self, flow: Flow, old: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
+        """The first octets of a new flow on the ports of one that lives."""
+        if flow.period < old.period:
+            self.counters.older_generations += 1
+            return (Reply(reset(segment)),)
+        actions = self._admit(flow, old, cookie, segment, now)
+        return actions if old.backend is None else [Send(old.backend, Closed((old.identity,))), *actions]
+
+    def _admit(self, flow: Flow, old: Flow | None, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
+        """There is room for it; `old`: which it takes the place of."""
         if cookie.tsval is None:
             self.counters.short_cookies += 1
         if old is not None:
@@ -189,10 +196,7 @@ class Dispatcher:
             self._reader.forget(old)
         self._enquiries.close(flow.key)
         self.table.insert(flow, now)
-        actions = self._reader.begin(flow, cookie, segment, now)
-        if old is not None and old.backend is not None and replaces:
-            return [Send(old.backend, Closed((old.identity,))), *actions]
-        return actions
+        return self._reader.begin(flow, cookie, segment, now)
 
     def _on_segment_forwarded(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
         flow.last_seen = now

@@ -146,7 +146,7 @@ class Inspected:
 class Request(Inspected):
     """A complete HTTP request head. Its fields are split only when somebody asks: most rules look at the target."""
 
-    __slots__ = ("_field_lines", "_headers", "authority", "method", "protocol", "target")
+    __slots__ = ("_fields", "authority", "method", "protocol", "target")
 
     protocol: Protocol
     method: bytes
@@ -172,8 +172,7 @@ class Request(Inspected):
         self.authority = authority
         self.head_octets = head_octets
         self.octets = octets
-        self._field_lines = fields if isinstance(fields, bytes) else b""
-        self._headers = None if isinstance(fields, bytes) else fields
+        self._fields = fields
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Request) and self._values() == other._values()
@@ -190,9 +189,9 @@ class Request(Inspected):
     @property
     def headers(self) -> Headers:
         """Names in lower case and values without surrounding white space, in the order sent."""
-        if self._headers is None:
-            self._headers = _split(self._field_lines)
-        return self._headers
+        if isinstance(self._fields, bytes):
+            self._fields = _split(self._fields)
+        return self._fields
 
     @property
     def end_octets(self) -> int:

@@ -124,13 +124,14 @@ class FlowTable(Generic[FlowT]):
 
     def insert(self, flow: FlowT, now: float) -> FlowT | None:
         """Enter a flow; return the one it replaces, whose identity is remembered."""
+        key = flow.key
         if self._changed is not None:
-            self._changed[flow.key] = None
-        old = self.by_key.get(flow.key)
+            self._changed[key] = None
+        old = self.by_key.get(key)
         if old is not None:
             self.remember(old, now)
             self.remove(old)
-        self.by_key[flow.key] = flow
+        self.by_key[key] = flow
         return old
 
     def finish(self, flow: FlowT, now: float) -> None:

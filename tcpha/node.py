@@ -179,15 +179,8 @@ class Node(ABC):
         if datagram is not None:
             self._channel.send(datagram, peer.address)
 
-    def post(self, endpoint: Endpoint, message: Message) -> None:
-        """Seal a message and send it with others at the next `send_posted`."""
-        peer = self._peer_of[endpoint]
-        datagram = self._peers.seal(peer, message)
-        if datagram is not None:
-            self._channel.post(datagram, peer.address)
-
     def send_posted(self) -> None:
-        """Send what was posted."""
+        """Send what was posted to the channel."""
         self._channel.flush()
 
     def send_flows(self, endpoint: Endpoint, kind: Type, fields: bytes) -> None:

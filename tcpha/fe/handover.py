@@ -153,7 +153,7 @@ class Handover:
             pending.repeats += 1
             self._counters.repeats += 1
             self._table.mark_changed(flow)
-            self._schedule(flow, pending, now)
+            self._table.deadlines.set(flow, now + self._wait_s(flow, pending))
             return self._packets(flow, pending, flow.backend)
         if flow.proven:
             return self._abandon_proven(flow, pending, now)
@@ -172,7 +172,7 @@ class Handover:
                 return self._give_up(flow, pending, backend, now)
             pending.repeats = 0
             self._table.mark_changed(flow)
-            self._schedule(flow, pending, now)
+            self._table.deadlines.set_in_turn(flow, now + self._first_wait_s)
             return self._packets(flow, pending, backend)
         if flow.state is FORWARDED:
             flow.retained = flow.orphaned = True
@@ -209,7 +209,7 @@ class Handover:
         flow.state = HANDING
         self._table.mark_changed(flow)
         pending.repeats = 0
-        self._schedule(flow, pending, now)
+        self._table.deadlines.set_in_turn(flow, now + self._first_wait_s)
         return self._packets(flow, pending, server)
 
     def _wait_or_refuse(self, flow: Flow, why: NoChoice, now: float) -> Sequence[Action]:
@@ -273,13 +273,10 @@ class Handover:
             segment.check_checksum()
             pending.tsval_recent = stamps[0]
 
-    def _schedule(self, flow: Flow, pending: Pending, now: float) -> None:
-        if not pending.repeats:
-            self._table.deadlines.set_in_turn(flow, now + self._first_wait_s)
-            return
-        last = pending.repeats >= self._config.handoff_repeats and not flow.proven
-        wait = self._config.handoff_wait if last else self._config.handoff_repeat * (1 << pending.repeats)
-        self._table.deadlines.set(flow, now + wait)
+    def _wait_s(self, flow: Flow, pending: Pending) -> float:
+        """Return how long a confirmation of what was repeated may take."""
+        is_last = pending.repeats >= self._config.handoff_repeats and not flow.proven
+        return self._config.handoff_wait if is_last else self._config.handoff_repeat * (1 << pending.repeats)
 
     def _proves(self, flow: Flow, pending: Pending, segment: Segment) -> bool:
         """Does the client acknowledge octets of the server, or echo its clock? Raises: OptionError.

@@ -137,11 +137,11 @@ class FrontEnd(Node):
         if acceleration is None:
             return
         now = clock.now()
-        for octets, cookie in acceleration.read():
-            self._raised += 1
+        raised = acceleration.read()
+        self._raised += len(raised)
+        for octets, cookie in raised:
             try:
-                actions = acceleration.on_raised(octets, cookie, now)
-                for action in actions:
+                for action in acceleration.on_raised(octets, cookie, now):
                     self._perform[type(action)](action, octets)
             except WireError as error:
                 self._dispatcher.counters.refuse(error)
@@ -325,7 +325,11 @@ class FrontEnd(Node):
         self.send(action.backend, action.message)
 
     def _post(self, action: Send, _at_hand: bytes) -> None:
-        self.post(action.backend, action.message)
+        """Send it with others at the next `send_posted`."""
+        peer = self._peer_of[action.backend]
+        datagram = self._peers.seal(peer, action.message)
+        if datagram is not None:
+            self._channel.post(datagram, peer.address)
 
     @staticmethod
     def _note(action: Note, _at_hand: bytes) -> None:

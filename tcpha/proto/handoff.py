@@ -362,8 +362,9 @@ def _decode_flows_ipv4(fields: bytes) -> tuple[Identity, ...] | None:
     if len(fields) % _FLOW_IPV4.size:
         return None
     found = []
+    octets = _FLOW_IPV4.size - _TLV.size
     for number, length, irs, iss, ports, addresses in _FLOW_IPV4.iter_unpack(fields):
-        if number != _FLOW or length != _FLOW_IPV4.size - _TLV.size:
+        if number != _FLOW or length != octets:
             return None
         found.append(Identity(addresses + ports, irs, iss))
     return tuple(found)

@@ -301,6 +301,8 @@ class Peers:
             return None
         if peer.out_sequence < _U32_MAX:  # as `Peer.next_sequence` counts
             peer.out_sequence += 1
+        if type(message) is Handoff:
+            return self._codec.encode_handoff(self._sender_id, peer.out_epoch, peer.out_sequence, message)
         return self._codec.encode(Envelope(self._sender_id, peer.out_epoch, peer.out_sequence), message)
 
     def seal_flows(self, peer: Peer, kind: Type, fields: bytes) -> bytes | None:

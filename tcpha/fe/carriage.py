@@ -156,7 +156,7 @@ class Carriage:
             if self._table.is_full():
                 beyond.append(key)
                 continue
-            flow = Flow(known.identity, known.period, FORWARDED, known.last_seen_s)
+            flow = Flow.of(known.identity, known.period, FORWARDED, known.last_seen_s)
             flow.assign(server_of[backend])
             flow.retained = True
             flow.last_ack, flow.noted = known.last_ack, known.noted
@@ -219,7 +219,8 @@ class Carriage:
         """Settle at once what nearly all have come to: handed over just now, or over. Return the others."""
         by_key, given, over, backend_of = self._by_key, self._given, self._over, self._backend_of
         others: list[ConnectionKey] = []
-        new: dict[ConnectionKey, Beginning] = {}
+        new: list[ConnectionKey] = []
+        beginnings: list[Beginning] = []
         for key in keys:
             flow = by_key.get(key)
             if flow is None or flow.state is FINISHED:
@@ -227,18 +228,18 @@ class Carriage:
                     over.append(key)
             elif flow.state is HANDING and flow.backend is not None and not _is_doubtful(flow):
                 backend = backend_of[flow.backend]
-                new[key] = flow.identity, backend, flow.period, flow.last_ack, flow.last_seen, flow.noted
+                new.append(key)
+                beginnings.append((flow.identity, backend, flow.period, flow.last_ack, flow.last_seen, flow.noted))
             else:
                 others.append(key)
         if over:
             self._catch_up_later(now)
-        return self._begin_all(new) + others if new else others
+        return self._begin_all(new, beginnings) + others if new else others
 
-    def _begin_all(self, flows: dict[ConnectionKey, Beginning]) -> list[ConnectionKey]:
+    def _begin_all(self, keys: list[ConnectionKey], beginnings: list[Beginning]) -> list[ConnectionKey]:
         """Give the carrier by one call what was handed over; return what it does not take so."""
-        keys = list(flows)
         try:
-            done = self._carrier.begin_all(list(flows.values()))
+            done = self._carrier.begin_all(beginnings)
         except EdgeError:  # whose fault it is shows where each is told alone; until then any may be there
             self._given.update(dict.fromkeys(keys, _UNCONFIRMED))
             return keys
@@ -343,4 +344,4 @@ def _is_doubtful_of(flow: Flow, segment: Segment) -> bool:
 def _is_doubtful(flow: Flow) -> bool:
     """Is the HANDOFF repeated, so that this or that back end may have the connection; or are segments of ours, too?"""
     pending = flow.pending
-    return pending is not None and (pending.repeats > 0 or pending.follows or bool(pending.silent))
+    return pending is not None and (pending.repeats > 0 or pending.follows or pending.silent != ())

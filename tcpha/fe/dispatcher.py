@@ -21,7 +21,8 @@ from tcpha.fe.answerer import Answerer
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
 from tcpha.fe.enquiries import Enquiries
-from tcpha.fe.flows import ANSWERED, FINISHED, FORWARDED, HANDING, READING, Flow
+from tcpha.fe.first_segment import FirstSegments
+from tcpha.fe.flows import ANSWERED, FINISHED, FORWARDED, HANDING, READING, Flow, identity_of, reset_of
 from tcpha.fe.handover import Handover
 from tcpha.fe.handshake import Handshake, is_first, reset
 from tcpha.fe.reader import Reader
@@ -32,8 +33,8 @@ from tcpha.proto.icmp import IcmpError
 from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
 from tcpha.proto.promise import Promise
-from tcpha.proto.seqnum import MASK, SeqNum, seq_add
-from tcpha.proto.tcp import ACK, FIN, RST, SYN, Segment, encode_segment
+from tcpha.proto.seqnum import seq_add
+from tcpha.proto.tcp import ACK, FIN, RST, SYN, Segment
 from tcpha.proto.tunnel import overhead_octets
 from tcpha.rules import Endpoint, RuleSet
 
@@ -74,6 +75,10 @@ class Dispatcher:
         self._reader = Reader(
             config, self.promise, self.table, self._handover, self._answerer, self.counters
         )  # fmt: skip
+        self._first_segments = FirstSegments(
+            config, rules, self.table, self.backends, self._enquiries, self._handover, self.counters,
+            self._reader.room_octets,
+        )  # fmt: skip
         self._on_segment_in = {
             READING: self._reader.on_segment,
             HANDING: self._handover.on_segment,
@@ -98,7 +103,7 @@ class Dispatcher:
             return self._on_segment_unknown(segment, now)
         if segment.flags & (ACK | RST) == ACK and (segment.seg_seq in flow.noted or flow.is_strange(segment.seg_ack)):
             cookie = self._cookie_of(segment)
-            if cookie is not None and not _identity(segment).resembles(flow.identity):
+            if cookie is not None and not identity_of(segment).resembles(flow.identity):
                 return self._on_follower_of_syn(segment, cookie, now)
         return self._on_segment_in[flow.state](flow, segment, now)
 
@@ -161,7 +166,9 @@ class Dispatcher:
 
     def _on_first(self, segment: Segment, cookie: Cookie, known: Flow | None, now: float) -> Sequence[Action]:
         """What a connection begins with; `known`: what is in the table on its ports."""
-        identity = _identity(segment)
+        if known is None and (done := self._first_segments.on_segment(segment, cookie, now)) is not None:
+            return done
+        identity = identity_of(segment)
         if identity in self.table.finished:
             self.counters.late_duplicates += 1
             # It never runs again. A client that missed the end is told of it, but not where it has gone on since.
@@ -170,7 +177,7 @@ class Dispatcher:
             self.counters.closed_early += 1
             answer = self._handshake.acknowledge(segment, cookie, seq_add(segment.seg_seq, 1), FIN | ACK)
             return (Reply(answer),)
-        flow = Flow(identity, cookie.period, READING, now)
+        flow = Flow.of(identity, cookie.period, READING, now)
         if known is not None and not known.is_over:
             return self._replace(flow, known, cookie, segment, now)
         if self.table.is_full():
@@ -208,7 +215,7 @@ class Dispatcher:
     def _on_segment_finished(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
         if segment.end > segment.payload_offset and segment.flags & (ACK | RST) == ACK:
             cookie = self._cookie_of(segment)
-            if cookie is not None and not _identity(segment).resembles(flow.identity):
+            if cookie is not None and not identity_of(segment).resembles(flow.identity):
                 return self._on_follower_of_syn(segment, cookie, now)
         if flow.backend is None:
             return self._answerer.on_late_segment(flow, segment)
@@ -277,7 +284,7 @@ class Dispatcher:
             return
         if flow is None and not self.table.is_full():
             # Its cookie's period is not told. It is none to come, so what is older than now is no successor.
-            flow = Flow(identity, int(self.table.utc_s) >> PERIOD_SHIFT, FORWARDED, now)
+            flow = Flow.of(identity, int(self.table.utc_s) >> PERIOD_SHIFT, FORWARDED, now)
             flow.assign(backend)
             self.table.insert(flow, now)
             self.counters.learned += 1
@@ -372,7 +379,7 @@ class Dispatcher:
         self._reader.forget(flow)
         if flow.backend is not None:
             return _NOTHING
-        return (Reply(encode_segment(flow.leaving_key, flow.last_ack, SeqNum(0), RST, 0)),)
+        return (reset_of(flow),)
 
     def next_deadline(self) -> float:
         """Return when `on_timer` wants to be called."""
@@ -427,7 +434,7 @@ class Dispatcher:
             if flow.is_over:
                 continue
             self.table.refresh(flow)
-            actions.append(Reply(encode_segment(flow.leaving_key, flow.last_ack, SeqNum(0), RST, 0)))
+            actions.append(reset_of(flow))
             self._reader.forget(flow)
             self.table.remove(flow)
         return actions
@@ -440,8 +447,4 @@ def _is_given_up(flow: Flow, backend: Endpoint) -> bool:
 
 
 def _is_of(segment: Segment, flow: Flow) -> bool:
-    return _identity(segment).resembles(flow.identity)
-
-
-def _identity(segment: Segment) -> Identity:
-    return Identity(segment.key, SeqNum((segment.seg_seq - 1) & MASK), SeqNum((segment.seg_ack - 1) & MASK))
+    return identity_of(segment).resembles(flow.identity)

@@ -57,6 +57,9 @@ class Enquiries:
     def __len__(self) -> int:
         return len(self._table)
 
+    def __contains__(self, key: ConnectionKey) -> bool:
+        return key in self._table
+
     def get(self, key: ConnectionKey) -> Enquiry | None:
         """Return what is known of an unknown connection."""
         return self._table.get(key)

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from tcpha.fe.actions import PassOn
+from tcpha.fe.actions import PassOn, Reply
 from tcpha.fe.arrivals import Arrivals
 from tcpha.fe.assembly import Assembly
 from tcpha.proto.cookie import Cookie
@@ -17,6 +17,7 @@ from tcpha.proto.inspect import Inspected
 from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import Identity
 from tcpha.proto.seqnum import MASK, SeqNum, seq_add, seq_diff
+from tcpha.proto.tcp import RST, Segment, encode_segment
 from tcpha.rules import Endpoint, Patience
 
 STRANGE_OCTETS = 1 << 23
@@ -111,8 +112,9 @@ class Flow(Struct, eq=False, gc=False):
     period: int
     state: FlowState
     last_seen: float
-    key: ConnectionKey = ConnectionKey(b"")
-    last_ack: SeqNum = SeqNum(0)
+    key: ConnectionKey
+    """That of `identity`: every packet asks for it."""
+    last_ack: SeqNum
     """SEG.ACK of the last segment passed on, or of our delivered answer: what the client expects next."""
     deadline: float = inf
     backend: Endpoint | None = None
@@ -130,9 +132,10 @@ class Flow(Struct, eq=False, gc=False):
     retained: bool = False
     """It outlived the process that knew it, and its back end has not said yet that it lives."""
 
-    def __post_init__(self) -> None:
-        self.key = self.identity.key
-        self.last_ack = SeqNum((self.identity.iss + 1) & MASK)
+    @classmethod
+    def of(cls, identity: Identity, period: int, state: FlowState, now: float) -> Flow:
+        """Return what is known when a connection is seen for the first time."""
+        return cls(identity, period, state, now, identity.key, SeqNum((identity.iss + 1) & MASK))
 
     @property
     def leaving_key(self) -> ConnectionKey:
@@ -183,3 +186,13 @@ def _pass_on(backend: Endpoint) -> tuple[PassOn, ...]:
 def acknowledges_server(identity: Identity, ack: SeqNum) -> bool:
     """Does an acknowledgement speak of octets of the server, and not of so many that it can be but a guess?"""
     return 0 < seq_diff(ack, seq_add(identity.iss, 1)) < PROOF_OCTETS
+
+
+def identity_of(segment: Segment) -> Identity:
+    """Return whose first octets a segment has: it follows the SYN, and acknowledges the SYN-ACK."""
+    return Identity(segment.key, SeqNum((segment.seg_seq - 1) & MASK), SeqNum((segment.seg_ack - 1) & MASK))
+
+
+def reset_of(flow: Flow) -> Reply:
+    """Return the RST that tells the client that its connection is lost: by the number that it expects next."""
+    return Reply(encode_segment(flow.leaving_key, flow.last_ack, SeqNum(0), RST, 0))

@@ -15,7 +15,7 @@ from tcpha.fe.actions import Action, Forward, Note, Reply, Send
 from tcpha.fe.answerer import Answerer, echoes_earlier_server, echoes_server
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
-from tcpha.fe.flows import FORWARDED, HANDING, PROOF_OCTETS, Flow, Pending, acknowledges_server
+from tcpha.fe.flows import FORWARDED, HANDING, PROOF_OCTETS, Flow, Pending, acknowledges_server, reset_of
 from tcpha.flowtable import FlowTable
 from tcpha.proto.handoff import ACKNOWLEDGED_TLV_OCTETS, HEADER_OCTETS_IPV4, HEADER_OCTETS_IPV6
 from tcpha.proto.inspect import Cause, Inspected
@@ -66,7 +66,7 @@ class Handover:
         self._mtu_octets = mtu_octets
         self._carried_octets = carried_octets
         self._promised_scale = config.window_scale
-        self._first_wait_s = config.handoff_repeat if config.handoff_repeats else config.handoff_wait
+        self.first_wait_s = config.handoff_repeat if config.handoff_repeats else config.handoff_wait
         self._tell_slow_at = -inf
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
@@ -172,7 +172,7 @@ class Handover:
                 return self._give_up(flow, pending, backend, now)
             pending.repeats = 0
             self._table.mark_changed(flow)
-            self._table.deadlines.set_in_turn(flow, now + self._first_wait_s)
+            self._table.deadlines.set_in_turn(flow, now + self.first_wait_s)
             return self._packets(flow, pending, backend)
         if flow.state is FORWARDED:
             flow.retained = flow.orphaned = True
@@ -185,7 +185,7 @@ class Handover:
         self._table.remember(flow, now)
         self._table.remove(flow)
         self._counters.orphaned += 1
-        return (Reply(encode_segment(flow.leaving_key, flow.last_ack, SeqNum(0), RST, 0)),)
+        return (reset_of(flow),)
 
     def begin(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
         """Choose a back end for a complete request, none of those already tried, and hand over."""
@@ -199,7 +199,7 @@ class Handover:
         connection = connection_of(key) if rules.looks_at_connection else None
         choice = rules.choose(request, connection, excluded, load=backends.load, patience=self._patience(pending))
         if not isinstance(choice, Choice):
-            return self._wait_or_refuse(flow, choice, now)
+            return self.wait_or_refuse(flow, choice, now)
         server, assembly = choice.server, pending.assembly
         backends.count(server)
         if assembly.has_more or _goes_on(request, len(assembly.octets)):
@@ -209,10 +209,11 @@ class Handover:
         flow.state = HANDING
         self._table.mark_changed(flow)
         pending.repeats = 0
-        self._table.deadlines.set_in_turn(flow, now + self._first_wait_s)
+        self._table.deadlines.set_in_turn(flow, now + self.first_wait_s)
         return self._packets(flow, pending, server)
 
-    def _wait_or_refuse(self, flow: Flow, why: NoChoice, now: float) -> Sequence[Action]:
+    def wait_or_refuse(self, flow: Flow, why: NoChoice, now: float) -> Sequence[Action]:
+        """No back end was chosen: one may soon be heard of, or the client is told."""
         if why is NoChoice.UNAVAILABLE and flow.backend is None and self._backends.may_soon_serve(now):
             flow.state = HANDING
             self._table.deadlines.set(flow, now + LOOK_AGAIN_S)
@@ -220,6 +221,11 @@ class Handover:
         self._counters.no_choice += 1
         cause = Cause.UNAVAILABLE if why is NoChoice.UNAVAILABLE else Cause.UNROUTED
         return self._answerer.refuse(flow, cause, now)
+
+    @property
+    def least_room_octets(self) -> int:
+        """So many octets of a request have room in any HANDOFF."""
+        return min(self._room(backend, ipv6=True, owned=True) for backend in self._backends.all)
 
     @property
     def serves_octets(self) -> bool:

@@ -63,14 +63,14 @@ class Reader:
         self._inspect_octets = config.inspect_octets
         self._inspect_time_s = config.inspect_time
         # A head may be longer than the window; then the window moves on while octets are kept.
-        self._room_octets = max(config.window, 2 * config.inspect_octets)
+        self.room_octets = max(config.window, 2 * config.inspect_octets)
         self._reading: dict[Flow, None] = {}  # in the order in which they began
 
     def begin(self, flow: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
         """Take in the first octets of a new flow."""
         stamps = segment.timestamps
         tsval = stamps[0] if stamps else 0
-        start, octets, fin, room = segment.seg_seq, segment.payload, bool(segment.flags & FIN), self._room_octets
+        start, octets, fin, room = segment.seg_seq, segment.payload, bool(segment.flags & FIN), self.room_octets
         if len(octets) > room:
             octets, fin = octets[:room], False
         assembly = Assembly(start, room, octets, fin)
@@ -208,7 +208,7 @@ class Reader:
         cookie = pending.cookie
         stamps = b"" if cookie.tsval is None else encode_timestamps(cookie.tsval, pending.tsval_recent)
         offered = self._promise.offered(self._config.window, len(flow.key) == KEY_OCTETS_IPV6, cookie.tsval is not None)
-        room = self._room_octets - seq_diff(pending.acknowledged, pending.assembly.start)
+        room = self.room_octets - seq_diff(pending.acknowledged, pending.assembly.start)
         window = self._promise.window_field(min(room, offered), cookie.agreement.window_scale is not None)
         seq = seq_add(flow.identity.iss, 1)
         return Reply(encode_segment(flow.leaving_key, seq, pending.acknowledged, ACK, window, stamps + sack))

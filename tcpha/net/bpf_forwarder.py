@@ -20,7 +20,18 @@ from pathlib import Path
 from tcpha.errors import EdgeError
 from tcpha.kernel import fe_maps
 from tcpha.kernel.be_maps import encode_endpoint, encode_number, encode_tuple
-from tcpha.kernel.fe_maps import NS, BackEnd, Carried, Standing, Way, WayKind, write_flow, write_tuple
+from tcpha.kernel.fe_maps import (
+    NS,
+    BackEnd,
+    Beginning,
+    Carried,
+    Standing,
+    Way,
+    WayKind,
+    write_flow,
+    write_handed,
+    write_tuple,
+)
 from tcpha.net.bpf import bpffs_of
 from tcpha.net.bpf_attach import Filter, Link, attach
 from tcpha.net.bpf_object import Loaded, load
@@ -41,8 +52,6 @@ READ_LEASE_S = 4
 PINNED = (_LINK_PIN, "flows", "ways")
 
 _PROGRAM = "fe_ingress"
-Beginning = tuple[Identity, BackEnd, int, int, float, Sequence[int]]
-"""The arguments of `Forwarder.carry`, in that order."""
 # To fetch a member from its class costs a quarter of a microsecond, and every connection asks.
 FORWARDED, HELD, HANDED = Standing.FORWARDED, Standing.HELD, Standing.HANDED
 
@@ -173,13 +182,12 @@ class Forwarder:
         Of more than `PLACES` only so many are looked at.
         """
         table, ways = self._flows, self._ways
-        keys, values = table.keys, table.values
-        for at, (identity, backend, period, last_ack, last_seen_s, noted) in enumerate(flows[:PLACES]):
-            if backend not in ways:
-                self.close_way(backend)
-            write_tuple(identity.key, keys, at)
-            write_flow(identity, period, last_ack, last_seen_s, noted, ways[backend], HANDED, values, at)
-        return table.update_first(min(len(flows), PLACES))
+        first = flows[:PLACES]
+        for each in first:
+            if each[1] not in ways:
+                self.close_way(each[1])
+        write_handed(first, ways, table.keys, table.values)
+        return table.update_first(len(first))
 
     def hold_flow(
         self, identity: Identity, period: int, last_ack: int, last_seen_s: float, noted: Sequence[int] = ()

@@ -155,8 +155,8 @@ class HandoffCodec:
         """Return the sealed datagram. Raises: ValueError for a value that does not fit its field."""
         try:
             if isinstance(message, Handoff):
-                covered = self._lay_out_handoff(envelope, message)
-            elif isinstance(message, Adopted):
+                return self.encode_handoff(envelope.sender, envelope.epoch, envelope.sequence, message)
+            if isinstance(message, Adopted):
                 fields = _TLV_OF_U32.pack(_RCV_NXT, 4, message.rcv_nxt)
                 covered = self._lay_out(envelope, _ADOPTED, message.identity, fields)
             else:
@@ -174,7 +174,8 @@ class HandoffCodec:
         covered = self._lay_out(envelope, type_number, _NO_IDENTITY, fields)
         return self._tag(self._signing, covered) + covered
 
-    def _lay_out_handoff(self, envelope: Envelope, message: Handoff) -> bytes:
+    def encode_handoff(self, sender: int, epoch: int, sequence: int, message: Handoff) -> bytes:
+        """As `encode`, of what its envelope would say. Raises: struct.error or ValueError for what does not fit."""
         identity, acknowledged, tsval_sent = message.identity, message.acknowledged, message.tsval_sent
         flags, scales, mss = _encode_agreement(message.agreement, message.promised_window_scale)
         if tsval_sent is None:
@@ -187,11 +188,14 @@ class HandoffCodec:
         key = identity.key
         words = FIXED_OCTETS + len(key) - 4 + len(fields) >> 2
         fixed = _FIXED_BEHIND_TAG.pack(
-            MAGIC, VERSION, _HANDOFF, words, flags | _family_of(key), scales, self._signing, envelope.sender,
-            mss, message.window, message.period & 0xFFFF, envelope.epoch, envelope.sequence, identity.irs,
+            MAGIC, VERSION, _HANDOFF, words, flags if len(key) == KEY_OCTETS_IPV4 else flags | _family_of(key), scales,
+            self._signing, sender, mss, message.window, message.period & 0xFFFF, epoch, sequence, identity.irs,
             identity.iss, tsval_sent, message.tsval_client, key[-4:],
         )  # fmt: skip
-        return b"".join((fixed, key[:-4], fields, message.octets))
+        covered = b"".join((fixed, key[:-4], fields, message.octets))
+        hashed = self._states[self._signing].copy()
+        hashed.update(covered)
+        return hashed.digest() + covered
 
     def _lay_out(self, envelope: Envelope, type_number: int, identity: Identity, fields: bytes) -> bytes:
         """Return everything that the tag covers of a message other than HANDOFF."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 
+from msgspec import Struct
+
 from tcpha.errors import ChecksumError, ExtraHeaderError, FragmentError, TruncatedError, WireError
 from tcpha.proto.checksum import finish, ones_sum
 from tcpha.proto.ip import (
@@ -50,15 +52,11 @@ _EXTENSION_HEADERS = frozenset({0, 43, 50, 51, 60, 135, 139, 140})
 """Hop-by-hop, routing, ESP, AH, destination options, mobility, HIP, shim6 (RFC 7045, 4)."""
 
 
-class Segment:
+class Segment(Struct, frozen=True, eq=False, gc=False):
     """One TCP segment inside one IP packet. Never changed after `decode_segment` made it.
 
     `key` names the direction in which it travels; the RFC's SEG.SEQ, SEG.ACK and SEG.WND (unscaled) are attributes.
     """
-
-    __slots__ = (
-        "end", "flags", "is_checked", "key", "packet", "payload_offset", "seg_ack", "seg_seq", "seg_wnd", "tcp_offset",
-    )  # fmt: skip
 
     packet: bytes
     """The whole IP packet; may carry link-layer padding behind `end`."""
@@ -120,20 +118,15 @@ def decode_segment(packet: bytes, *, is_checked: bool = False) -> Segment:
 
     Raises: WireError (TruncatedError where octets are missing, FragmentError, ExtraHeaderError).
     """
-    segment = Segment()
-    segment.packet = packet
-    segment.is_checked = is_checked
     if len(packet) >= _IPV4_MINIMUM and packet[0] == 0x45:
-        (_, length, fragment, protocol, segment.key, segment.seg_seq, segment.seg_ack, data_offset, segment.flags,
-         segment.seg_wnd) = _IPV4_TCP.unpack_from(packet)  # fmt: skip
+        _, length, fragment, protocol, key, seq, ack, data_offset, flags, window = _IPV4_TCP.unpack_from(packet)
         if fragment & _MORE_FRAGMENTS_OR_OFFSET:
             raise FragmentError("a fragment", 6)
-        segment.tcp_offset = tcp_offset = IPV4_HEADER_OCTETS
+        tcp_offset = IPV4_HEADER_OCTETS
     elif len(packet) >= _IPV6_MINIMUM and packet[0] >> 4 == 6:
-        (_, length, protocol, segment.key, segment.seg_seq, segment.seg_ack, data_offset, segment.flags,
-         segment.seg_wnd) = _IPV6_TCP.unpack_from(packet)  # fmt: skip
+        _, length, protocol, key, seq, ack, data_offset, flags, window = _IPV6_TCP.unpack_from(packet)
         length += IPV6_HEADER_OCTETS
-        segment.tcp_offset = tcp_offset = IPV6_HEADER_OCTETS
+        tcp_offset = IPV6_HEADER_OCTETS
     else:
         raise _refusal(packet)
     if protocol != PROTOCOL_TCP:
@@ -141,9 +134,7 @@ def decode_segment(packet: bytes, *, is_checked: bool = False) -> Segment:
     header_end = tcp_offset + (data_offset >> 4) * 4
     if data_offset < 0x50 or header_end > length or length > len(packet):
         raise TruncatedError("lengths do not fit", tcp_offset + 12)
-    segment.payload_offset = header_end
-    segment.end = length
-    return segment
+    return Segment(packet, key, tcp_offset, header_end, length, seq, ack, window, flags, is_checked)
 
 
 def _refusal(packet: bytes) -> WireError:

@@ -201,7 +201,7 @@ def test_retained_flow_that_nobody_has_confirmed_is_not_there_the_request_is_han
     """The process before ended when it had decided, but before its HANDOFF left."""
     book = Playbook()
     client = book.connected(family)
-    flow = Flow(client.identity, PERIOD, FlowState.FORWARDED, book.now)
+    flow = Flow.of(client.identity, PERIOD, FlowState.FORWARDED, book.now)
     flow.assign(BE1)
     flow.retained = True
     book.dispatcher.table.insert(flow, book.now)

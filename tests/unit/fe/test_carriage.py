@@ -124,7 +124,7 @@ class Bound:
         self.carriage = Carriage(self.table, (NEAR, FAR), self.carrier)
 
     def flow(self, port: int = 40_000, state: FlowState = FORWARDED, backend: Endpoint | None = NEAR) -> Flow:
-        made = Flow(identity(port), 50_000_000, state, NOW)
+        made = Flow.of(identity(port), 50_000_000, state, NOW)
         if backend is not None:
             made.assign(backend)
         self.table.insert(made, NOW)
@@ -242,7 +242,7 @@ def test_very_many_flows_end_they_are_not_kept_waiting(bound: Bound) -> None:
 def test_port_is_used_again_before_the_old_flow_is_forgotten_the_new_one_stays(bound: Bound) -> None:
     bound.table.finish(handed(bound), NOW)
     bound.carriage.settle(NOW)
-    new = Flow(identity(40_000, irs=8), 50_000_000, HANDING, NOW)
+    new = Flow.of(identity(40_000, irs=8), 50_000_000, HANDING, NOW)
     new.assign(FAR)
     bound.table.insert(new, NOW)
     assert bound.settled() == ["hand"]

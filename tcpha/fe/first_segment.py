@@ -1,0 +1,110 @@
+"""A request that is whole in the first segment of its connection: what nearly every one consists of.
+
+As header prediction does in TCP (Jacobson, 1990), a few comparisons tell that a segment is what most are, and all is
+decided at once what `dispatcher`, `reader` and `handover` decide step by step. Whatever is not as predicted goes their
+way, and nothing has been changed then. Both ways come to the same (tests/packet/test_first_segment.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Final
+
+from tcpha.config import FrontEndConfig
+from tcpha.fe.actions import Action, PassOn, Send
+from tcpha.fe.assembly import Assembly
+from tcpha.fe.backends import Backends
+from tcpha.fe.counters import FrontEndCounters
+from tcpha.fe.enquiries import Enquiries
+from tcpha.fe.flows import HANDING, READING, Flow, Pending, identity_of
+from tcpha.fe.handover import Handover, connection_of
+from tcpha.flowtable import FlowTable
+from tcpha.proto.cookie import Cookie
+from tcpha.proto.inspect import Inspected
+from tcpha.proto.inspect.first import inspect
+from tcpha.proto.messages import Handoff
+from tcpha.proto.tcp import ACK, FIN, RST, SYN, Segment
+from tcpha.rules import Choice, RuleSet
+
+_DECISIVE: Final = SYN | FIN | RST | ACK
+_NOTHING: tuple[PassOn, ...] = ()
+
+
+class FirstSegments:
+    """Decides about those that are as predicted."""
+
+    def __init__(
+        self,
+        config: FrontEndConfig,
+        rules: RuleSet,
+        table: FlowTable[Flow],
+        backends: Backends,
+        enquiries: Enquiries,
+        handover: Handover,
+        counters: FrontEndCounters,
+        room_octets: int,
+    ) -> None:
+        """`room_octets`: so many are kept of a request (`Reader.room_octets`)."""
+        self._rules = rules
+        self._looks_at_connection = rules.looks_at_connection
+        self._table = table
+        self._backends = backends
+        self._enquiries = enquiries
+        self._counters = counters
+        self._inspect_octets = config.inspect_octets
+        self._inspect_time_s = config.inspect_time
+        self._handover = handover
+        self._first_wait_s = handover.first_wait_s
+        self._promised_scale = config.window_scale
+        self._room_octets = room_octets
+        # No segment is so short where rules want octets as they are: what is read then is the reader's business.
+        self._most_octets = -1 if rules.needs_octets else min(handover.least_room_octets, room_octets)
+
+    def on_segment(self, segment: Segment, cookie: Cookie, now: float) -> Sequence[Action] | None:
+        """Decide about a segment with a cookie and a checksum that are right, on ports of which nothing is known.
+
+        None: it is not as predicted, and nothing has been changed. Raises: OptionError.
+        """
+        table, key, octets = self._table, segment.key, segment.payload
+        identity = identity_of(segment)
+        if (
+            segment.flags & _DECISIVE != ACK
+            or not 0 < len(octets) <= self._most_octets
+            or identity in table.finished
+            or cookie.period <= table.finished.period_floor
+            or key in self._enquiries
+            or table.is_full()
+        ):
+            return None
+        request = inspect(octets, self._inspect_octets, raw=False)
+        if not isinstance(request, Inspected) or request.head_octets < len(octets):
+            return None
+        stamps, start, window = segment.timestamps, segment.seg_seq, segment.seg_wnd
+        tsval = stamps[0] if stamps else 0
+        patience = self._rules.patience()
+        pending = Pending(
+            cookie, Assembly(start, self._room_octets, octets), start, start, start, tsval, tsval, window,
+            now + self._inspect_time_s, inf, request, patience,
+        )  # fmt: skip
+        flow = Flow(identity, cookie.period, READING, now, key, segment.seg_ack, inf, None, _NOTHING, pending)
+        table.insert(flow, now)
+        counters = self._counters
+        counters.requests += 1
+        if cookie.tsval is None:
+            counters.short_cookies += 1
+        connection = connection_of(key) if self._looks_at_connection else None
+        backends = self._backends
+        choice = self._rules.choose(request, connection, backends.excluded(key), load=backends.load, patience=patience)
+        if not isinstance(choice, Choice):
+            return self._handover.wait_or_refuse(flow, choice, now)
+        server = choice.server
+        backends.count(server)
+        counters.handoffs += 1
+        flow.assign(server)
+        flow.state = HANDING
+        table.deadlines.set_in_turn(flow, now + self._first_wait_s)
+        agreement = cookie.agreement
+        scale = None if agreement.window_scale is None else self._promised_scale
+        message = Handoff(identity, agreement, scale, window, cookie.period, cookie.tsval, tsval, True, None, octets)
+        return (Send(server, message),)

@@ -1,4 +1,4 @@
-"""What lies in the maps of the back end's programs (be.bpf.c), as values and octets; docs/kernel.md says what it means.
+"""What lies in the maps of the back end's programs (be.h), as values and octets; docs/kernel.md says what it means.
 
 The programs' own numbers are in the machine's order, what they compare with packets is in network order. Addresses have
 16 octets, IPv4 ones in their IPv6 form. Pure.

@@ -1,4 +1,4 @@
-"""What lies in the maps of the front end's program (fe.bpf.c), as values and octets; docs/kernel.md says what it means.
+"""What lies in the maps of the front end's program (fe.h), as values and octets; docs/kernel.md says what it means.
 
 The program's own numbers are in the machine's order, what it writes into packets is in network order. Addresses have 16
 octets, IPv4 ones in their IPv6 form. Pure.

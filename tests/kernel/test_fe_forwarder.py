@@ -83,7 +83,7 @@ def test_program_is_loaded_the_verifier_is_not_near_its_limit(fe_bpf: None) -> N
 
 
 def test_counts_have_the_names_of_the_source() -> None:
-    source = PROGRAMS.with_suffix(".c").read_text()
+    source = PROGRAMS.with_name("fe.h").read_text()
     listed = re.search(r"enum count \{([^}]*)COUNTS", source)
     assert listed is not None
     assert tuple(word.lower() for word in re.findall(r"\w+", listed[1])) == fe_maps.COUNTS

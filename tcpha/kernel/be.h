@@ -26,11 +26,6 @@
  */
 #define FAR_OCTETS (1 << 24)
 
-#define TCP_FIN 1
-#define TCP_SYN 2
-#define TCP_PSH 8
-#define TCP_ACK 16
-
 enum flag { FLAG_IPV6 = 1, FLAG_TIMESTAMPS = 2, FLAG_SACK = 4, FLAG_WINDOW_SCALE = 8, FLAG_CONFIRM = 32 };
 
 /* What became of datagrams; tcpha/kernel/be_maps.py has the same names in the same order. */
@@ -277,8 +272,7 @@ struct scratch {
 	struct answer answer;
 };
 
-/* What must outlive the agent: whose connections live here, what ran, what was counted and is to be told. */
-#define PIN_BY_NAME 1
+/* Pinned is what must outlive the agent: whose connections live here, what ran, what was counted and is to be told. */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -386,7 +380,5 @@ struct {
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
-
-#define counted(what, verdict) counted_in(&counts, what, verdict)
 
 #endif

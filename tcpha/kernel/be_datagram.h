@@ -116,9 +116,9 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct scratch *s, str
 {
 	struct handoff *h = &s->handoff;
 	struct tcp_packet *tcp = &s->tcp;
-	__u32 has_stamps = h->flags & FLAG_TIMESTAMPS, header = 20 + (has_stamps ? TIMESTAMPS_OCTETS : 0);
+	__u32 has_stamps = h->flags & FLAG_TIMESTAMPS, header = TCP_OCTETS + (has_stamps ? TIMESTAMPS_OCTETS : 0);
 	__u32 before = sizeof(struct udphdr) + (p->is_ipv6 ? WORDS_IPV6 * 4 : WORDS_IPV4 * 4);
-	int is_syn = flags & TCP_SYN;
+	int is_syn = flags & SYN;
 
 	tcp->source = h->client_port;
 	tcp->dest = h->vip_port;
@@ -173,9 +173,9 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct scratch *s, str
 			return -1;
 	}
 	if (has_stamps)
-		return bpf_skb_store_bytes(skb, p->at, tcp, 20 + TIMESTAMPS_OCTETS,
+		return bpf_skb_store_bytes(skb, p->at, tcp, TCP_OCTETS + TIMESTAMPS_OCTETS,
 					   BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
-	return bpf_skb_store_bytes(skb, p->at, tcp, 20, BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
+	return bpf_skb_store_bytes(skb, p->at, tcp, TCP_OCTETS, BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
 }
 
 /* Asks the kernel for a socket made of this packet; 0: it will be, as soon as TCP gets it. Takes `sk` over. */

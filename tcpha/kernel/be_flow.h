@@ -331,7 +331,7 @@ static __always_inline void start(struct scratch *s, struct flow *flow)
 		return;
 	generation = bpf_map_lookup_elem(&ran, &slot);
 	s->name.irs = flow->of.irs;
-	s->name.iss = flow->of.iss & 0xffffff00;
+	s->name.iss = flow->of.iss & HASH_BITS;
 	if (generation)
 		bpf_map_update_elem(generation, &s->name, &state, BPF_EXIST);
 	was = __sync_fetch_and_or(&flow->flags, FLOW_STARTED);

@@ -11,8 +11,6 @@
 #include "be_datagram.h"
 #include "be_flow.h"
 
-#define UP(what) return counted(what, TC_ACT_UNSPEC)
-
 /* What a segment for a four-tuple would meet. */
 enum holder { NOBODY, LISTENER, TIME_WAIT, OURS, ANOTHER };
 
@@ -152,7 +150,7 @@ static __always_inline int recycle(struct __sk_buff *skb, struct scratch *s, str
 		UP(UP_TIME_WAIT);
 	counted(RECYCLED, 0);
 	skb->mark = c->mark;
-	if (widen(skb, s, p) || rewrite(skb, s, p, request, sum, TCP_SYN | TCP_FIN))
+	if (widen(skb, s, p) || rewrite(skb, s, p, request, sum, SYN | FIN))
 		return counted(DROPPED_FAULT, TC_ACT_SHOT);
 	return TC_ACT_UNSPEC;
 }
@@ -207,7 +205,7 @@ static __always_inline int run(struct __sk_buff *skb, struct scratch *s, struct 
 		return counted(what, TC_ACT_SHOT);
 	counted(what, 0);
 	skb->mark = c->mark;
-	if (widen(skb, s, p) || rewrite(skb, s, p, request, sum, request ? TCP_ACK | TCP_PSH : TCP_ACK))
+	if (widen(skb, s, p) || rewrite(skb, s, p, request, sum, request ? ACK | PSH : ACK))
 		return counted(DROPPED_FAULT, TC_ACT_SHOT);
 	return TC_ACT_UNSPEC;
 }
@@ -258,7 +256,7 @@ static __always_inline int on_message(struct __sk_buff *skb, struct scratch *s, 
 	s->of.sequence = ntohl(h->sequence);
 	s->of.period = ntohs(h->period);
 	s->of.sender = ntohs(h->sender);
-	name->iss = s->of.iss & 0xffffff00;
+	name->iss = s->of.iss & HASH_BITS;
 	memcpy(s->to.address, name->tuple.virtual, 16);
 	s->to.port = h->vip_port;
 	s->to.zero = 0;

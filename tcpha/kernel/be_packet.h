@@ -34,7 +34,7 @@ static __always_inline int read_packet(struct __sk_buff *skb, struct scratch *s,
 	if (eth->h_proto == htons(ETH_P_IP)) {
 		struct iphdr *ip = (void *)(eth + 1);
 
-		if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 || ip->frag_off & htons(0x3fff))
+		if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 || ip->frag_off & htons(FRAGMENT_BITS))
 			return 0;
 		set_mapped(s->from.address, ip->saddr);
 		set_mapped(s->to.address, ip->daddr);

@@ -21,11 +21,13 @@
 #define SEC(name) __attribute__((section(name), used))
 #undef __always_inline
 #define __always_inline inline __attribute__((always_inline))
+#define __noinline __attribute__((noinline))
 #define __ksym __attribute__((section(".ksyms")))
 
 #define __uint(name, number) int (*name)[number]
 #define __type(name, kind) typeof(kind) *name
 #define __array(name, kind) typeof(kind) *name[]
+#define PIN_BY_NAME 1
 
 #define memset __builtin_memset
 #define memcpy __builtin_memcpy

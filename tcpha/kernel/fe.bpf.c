@@ -33,13 +33,13 @@ int fe_ingress(struct __sk_buff *skb)
 	struct flow *flow;
 
 	if (!s)
-		return PASS;
+		return TC_ACT_UNSPEC;
 	g = &s->segment;
 	if (!read_segment(skb, &s->block.tuple, g))
-		return PASS;
+		return TC_ACT_UNSPEC;
 	flow = bpf_map_lookup_elem(&flows, &s->block.tuple);
 	if ((!flow || g->flags & SYN) && !is_target(s))
-		return PASS;
+		return TC_ACT_UNSPEC;
 	if (g->flags & SYN)
 		return on_syn(skb, s, g, flow);
 	s->raised.has_cookie = 0;

@@ -8,22 +8,11 @@
 
 #include "packet.h"
 
-#define __noinline __attribute__((noinline))
-
 #define WAYS 1024
-#define HASH_BITS 0xffffff00
 #define NO_WINDOW_SCALE 15
 #define RAISED_OCTETS 2048 /* of the largest packet that goes up by the ring */
 #define SUM_OCTETS 512	   /* that bpf_csum_diff takes at once */
 
-/* Not TC_ACT_OK: programs of others at this interface see the packet, too. */
-#define PASS TC_ACT_UNSPEC
-
-#define FIN 1
-#define SYN 2
-#define RST 4
-#define ACK 16
-#define TCP_OCTETS 20
 #define CHECK_OFFSET 16
 #define MAX_OPTIONS_OCTETS 40
 #define HOP_LIMIT 64
@@ -160,8 +149,6 @@ struct scratch {
 	struct raised raised;
 };
 
-#define PIN_BY_NAME 1
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -228,8 +215,5 @@ struct {
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
-
-#define counted(what, verdict) counted_in(&counts, what, verdict)
-#define UP(what) return counted(what, PASS)
 
 #endif

@@ -12,23 +12,23 @@
 #define PROOF_OCTETS (1 << 20)	 /* tcpha.fe.flows */
 #define DOUBT 1000		 /* for so long a flow is doubted, in units of 2^20 ns: a little more than a second */
 
+/* Does the segment begin behind a SYN that was seen? */
+static __always_inline int is_noted(const struct flow *flow, __u32 seq)
+{
+	return (flow->notes > 0 && flow->noted[0] == seq) || (flow->notes > 1 && flow->noted[1] == seq);
+}
+
 /* Takes note of a SYN on a known flow, as Flow.note_syn does. */
 static __always_inline void note_syn(struct flow *flow, __u32 irs)
 {
 	__u32 first = irs + 1;
 
-	if ((flow->notes > 0 && flow->noted[0] == first) || (flow->notes > 1 && flow->noted[1] == first))
+	if (is_noted(flow, first))
 		return;
 	flow->noted[1] = flow->noted[0];
 	flow->noted[0] = first;
 	if (flow->notes < 2)
 		flow->notes++;
-}
-
-/* Does the segment begin behind a SYN that was seen? */
-static __always_inline int is_noted(const struct flow *flow, __u32 seq)
-{
-	return (flow->notes > 0 && flow->noted[0] == seq) || (flow->notes > 1 && flow->noted[1] == seq);
 }
 
 /* Flow.is_strange: may the acknowledgement belong to another connection on the same ports? */

@@ -29,7 +29,7 @@ static __always_inline int read_segment(struct __sk_buff *skb, struct tuple *t, 
 		__u32 *words = (void *)ip;
 
 		tcp = (void *)(ip + 1);
-		if ((void *)(tcp + 1) > end || ip->version != 4 || ip->ihl != 5 || ip->frag_off & htons(0x3fff) ||
+		if ((void *)(tcp + 1) > end || ip->version != 4 || ip->ihl != 5 || ip->frag_off & htons(FRAGMENT_BITS) ||
 		    ip->protocol != IPPROTO_TCP)
 			return 0;
 		if (folded((__u64)words[0] + words[1] + words[2] + words[3] + words[4]) != 0xffff)

@@ -44,17 +44,17 @@ static __noinline int raise(struct __sk_buff *skb, struct scratch *s, const stru
 
 	if (skb->gso_size || octets < sizeof(struct iphdr) + TCP_OCTETS || octets > RAISED_OCTETS || !is_read() ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN, r->packet, octets))
-		return PASS;
+		return TC_ACT_UNSPEC;
 	r->packet[octets] = 0;
 	r->packet[octets + 1] = 0;
 	r->packet[octets + 2] = 0;
 	sum = pseudo + raised_sum(s, at, octets - at);
 	if (folded(sum) != 0xffff) {
 		if (!is_to_be_completed(skb, g->at + CHECK_OFFSET, tcp->check, pseudo))
-			return PASS;
+			return TC_ACT_UNSPEC;
 		tcp->check = ~folded(sum + (__u16)~tcp->check);
 	}
-	return bpf_ringbuf_output(&raised, r, RAISED_HEADER + octets, 0) ? PASS : TC_ACT_SHOT;
+	return bpf_ringbuf_output(&raised, r, RAISED_HEADER + octets, 0) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
 #define RAISE(what) return counted(what, raise(skb, s, g))

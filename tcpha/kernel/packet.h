@@ -6,11 +6,20 @@
 #include "bpf.h"
 
 #define KEYS 2
-#define MAX_BLOCKS 24 /* of 64 octets that are hashed: 1536 octets, so whatever an Ethernet carries */
+#define MAX_BLOCKS 24 /* of 64 octets that are hashed or summed: 1536 octets, so whatever an Ethernet carries */
 #define MAX_WINDOW_SCALE 14
 #define PACKET_HOST 0
+#define TCP_OCTETS 20
 #define TIMESTAMPS_OCTETS 12
 #define ALIGNED_TIMESTAMPS 0x0101080a
+#define FRAGMENT_BITS 0x3fff	/* more fragments, and the offset of this one */
+#define HASH_BITS 0xffffff00	/* of a cookie; the others say what was agreed */
+
+#define FIN 1
+#define SYN 2
+#define RST 4
+#define PSH 8
+#define ACK 16
 
 /* Addresses in network order, IPv4 ones in their IPv6 form; so one key serves both families. */
 struct endpoint {
@@ -44,7 +53,6 @@ static __always_inline __u16 folded(__u64 sum)
 	return sum;
 }
 
-/* One more in a map of counters, one set for each CPU; the verdict passes through. */
 static __always_inline int counted_in(void *counters, __u32 what, int verdict)
 {
 	__u64 *count = bpf_map_lookup_elem(counters, &what);
@@ -53,5 +61,11 @@ static __always_inline int counted_in(void *counters, __u32 what, int verdict)
 		++*count;
 	return verdict;
 }
+
+/* One more in the map `counts` of either side, one set for each CPU; the verdict passes through. */
+#define counted(what, verdict) counted_in(&counts, what, verdict)
+
+/* Left to the process, as it is. Not by TC_ACT_OK: programs of others at this interface see the packet, too. */
+#define UP(what) return counted(what, TC_ACT_UNSPEC)
 
 #endif

@@ -123,7 +123,7 @@ struct connection {
 	__u16 sender;
 };
 
-/* Whose a four-tuple is. What changes that holds it (be_flow.h); flags that are only set are set by whoever sees them. */
+/* Whose a four-tuple is. Who changes that holds it (be_flow.h); a flag that is only set is set by whoever sees it. */
 struct flow {
 	struct connection of;
 	__u32 flags;
@@ -168,7 +168,7 @@ struct long_field {
 #define HELD_IPV4 (1 << 14)
 #define HELD_IPV6 (1 << 14)
 
-/* For so many four-tuples there is room in `flows`, beside those of connections that are over: living ones, the agent's. */
+/* `flows` has room for so many beside the connections that are over: those that live, and four-tuples of the agent's. */
 #define LIVING (1 << 18)
 #define NOTES (1 << 16)
 
@@ -338,8 +338,8 @@ struct {
 } ran SEC(".maps");
 
 /*
- * Journals. In those of what is closed a connection is remembered, so that a socket in TIME-WAIT gets its segments, until
- * its place is needed for another one.
+ * Journals. In those of what is closed a connection is remembered, so that a socket in TIME-WAIT gets its segments,
+ * until its place is needed for another one.
  */
 #define JOURNAL(name, kind, entries)               \
 	struct {                                   \

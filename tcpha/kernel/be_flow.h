@@ -91,8 +91,8 @@ static __always_inline void ask(struct flow *flow, __u16 sender)
 }
 
 /*
- * Is one connection of a later generation than another one? One front end numbers what it sends; for what came of two, or
- * under two epochs, there is the period of the cookie.
+ * Is one connection of a later generation than another one? One front end numbers what it sends; for what came of two,
+ * or under two epochs, there is the period of the cookie.
  */
 static __always_inline int is_later(const struct connection *one, const struct connection *other)
 {

@@ -32,7 +32,7 @@ static __always_inline int holder_of(struct __sk_buff *skb, const struct tuple *
 	return holder;
 }
 
-/* Is this HANDOFF one that the programs may run? Everything that is cheap comes before the tag. Returns 0 or a count. */
+/* May the programs run this HANDOFF? Everything that is cheap comes before the tag. Returns 0 or what is counted. */
 static __always_inline int objection(struct scratch *s, struct config *c, struct packet *p, struct peer **peer)
 {
 	struct handoff *h = &s->handoff;
@@ -65,9 +65,9 @@ static __always_inline void leave_to_agent(const struct scratch *s, struct flow 
 }
 
 /*
- * What is to be done with an authentic HANDOFF: ADOPTED, REPEATED, TOLD_AGAIN (that it is over), RECYCLED, or why it goes
- * to the agent. `flow` is what the four-tuple has had; `has_run`: a program or the agent has had this very connection. A
- * connection of ours without a socket is over, if nobody has seen its end.
+ * What is to be done with an authentic HANDOFF: ADOPTED, REPEATED, TOLD_AGAIN (that it is over), RECYCLED, or why it
+ * goes to the agent. `flow` is what the four-tuple has had; `has_run`: a program or the agent has had this very
+ * connection. A connection of ours without a socket is over, if nobody has seen its end.
  */
 static __always_inline int judge(struct __sk_buff *skb, const struct scratch *s, const struct config *c,
 				 const struct flow *flow, __u32 is_ipv6, int has_run)
@@ -141,7 +141,7 @@ static __always_inline int adopt(struct __sk_buff *skb, struct scratch *s, struc
 	return ADOPTED;
 }
 
-/* A SYN ends the TIME-WAIT (RFC 6191), and its FIN lets the listener drop it; a clone of the datagram comes behind it. */
+/* A SYN ends the TIME-WAIT (RFC 6191), its FIN lets the listener drop it; a clone of the datagram comes behind it. */
 static __always_inline int recycle(struct __sk_buff *skb, struct scratch *s, struct config *c, struct packet *p,
 				   __u32 request, __u64 sum)
 {
@@ -257,9 +257,7 @@ static __always_inline int on_message(struct __sk_buff *skb, struct scratch *s, 
 	s->of.period = ntohs(h->period);
 	s->of.sender = ntohs(h->sender);
 	name->iss = s->of.iss & HASH_BITS;
-	memcpy(s->to.address, name->tuple.virtual, 16);
-	s->to.port = h->vip_port;
-	s->to.zero = 0;
+	set_virtual(&s->to, &name->tuple);
 	why = objection(s, c, p, &peer);
 	if (why || !peer)
 		UP(why);

@@ -17,7 +17,7 @@ struct packet {
 	__u8 ttl;
 };
 
-/* Keeps clang from making one pointer with a variable offset of two with fixed ones: the verifier knows these better. */
+/* So that clang makes no pointer with a variable offset of two with fixed ones, which the verifier knows better. */
 #define hide(pointer) asm volatile("" : "+r"(pointer))
 
 /*

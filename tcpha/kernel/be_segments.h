@@ -25,8 +25,8 @@ static __always_inline int is_believed_reset(struct bpf_sock *sk, const struct f
 }
 
 /*
- * May a FIN be the client's? Not one that ends before what the server has acknowledged, or too far beyond; and once a FIN
- * was acknowledged there is no other.
+ * May a FIN be the client's? Not one that ends before what the server has acknowledged, or too far beyond; and once a
+ * FIN was acknowledged there is no other.
  */
 static __always_inline int is_plausible_fin(const struct flow *flow, __u32 end)
 {

@@ -41,7 +41,8 @@
 /* Nothing is kept in registers across this line: else clang spills what it could load again. */
 #define barrier() asm volatile("" ::: "memory")
 
-#define HELPER(result, name, ...) static result (*const bpf_##name)(__VA_ARGS__) __attribute__((unused)) = (void *)BPF_FUNC_##name
+#define HELPER(result, name, ...) \
+	static result (*const bpf_##name)(__VA_ARGS__) __attribute__((unused)) = (void *)BPF_FUNC_##name
 
 HELPER(void *, map_lookup_elem, const void *map, const void *key);
 HELPER(long, map_update_elem, const void *map, const void *key, const void *value, __u64 flags);
@@ -65,7 +66,8 @@ HELPER(void, set_hash_invalid, struct __sk_buff *skb);
 HELPER(long, clone_redirect, struct __sk_buff *skb, __u32 ifindex, __u64 flags);
 HELPER(long, redirect, __u32 ifindex, __u64 flags);
 HELPER(long, redirect_neigh, __u32 ifindex, struct bpf_redir_neigh *next_hop, int octets, __u64 flags);
-HELPER(struct bpf_sock *, skc_lookup_tcp, void *skb, struct bpf_sock_tuple *tuple, __u32 octets, __u64 netns, __u64 flags);
+HELPER(struct bpf_sock *, skc_lookup_tcp, void *skb, struct bpf_sock_tuple *tuple, __u32 octets, __u64 netns,
+       __u64 flags);
 HELPER(__u64, get_socket_cookie, struct __sk_buff *skb);
 HELPER(long, sk_release, void *sk);
 HELPER(struct bpf_sock *, sk_fullsock, struct bpf_sock *sk);

@@ -15,7 +15,6 @@
 
 #define CHECK_OFFSET 16
 #define MAX_OPTIONS_OCTETS 40
-#define HOP_LIMIT 64
 
 /* What became of packets for virtual addresses; tcpha/kernel/fe_maps.py has the same names in the same order. */
 enum count {

@@ -12,7 +12,7 @@
 static __always_inline int send_through_tunnel(struct __sk_buff *skb, struct scratch *s, const struct segment *g,
 					       struct way *way)
 {
-	__u32 is_outer_ipv6 = way->kind == WAY_TUNNEL_IPV6, gso = skb->gso_size, packets = skb->gso_segs, *w = s->outer;
+	__u32 is_outer_ipv6 = way->kind == WAY_TUNNEL_IPV6, gso = skb->gso_size, packets = skb->gso_segs;
 	__u32 overhead = is_outer_ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr), octets = g->end - ETH_HLEN;
 	__u32 protocol = g->is_ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
@@ -28,21 +28,13 @@ static __always_inline int send_through_tunnel(struct __sk_buff *skb, struct scr
 		UP(UP_KERNEL);
 	if (is_outer_ipv6) {
 		s->outer_protocol = htons(ETH_P_IPV6);
-		w[0] = htonl(0x60000000);
-		w[1] = htonl(octets << 16 | protocol << 8 | HOP_LIMIT);
-		memcpy(w + 2, way->source, 16);
-		memcpy(w + 6, way->destination, 16);
+		write_ipv6(s->outer, octets, protocol, way->source, way->destination);
 	} else {
 		/* It may be fragmented, so packets on this way are numbered. */
 		__u32 ident = __sync_fetch_and_add(&way->ident, packets ? packets : 1) & 0xffff;
 
 		s->outer_protocol = htons(ETH_P_IP);
-		w[0] = htonl(0x45000000 | (sizeof(struct iphdr) + octets));
-		w[1] = htonl(ident << 16);
-		w[2] = htonl(HOP_LIMIT << 24 | protocol << 16);
-		w[3] = way->source[0];
-		w[4] = way->destination[0];
-		w[2] |= (__u32)(__u16)~folded((__u64)w[0] + w[1] + w[2] + w[3] + w[4]) << 16;
+		write_ipv4(s->outer, octets, ident << 16, protocol, way->source[0], way->destination[0]);
 	}
 	if (bpf_skb_store_bytes(skb, ETH_HLEN - sizeof(s->outer_protocol), &s->outer_protocol,
 				sizeof(s->outer_protocol) + overhead, BPF_F_INVALIDATE_HASH))

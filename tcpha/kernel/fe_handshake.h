@@ -168,19 +168,10 @@ static __always_inline int on_syn(struct __sk_buff *skb, struct scratch *s, cons
 	memcpy(goes->h_dest, came->h_source, ETH_ALEN);
 	memcpy(goes->h_source, c->mac, ETH_ALEN);
 	goes->h_proto = came->h_proto;
-	if (g->is_ipv6) {
-		ip6[0] = htonl(0x60000000);
-		ip6[1] = htonl(octets << 16 | IPPROTO_TCP << 8 | HOP_LIMIT);
-		memcpy(ip6 + 2, t->virtual, 16);
-		memcpy(ip6 + 6, t->client, 16);
-	} else {
-		ip4[0] = htonl(0x45000000 | (sizeof(struct iphdr) + octets));
-		ip4[1] = htonl(DONT_FRAGMENT);
-		ip4[2] = htonl(HOP_LIMIT << 24 | IPPROTO_TCP << 16);
-		ip4[3] = t->virtual[3];
-		ip4[4] = t->client[3];
-		ip4[2] |= (__u32)(__u16)~folded((__u64)ip4[0] + ip4[1] + ip4[2] + ip4[3] + ip4[4]) << 16;
-	}
+	if (g->is_ipv6)
+		write_ipv6(ip6, octets, IPPROTO_TCP, t->virtual, t->client);
+	else
+		write_ipv4(ip4, octets, DONT_FRAGMENT, IPPROTO_TCP, t->virtual[3], t->client[3]);
 	frame = ETH_HLEN + (g->is_ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + octets;
 	if (skb->len != frame && bpf_skb_change_tail(skb, frame, 0))
 		return counted(DROPPED_FAULT, TC_ACT_SHOT);

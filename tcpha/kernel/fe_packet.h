@@ -5,11 +5,39 @@
 
 #include "fe.h"
 
+#define HOP_LIMIT 64
+
 /* An IPv4 address in its IPv6 form has the same sum: the prefix counts 0xffff, which is nothing. */
 static __always_inline __u64 pseudo_sum(const struct tuple *t, __u32 octets)
 {
 	return (__u64)t->client[0] + t->client[1] + t->client[2] + t->client[3] + t->virtual[0] + t->virtual[1] +
 	       t->virtual[2] + t->virtual[3] + htons(octets) + htons(IPPROTO_TCP);
+}
+
+static __always_inline __u64 ipv4_sum(const __u32 *header)
+{
+	return (__u64)header[0] + header[1] + header[2] + header[3] + header[4];
+}
+
+/* A header without options, its checksum with it; `fragment` is the second word: identification, flags, offset. */
+static __always_inline void write_ipv4(__u32 *header, __u32 octets, __u32 fragment, __u32 protocol, __be32 source,
+				       __be32 destination)
+{
+	header[0] = htonl(0x45000000 | (sizeof(struct iphdr) + octets));
+	header[1] = htonl(fragment);
+	header[2] = htonl(HOP_LIMIT << 24 | protocol << 16);
+	header[3] = source;
+	header[4] = destination;
+	header[2] |= (__u32)(__u16)~folded(ipv4_sum(header)) << 16;
+}
+
+static __always_inline void write_ipv6(__u32 *header, __u32 octets, __u32 protocol, const __u32 *source,
+				       const __u32 *destination)
+{
+	header[0] = htonl(0x60000000);
+	header[1] = htonl(octets << 16 | protocol << 8 | HOP_LIMIT);
+	memcpy(header + 2, source, 16);
+	memcpy(header + 6, destination, 16);
 }
 
 /*
@@ -26,13 +54,12 @@ static __always_inline int read_segment(struct __sk_buff *skb, struct tuple *t, 
 		return 0;
 	if (eth->h_proto == htons(ETH_P_IP)) {
 		struct iphdr *ip = (void *)(eth + 1);
-		__u32 *words = (void *)ip;
 
 		tcp = (void *)(ip + 1);
-		if ((void *)(tcp + 1) > end || ip->version != 4 || ip->ihl != 5 || ip->frag_off & htons(FRAGMENT_BITS) ||
-		    ip->protocol != IPPROTO_TCP)
+		if ((void *)(tcp + 1) > end || ip->version != 4 || ip->ihl != 5 ||
+		    ip->frag_off & htons(FRAGMENT_BITS) || ip->protocol != IPPROTO_TCP)
 			return 0;
-		if (folded((__u64)words[0] + words[1] + words[2] + words[3] + words[4]) != 0xffff)
+		if (folded(ipv4_sum((void *)ip)) != 0xffff)
 			return 0;
 		set_mapped(t->client, ip->saddr);
 		set_mapped(t->virtual, ip->daddr);
@@ -63,12 +90,8 @@ static __always_inline int read_segment(struct __sk_buff *skb, struct tuple *t, 
 
 static __always_inline int is_target(struct scratch *s)
 {
-	struct endpoint *target = &s->target;
-
-	memcpy(target->address, s->block.tuple.virtual, 16);
-	target->port = s->block.tuple.vip_port;
-	target->zero = 0;
-	return bpf_map_lookup_elem(&targets, target) != 0;
+	set_virtual(&s->target, &s->block.tuple);
+	return bpf_map_lookup_elem(&targets, &s->target) != 0;
 }
 
 static __always_inline int has_octets(const struct segment *g)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the programs have in common about packets: how addresses are named, how sums are folded, how things are counted. */
+/* What both sides have in common about packets: names of addresses and flags, how sums are folded, what is counted. */
 #ifndef TCPHA_PACKET_H
 #define TCPHA_PACKET_H
 
@@ -12,8 +12,8 @@
 #define TCP_OCTETS 20
 #define TIMESTAMPS_OCTETS 12
 #define ALIGNED_TIMESTAMPS 0x0101080a
-#define FRAGMENT_BITS 0x3fff	/* more fragments, and the offset of this one */
-#define HASH_BITS 0xffffff00	/* of a cookie; the others say what was agreed */
+#define FRAGMENT_BITS 0x3fff /* more fragments, and the offset of this one */
+#define HASH_BITS 0xffffff00 /* of a cookie; the others say what was agreed */
 
 #define FIN 1
 #define SYN 2
@@ -34,6 +34,14 @@ struct tuple {
 	__be16 client_port;
 	__be16 vip_port;
 };
+
+/* Where the segments of a connection go to. */
+static __always_inline void set_virtual(struct endpoint *to, const struct tuple *t)
+{
+	memcpy(to->address, t->virtual, 16);
+	to->port = t->vip_port;
+	to->zero = 0;
+}
 
 static __always_inline void set_mapped(__u32 *to, __be32 address)
 {

@@ -15,6 +15,7 @@ import pytest
 from tests.unit.module_list import DOCUMENT, PACKAGE, ROOT, first_sentence, module_files, with_list
 
 MAX_LINES = 450
+MAX_LINES_OF_C = 400
 
 LAYERS: dict[str, set[str]] = {
     # layer: the layers that it may import, itself included where it has several files
@@ -181,6 +182,8 @@ def nodes_of(file: Path) -> Iterator[ast.AST]:
 
 
 EVERY = pytest.mark.parametrize("module", MODULES)
+KERNEL = PACKAGE / "kernel"
+C_SOURCES = pytest.mark.parametrize("source", [each.name for each in sorted(KERNEL.glob("*.[ch]"))])
 
 
 @EVERY
@@ -238,6 +241,28 @@ def test_module_is_short_enough_to_be_read(module: str) -> None:
 @EVERY
 def test_module_says_what_it_is(module: str) -> None:
     assert len(first_sentence(MODULES[module])) > 20
+
+
+def first_comment(source: str) -> str:
+    """The one behind the licence, without its stars."""
+    licence, _, rest = source.partition("\n")
+    found = re.match(r"/\*(.*?)\*/\n(?:#ifndef|#include|\n)", rest, re.DOTALL)
+    return " ".join(found[1].replace("\n *", " ").split()) if found and "SPDX-License-Identifier" in licence else ""
+
+
+@C_SOURCES
+def test_c_source_is_short_enough_to_be_read(source: str) -> None:
+    assert len((KERNEL / source).read_text().splitlines()) <= MAX_LINES_OF_C
+
+
+@C_SOURCES
+def test_c_source_says_what_it_is(source: str) -> None:
+    assert len(first_comment((KERNEL / source).read_text())) > 20
+
+
+def test_document_of_the_kernel_lists_every_c_source() -> None:
+    rows = re.findall(r"(?m)^\| `([\w.]+\.[ch])` \| .{10,} \|$", (ROOT / "docs" / "kernel.md").read_text())
+    assert sorted(rows) == [each.name for each in sorted(KERNEL.glob("*.[ch]"))]
 
 
 def test_module_names_say_what_is_in_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
+from msgspec import structs
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
@@ -42,6 +43,14 @@ def handoff(
         Identity(key, SeqNum(irs), SeqNum(iss)), Agreement(1440, 7, True), 9, 502, PERIOD, 0x267DBFB3, 1000000, False,
         None, REQUEST,
     )  # fmt: skip
+
+
+def of_the_host(family: int, port: int) -> Handoff:
+    """A HANDOFF of a connection that the host has with its own virtual address."""
+    address = ip_address(VIP[family])
+    message = handoff(family)
+    key = connection_key(address, port, address, VIP_PORT)
+    return structs.replace(message, identity=structs.replace(message.identity, key=key))
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,21 @@ def identities(fields: Fields) -> list[Identity]:
 
 
 @contextmanager
+def connected(family: int, port: int, mark: int = 0) -> Iterator[None]:
+    """The host has a connection with its own virtual address.
+
+    With a mark both of its sockets bear that, so the server's one is as if it had been made of a segment with it.
+    """
+    with socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME-WAIT afterwards
+        client.bind((VIP[family], port))
+        client.connect((VIP[family], VIP_PORT))
+        yield
+
+
+@contextmanager
 def rehearsal(
     name: str, family: int, result: int = 0, entries: Mapping[str, int] | None = None
 ) -> Iterator[Rehearsal]:  # fmt: skip

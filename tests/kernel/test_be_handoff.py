@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 
@@ -17,7 +13,6 @@ from scapy.layers.l2 import Dot1Q, Ether
 
 from tcpha.kernel.be_maps import Act, Answer, Ran, Rank, Whose, encode_name, encode_number
 from tcpha.proto.cookie import Agreement
-from tcpha.proto.ip import connection_key
 from tcpha.proto.messages import Closed, Handoff
 from tcpha.proto.seqnum import SeqNum
 from tcpha.proto.tcp import decode_segment
@@ -37,10 +32,11 @@ from tests.kernel.frames import (
     Datagram,
     ether,
     handoff,
+    of_the_host,
     segment_of,
     tcp_of,
 )  # fmt: skip
-from tests.kernel.rehearsal import PASSED_ON, Outcome, Rehearsal
+from tests.kernel.rehearsal import PASSED_ON, Outcome, Rehearsal, connected
 
 pytestmark = pytest.mark.kernel
 
@@ -562,24 +558,6 @@ def test_datagram_of_another_bears_that_mark_it_keeps_it(programs: Rehearsal) ->
 
 
 # --- sockets that are not ours
-
-
-def of_the_host(family: int, port: int) -> Handoff:
-    """A HANDOFF of a connection that the host has with its own virtual address."""
-    address = ip_address(VIP[family])
-    message = handoff(family)
-    return replace(message, identity=replace(message.identity, key=connection_key(address, port, address, VIP_PORT)))
-
-
-@contextmanager
-def connected(family: int, port: int) -> Iterator[None]:
-    kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    with socket.socket(kind) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME-WAIT afterwards
-        client.bind((VIP[family], port))
-        client.connect((VIP[family], VIP_PORT))
-        yield
 
 
 def test_socket_of_another_holds_the_ports_handoff_goes_to_the_agent(programs: Rehearsal) -> None:

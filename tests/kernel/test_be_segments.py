@@ -6,7 +6,6 @@ mark that a socket of ours would bear: the programs find it under the four-tuple
 
 from __future__ import annotations
 
-import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -22,11 +21,10 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from tcpha.kernel.be_maps import Act, Answer, Rank
-from tcpha.proto.ip import connection_key
 from tcpha.proto.messages import Handoff
 from tcpha.proto.seqnum import seq_add
-from tests.kernel.frames import FRONT_END, MARK, PERIOD, PORT, SENDER, TABLE, VIP, VIP_PORT, ether, handoff
-from tests.kernel.rehearsal import Outcome, Rehearsal
+from tests.kernel.frames import FRONT_END, MARK, PERIOD, PORT, SENDER, TABLE, VIP, VIP_PORT, ether, of_the_host
+from tests.kernel.rehearsal import Outcome, Rehearsal, connected
 
 pytestmark = pytest.mark.kernel
 
@@ -72,17 +70,10 @@ class Living:
 @pytest.fixture
 def living(programs: Rehearsal) -> Iterator[Living]:
     """It was adopted, its server has acknowledged the request and sent one octet."""
-    family, port = programs.family, next(_ports)
-    address, message = ip_address(VIP[family]), handoff(family)
-    key = connection_key(address, port, address, VIP_PORT)
-    message = replace(message, identity=replace(message.identity, key=key))
+    port = next(_ports)
+    message = of_the_host(programs.family, port)
     assert programs.arrive(programs.datagram(message=message).frame()).count == "adopted"
-    with socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)  # which the server's socket inherits
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME-WAIT afterwards
-        client.bind((VIP[family], port))
-        client.connect((VIP[family], VIP_PORT))
+    with connected(programs.family, port, MARK):
         standing = Living(programs, message, port)
         assert standing.server_sends("A", 1, 1 + SERVED, b"y").counts == {"started": 1}
         yield standing

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from tcpha.kernel.be_maps import Whose
-from tests.kernel.frames import MARK, VIP, VIP_PORT, ether
-from tests.kernel.rehearsal import Rehearsal
-from tests.kernel.test_be_handoff import of_the_host
+from tests.kernel.frames import MARK, VIP, VIP_PORT, ether, of_the_host
+from tests.kernel.rehearsal import Rehearsal, connected
 
 pytestmark = pytest.mark.kernel
 
@@ -24,18 +17,6 @@ PORT = 42_004
 SND_NXT = 0xBA514C37
 LARGEST_OCTETS = 65_535
 """Of an IP packet; segments that were merged on their way come as one."""
-
-
-@contextmanager
-def marked_socket(family: int) -> Iterator[None]:
-    """The server's kernel has a socket for a client with `PORT`, as if it had been made of a segment with the mark."""
-    Path("/proc/sys/net/ipv4/tcp_fwmark_accept").write_text("1")
-    with socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # nothing stays
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
-        client.bind((VIP[family], PORT))
-        client.connect((VIP[family], VIP_PORT))
-        yield
 
 
 def arriving(family: int, flags: str, octets: int = 0, ack: int = SND_NXT) -> bytes:
@@ -57,7 +38,7 @@ def leaving(family: int, flags: str, seq: int, ack: int) -> bytes:
 def test_last_segment_of_an_upload_is_shown_its_fin_is_known_by_its_number(programs: Rehearsal, octets: int) -> None:
     family, message = programs.family, of_the_host(programs.family, PORT)
     programs.arrive(programs.datagram(message=message).frame())
-    with marked_socket(family):
+    with connected(family, PORT, MARK):
         programs.leave(leaving(family, "FA", SND_NXT, 0))
         programs.adopter.show(arriving(family, "FPA", octets, SND_NXT + 1))
         programs.leave(leaving(family, "A", SND_NXT + 1, octets))

@@ -39,6 +39,9 @@ PROBED_S = 4.0
 """So soon the front end knows what has changed in a back end's kernel."""
 RENO = {"tcp_congestion_control": "reno"}
 """Every kernel has it, and it sends what the window allows soon."""
+FILLED = {"tcp_rmem": f"4096 131072 {1 << 20}"}
+"""A server's receive buffer that an upload of 3 MB fills. Without a bound Linux enlarges it though no program reads:
+with each segment that comes out of order, and when it is full (`tcp_rcvbuf_grow`, `tcp_clamp_window`)."""
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +163,15 @@ class Upload:
 
 @contextmanager
 def stuck_upload(lab: Lab, scale: int) -> Iterator[Upload]:
-    """The program behind the server does not read until the block is left; then the upload must be whole."""
+    """The program behind the server does not read until the block is left; then the upload must be whole.
+
+    The server's buffer is bounded only when the connection has its scale, which the largest possible buffer tells.
+    """
     server = lab.backends[0]
     with window_scale(server, scale), Conversation.open(lab, "ipv4") as client:
+        assert client.ask(get("/1k")).sha256 == digest(lab, "1k")
         upload = Upload(lab, client, os.urandom(3_000_000))
-        with stopped(server.sink.pid):
+        with set_up(server, FILLED), stopped(server.sink.pid):
             yield upload
         upload.finish()
         assert info_of(client).snd_wnd > 1 << info_of(client).snd_wscale

@@ -220,15 +220,17 @@ def _describe(backend: Backend, promise: Promise) -> str:
 
 
 def _coarseness(status: Status, promise: Promise) -> str:
-    """Name the step in which its windows are told if its own scale is smaller than the promised one.
+    """Name the step in which windows are told that its agent translates, if its own scale is below the promised one.
 
     What is left of a window below one step is told as a whole one: a client may then send more than there is room for,
-    and repeats it.
+    and repeats it. A socket that its kernel adopts has the promised scale itself; STATUS does not say who adopts, and
+    some connections are the agent's in any case (docs/kernel.md).
     """
     promised, own = promise.window_scale, _window_scale(status)
     if promised is None or own is None or own >= promised:
         return ""
-    return f"its window scale {own} is below the promised {promised}: its windows are told in steps of {1 << promised}"
+    consequence = f"windows that its agent translates are told in steps of {1 << promised}"
+    return f"its window scale {own} is below the promised {promised}: {consequence}"
 
 
 def _troubles(status: Status) -> str:

@@ -54,6 +54,11 @@ def some_overtake() -> bool:
     return ENGINES[CHOSEN][0] == "require"
 
 
+def kernel_adopts() -> bool:
+    """Does a back end's kernel make its sockets of HANDOFFs, and not of SYNs that its agent replays?"""
+    return ENGINES[CHOSEN][1] == "require"
+
+
 def cables_of(routed: bool = False) -> Cables | None:
     """The chosen ones, None where nothing is chosen. A routed lab's tests are about MTUs of their own."""
     mtu_octets = int(CHOSEN_MTU) if CHOSEN_MTU and not routed else None

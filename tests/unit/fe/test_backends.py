@@ -95,7 +95,7 @@ def test_status_of_a_smaller_window_scale_is_used_and_named(promised: int | None
     each = backends(Promise(1460, promised, True, True))
     (note,) = heard(each, replace(STATUS, capabilities=replace(STACK, window_scale=own)))
     assert note.startswith("be 198.18.0.33 is up")
-    assert note.endswith(f"its windows are told in steps of {step}" if step else "is up")
+    assert note.endswith(f"windows that its agent translates are told in steps of {step}" if step else "is up")
     assert FIRST.addr not in each.excluded(KEY)
 
 

@@ -42,10 +42,10 @@ def _opened(config: BackEndConfig, keyring: Keyring) -> Adopter:
 
 
 def end_left_behind(config: BackEndConfig, sockets: SocketDiagnostics) -> int:
-    """Remove what an earlier process pinned, and end what it let the kernel adopt; return how many that were.
+    """Remove what an earlier process pinned, and end what it let the kernel adopt; return how many were ended.
 
     Also where nothing is pinned: pins may be removed while connections live, and `kernel_mark` may have been another.
-    Raises: EdgeError.
+    Those that the kernel does not end are told of by the log. Raises: EdgeError.
     """
     marks = {config.kernel_mark}
     for place in pins.places(_ROLE, config.state):
@@ -54,9 +54,20 @@ def end_left_behind(config: BackEndConfig, sockets: SocketDiagnostics) -> int:
             marks |= set() if terms is None else {terms.mark}
     pins.remove(_ROLE, config.state)
     left = [each for mark in sorted(marks) for each in sockets.marked(mark) if is_at(config, each)]
+    return _end(left, sockets)
+
+
+def _end(left: list[TcpSocket], sockets: SocketDiagnostics) -> int:
+    """One that cannot be ended saves no other one; return how many were."""
+    reason, failed = "this kernel destroys no sockets (INET_DIAG_DESTROY)", 0
     for each in left:
-        sockets.destroy(each)
-    return len(left)
+        try:
+            failed += not sockets.destroy(each)
+        except EdgeError as error:
+            reason, failed = str(error), failed + 1
+    if failed:
+        log.warning("%d of %d connections that an earlier process left cannot be ended: %s", failed, len(left), reason)
+    return len(left) - failed
 
 
 def is_at(config: BackEndConfig, socket: TcpSocket) -> bool:

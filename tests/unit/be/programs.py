@@ -173,6 +173,8 @@ class Sockets:
     present: list[TcpSocket] = field(default_factory=list)
     destroyed: list[TcpSocket] = field(default_factory=list)
     looked_for: list[ConnectionKey] = field(default_factory=list)
+    kept: dict[TcpSocket, EdgeError | None] = field(default_factory=dict)
+    """Those that the kernel does not destroy, and what it says, if anything."""
 
     def find_connection(self, key: ConnectionKey) -> TcpSocket | None:
         self.looked_for.append(key)
@@ -183,6 +185,10 @@ class Sockets:
         return [each for each in self.present if each.mark == mark]
 
     def destroy(self, found: TcpSocket) -> bool:
+        if found in self.kept:
+            if (error := self.kept[found]) is not None:
+                raise error
+            return False
         self.destroyed.append(found)
         if found in self.present:
             self.present.remove(found)

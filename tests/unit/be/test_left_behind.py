@@ -171,3 +171,16 @@ def test_nothing_is_pinned_or_nobody_may_look_sockets_are_ended_all_the_same(
     sockets.present = [left := socket_of(identity()), elsewhere(1)]
     assert end_left_behind(CONFIG, cast(Any, sockets)) == 1
     assert (kernel.removed, sockets.destroyed) == (1, [left])
+
+
+@pytest.mark.parametrize("error", [None, EdgeError("socket diagnostics: no")])
+def test_some_cannot_be_ended_the_others_are_and_the_log_says_how_many(
+    kernel: Kernel, sockets: Sockets, caplog: pytest.LogCaptureFixture, error: EdgeError | None
+) -> None:
+    first, second, third = sockets.present = [socket_of(identity(port)) for port in (1, 2, 3)]
+    sockets.kept = {first: error, third: error}
+    assert end_left_behind(CONFIG, cast(Any, sockets)) == 1
+    assert sockets.destroyed == [second]
+    (line,) = caplog.messages
+    assert line.startswith("2 of 3 connections that an earlier process left cannot be ended: ")
+    assert line.endswith("socket diagnostics: no" if error else "(INET_DIAG_DESTROY)")

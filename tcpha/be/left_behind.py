@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 
 from tcpha.be.carried import CarriedConnections
 from tcpha.config import BackEndConfig
@@ -15,6 +16,7 @@ from tcpha.errors import EdgeError
 from tcpha.kernel.be_maps import Whose, encode_address, encode_tuple
 from tcpha.net import bpf_terms, pins
 from tcpha.net.bpf_adopter import Adopter
+from tcpha.net.bpf_syscall import tried_again
 from tcpha.net.sockdiag import SocketDiagnostics, TcpSocket, connection_of
 from tcpha.proto.ip import key_addresses
 from tcpha.proto.keyring import Keyring
@@ -27,11 +29,11 @@ log = logging.getLogger("tcpha.be")
 def open_adopter(config: BackEndConfig, keyring: Keyring, sockets: SocketDiagnostics) -> Adopter:
     """Load the programs, with what is pinned. Where that cannot go on, its connections are ended. Raises: EdgeError."""
     try:
-        return _opened(config, keyring)
+        return tried_again(partial(_opened, config, keyring))
     except EdgeError as error:
         ended = end_left_behind(config, sockets)
         log.warning("what an earlier process pinned is of no use, %d connections are ended: %s", ended, error)
-    return _opened(config, keyring)
+    return tried_again(partial(_opened, config, keyring))
 
 
 def _opened(config: BackEndConfig, keyring: Keyring) -> Adopter:

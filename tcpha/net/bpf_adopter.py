@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tcpha.errors import EdgeError
@@ -27,6 +28,7 @@ from tcpha.net.bpf_attach import Direction, Filter, Link, attach
 from tcpha.net.bpf_journal import Journal, MappedArray, Piece, Progress
 from tcpha.net.bpf_object import Loaded, ObjectFile, kernel_function, load
 from tcpha.net.bpf_ring import RingReader
+from tcpha.net.bpf_syscall import tried_again
 from tcpha.net.bpf_table import Table
 from tcpha.net.bpf_terms import Terms
 from tcpha.proto.flow_fields import FIELD_OCTETS, Fields
@@ -73,7 +75,7 @@ def obstacle() -> str | None:
                 return f"net.{name.replace('/', '.')} is {value}, not {' or '.join(wanted)}"
         if sysctl.read(INHERITS_MARK) != "1" and not sysctl.may_write(INHERITS_MARK):
             return f"net.{INHERITS_MARK.replace('/', '.')} is not 1 and cannot be written"
-        load(PROGRAMS).close()
+        tried_again(partial(load, PROGRAMS)).close()
     except EdgeError as error:
         return str(error)
     return None

@@ -6,9 +6,12 @@ import ctypes
 import errno
 import os
 import sys
+import time
+from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from tcpha.errors import EdgeError
 
@@ -20,6 +23,12 @@ _CAPABILITIES = {12: "CAP_NET_ADMIN", 39: "CAP_BPF"}
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361}
 _ATTEMPTS = 5
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_PASSING = (errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOMEM)
+"""What may be otherwise a moment later: a signal came, or a burst needed the memory."""
+_PAUSES_S = (0.1, 0.4)
+"""Before what failed by such an error is tried again."""
+
+ResultT = TypeVar("ResultT")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -83,6 +92,21 @@ def call(command: Command, attr: bytes | ctypes.Array[ctypes.c_char], what: str)
             break
     error = OSError(code, os.strerror(code))
     raise EdgeError(f"bpf {command.name.lower()}, {what}: {_reason(error)}") from error
+
+
+def tried_again(attempt: Callable[[], ResultT]) -> ResultT:
+    """Return what `attempt` does: three times, within a second, where it fails by what may pass. Raises: EdgeError.
+
+    For what is done once, at a start, and would decide about what an earlier process left.
+    """
+    for pause_s in _PAUSES_S:
+        try:
+            return attempt()
+        except EdgeError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _PASSING:
+                raise
+        time.sleep(pause_s)
+    return attempt()
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
@@ -101,6 +103,7 @@ class Kernel:
     def __init__(self) -> None:
         self.terms: Terms | EdgeError | None = None
         self.faults: list[EdgeError] = []
+        self.waited_s: list[float] = []
         self.opened = self.removed = 0
 
     def open(self, *_: object, **__: object) -> Programs:
@@ -127,6 +130,14 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(pins, "directory", lambda *_: Path("/nowhere"))
     monkeypatch.setattr(pins, "remove", made.remove)
     monkeypatch.setattr(bpf_terms, "left", made.left)
+    monkeypatch.setattr(time, "sleep", made.waited_s.append)
+    return made
+
+
+def fault(code: int) -> EdgeError:
+    """As the system call tells it."""
+    made = EdgeError(errno.errorcode[code])
+    made.__cause__ = OSError(code, "")
     return made
 
 
@@ -152,6 +163,32 @@ def test_mark_was_another_sockets_with_that_one_are_ended_too(kernel: Kernel, so
     sockets.present += [others := socket_of(identity(3), mark=0)]
     open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
     assert (sockets.destroyed, sockets.present) == ([old, new], [others])
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOMEM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_opening_fails_by_what_passes_it_is_tried_again_and_nothing_is_ended(
+    kernel: Kernel, sockets: Sockets, code: int, times: int
+) -> None:
+    kernel.faults = [fault(code)] * times
+    sockets.present = [socket_of(identity())]
+    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    assert (kernel.opened, kernel.removed, sockets.destroyed) == (times + 1, 0, [])
+    assert len(kernel.waited_s) == times
+    assert sum(kernel.waited_s) <= 1
+
+
+def test_opening_fails_by_what_passes_again_and_again_what_is_left_is_ended(kernel: Kernel, sockets: Sockets) -> None:
+    kernel.faults = [fault(errno.ENOMEM) for _ in range(3)]
+    sockets.present = [left := socket_of(identity())]
+    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    assert (kernel.opened, kernel.removed, sockets.destroyed) == (4, 1, [left])
+
+
+def test_opening_fails_by_what_does_not_pass_nobody_waits(kernel: Kernel, sockets: Sockets) -> None:
+    kernel.faults = [fault(errno.EACCES)]
+    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    assert (kernel.opened, kernel.removed, kernel.waited_s) == (2, 1, [])
 
 
 def test_programs_cannot_be_loaded_at_all_what_is_left_is_ended_all_the_same(kernel: Kernel, sockets: Sockets) -> None:

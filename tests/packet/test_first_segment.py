@@ -115,7 +115,9 @@ def known_of(flow: Flow) -> dict[str, Any]:
     if pending is None:
         return fields_of(flow)
     arrived = (pending.arrivals.rcv_nxt, pending.arrivals.fin, pending.arrivals.blocks())
-    rest = {"assembly": fields_of(pending.assembly), "patience": None, "arrivals": arrived}
+    asked = pending.request
+    request = asked and (type(asked), asked.protocol, asked.head_octets, asked.octets)
+    rest = {"assembly": fields_of(pending.assembly), "patience": None, "arrivals": arrived, "request": request}
     return fields_of(flow) | {"pending": fields_of(pending) | rest}
 
 

@@ -31,6 +31,7 @@ from typing import Protocol
 from tcpha.errors import EdgeError
 from tcpha.fe.flows import FINISHED, FORWARDED, HANDING, Flow, acknowledges_server
 from tcpha.flowtable import FlowTable
+from tcpha.kernel.fe_maps import BackEnd, Beginning
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Identity
 from tcpha.proto.seqnum import SeqNum, seq_lt
@@ -40,11 +41,6 @@ from tcpha.rules import Endpoint
 OVER_AT_ONCE = 256
 LATER_S = 0.1
 """What has time is done when it is so old; what is over also when it is so much."""
-
-BackEnd = tuple[bytes, int]
-"""A back end's packed address and port."""
-Beginning = tuple[Identity, BackEnd, int, int, float, Sequence[int]]
-"""The arguments of `Carrier.carry`, in that order."""
 
 
 class Known(Protocol):

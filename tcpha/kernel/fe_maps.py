@@ -50,7 +50,7 @@ _BACKEND = struct.Struct("!16sHxx")
 BackEnd = tuple[bytes, int]
 """A back end's packed address and port."""
 Beginning = tuple[Identity, BackEnd, int, int, float, Sequence[int]]
-"""A flow that is to be forwarded: who it is, to whom, period, last acknowledgement, when it was seen, noted SYNs."""
+"""A flow that begins: the arguments of `carry`, of whoever carries it, in that order."""
 
 
 class WayKind(IntEnum):

@@ -25,7 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "config": {"errors", "rules", "config"},
     "tables": {"errors", "proto", "tables"},
     "peers": {"errors", "proto"},
-    "fe": {"errors", "proto", "rules", "config", "tables", "peers", "fe"},
+    "fe": {"errors", "proto", "rules", "config", "tables", "peers", "kernel", "fe"},
     "be": {"errors", "proto", "rules", "config", "tables", "peers", "kernel", "be"},
     "kernel": {"proto", "kernel"},
     "net": {"errors", "proto", "kernel", "net"},

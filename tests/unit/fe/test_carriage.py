@@ -11,9 +11,10 @@ import pytest
 
 from tcpha.errors import EdgeError
 from tcpha.fe.assembly import Assembly
-from tcpha.fe.carriage import LATER_S, OVER_AT_ONCE, BackEnd, Beginning, Carriage
+from tcpha.fe.carriage import LATER_S, OVER_AT_ONCE, Carriage
 from tcpha.fe.flows import ANSWERED, FORWARDED, HANDING, READING, Flow, FlowState, Pending
 from tcpha.flowtable import FlowTable
+from tcpha.kernel.fe_maps import BackEnd, Beginning
 from tcpha.proto.cookie import Agreement, Cookie
 from tcpha.proto.ip import ConnectionKey, connection_key
 from tcpha.proto.messages import Identity

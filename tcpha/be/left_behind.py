@@ -31,9 +31,14 @@ def open_adopter(config: BackEndConfig, keyring: Keyring, sockets: SocketDiagnos
     try:
         return tried_again(partial(_opened, config, keyring))
     except EdgeError as error:
-        ended = end_left_behind(config, sockets)
-        log.warning("what an earlier process pinned is of no use, %d connections are ended: %s", ended, error)
+        tell_ended(end_left_behind(config, sockets), f": {error}")
     return tried_again(partial(_opened, config, keyring))
+
+
+def tell_ended(count: int, why: str = "") -> None:
+    """One line of the log, if there were any."""
+    if count:
+        log.warning("ends %d connections that an earlier process let the kernel carry%s", count, why)
 
 
 def _opened(config: BackEndConfig, keyring: Keyring) -> Adopter:

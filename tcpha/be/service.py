@@ -24,7 +24,7 @@ from tcpha.be.actions import (
     Send,
 )
 from tcpha.be.agent import Agent
-from tcpha.be.left_behind import end_left_behind, open_adopter
+from tcpha.be.left_behind import end_left_behind, open_adopter, tell_ended
 from tcpha.be.translator import translate_arriving, translate_icmp_error, translate_leaving
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, StartError, WireError
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from netfilterqueue import Packet
 
 _NOTHING: tuple[Action, ...] = ()
-_ENDED = "ends %d connections that an earlier process let the kernel carry"
 
 log = logging.getLogger("tcpha.be")
 
@@ -268,14 +267,14 @@ class BackEnd(Node):
                     raise StartError(f"accelerate = require: {error}") from error
                 self._obstacle = str(error)
         if self._kernel is None:
-            log.info("not accelerated: %s", self._obstacle)
+            if config.accelerate != "off":
+                log.info("not accelerated, this process adopts all connections: %s", self._obstacle)
             self._end_left_behind()
             return
         self._peers.claim = self._kernel.claim
         found = f"; {self._kernel.found} connections of an earlier process go on" if self._kernel.found else ""
         log.info("accelerated: the kernel adopts connections at %s%s", self.iface, found)
-        if self._kernel.ended:
-            log.warning(_ENDED, self._kernel.ended)
+        tell_ended(self._kernel.ended)
 
     def _accelerated(self) -> Acceleration:
         """Load the programs and put them in place. Raises: EdgeError."""
@@ -295,8 +294,7 @@ class BackEnd(Node):
         except EdgeError as error:
             log.warning("%s", error)
             return
-        if ended:
-            log.warning(_ENDED, ended)
+        tell_ended(ended)
 
     # --- out
 

@@ -53,7 +53,7 @@ def begin(
         pins.remove(_ROLE, config.state)
         if config.accelerate == "require":
             raise StartError(f"accelerate = require, but the kernel carries nothing: {error}") from error
-        _log.warning("not accelerated, this process carries all packets: %s", error)
+        _log.info("not accelerated, this process carries all packets: %s", error)
         return None
 
 

@@ -96,7 +96,10 @@ MASKS = {
 front end, accelerated or not.
 """
 CASES = [(role, missing) for role, masks in MASKS.items() for missing in masks]
-NEVER_ACCELERATED = {"fe": "not accelerated, this process carries all packets: ", "be": "not accelerated: "}
+NEVER_ACCELERATED = {
+    "fe": "not accelerated, this process carries all packets: ",
+    "be": "not accelerated, this process adopts all connections: ",
+}
 REFUSED = {"fe": "fe: accelerate = require, but the kernel carries nothing: ", "be": "be: accelerate = require: "}
 
 

@@ -154,7 +154,7 @@ def test_what_is_pinned_is_of_another_version_its_connections_are_ended(
     sockets.present = [left := socket_of(identity()), elsewhere(1)]
     open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
     assert (kernel.opened, kernel.removed, sockets.destroyed) == (2, 1, [left])
-    assert "1 connections are ended: of before" in caplog.text
+    assert "ends 1 connections that an earlier process let the kernel carry: of before" in caplog.text
 
 
 def test_mark_was_another_sockets_with_that_one_are_ended_too(kernel: Kernel, sockets: Sockets) -> None:

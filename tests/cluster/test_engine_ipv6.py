@@ -25,7 +25,7 @@ from tests.cluster import forgery
 from tests.cluster.conftest import unique_name
 from tests.cluster.conversation import FAMILIES, Conversation, Family, client_address, get, post, unconnected, vip
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line, faults
-from tests.cluster.engines import needs_python
+from tests.cluster.engines import needs_python, with_engines
 from tests.cluster.sniffing import Sniffed, sniffing
 from tests.cluster.test_engine_loss import EVERY_THIRD, dropping
 
@@ -164,10 +164,12 @@ def channel6_lab(_machine: None, tmp_path_factory: pytest.TempPathFactory) -> It
     shared = [f"vaddr = {places.vip4}", f"vaddr = {places.vip6}", *(f"server = {each} 666" for each in servers)]
     shared += [f"rule = {servers[1]} jpg$", f"rule = {servers[0]} .*"]
     fe, be = (tmp_path_factory.mktemp("channel6") / name for name in ("fe.conf", "be.conf"))
-    fe.write_text("\n".join([f"raddr = {places.fe.ipv6}", *shared, "idle_time = 2s", "dead_time = 3s", ""]))
+    engines = with_engines(None)
+    shared += ["idle_time = 2s", "dead_time = 3s"]
+    fe.write_text("\n".join([f"raddr = {places.fe.ipv6}", *shared, *engines.fe, ""]))
     unused = [f"uaddr = {places.uaddr4}", f"uaddr = {places.uaddr6}"]
     own = [f"raddr = {servers[0]}", *unused, f"fe = {places.fe.ipv6} 666"]
-    be.write_text("\n".join([*own, *shared, "idle_time = 2s", "dead_time = 3s", ""]))
+    be.write_text("\n".join([*own, *shared, *engines.be, ""]))
     with Lab(unique_name()) as standing:
         standing.up(fe_conf=Path(fe), be_conf=Path(be))
         yield standing

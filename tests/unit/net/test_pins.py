@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,15 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A bpf file system of the host's."""
     place = tmp_path / "shared"
     place.mkdir()
     if subprocess.run(["mount", "-t", "bpf", "bpf", str(place)], check=False).returncode:
         pytest.skip("this kernel has no bpf file system")
     monkeypatch.setattr(pins, "SHARED", place)
-    return place
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
 
 
 def mounts_below(place: Path) -> list[str]:
@@ -76,17 +78,14 @@ def test_directory_is_not_only_ours_nothing_is_pinned(shared: Path, tmp_path: Pa
 
 
 def test_host_has_one_each_role_has_its_directory_there_and_nothing_is_mounted(shared: Path, tmp_path: Path) -> None:
-    try:
-        places = {role: pins.directory(role, tmp_path / "state") for role in ("fe", "be")}
-        assert {place.parent for place in places.values()} == {shared / "tcpha"}
-        assert not (tmp_path / "state").exists()
-        (places["fe"] / "left").symlink_to("by an earlier process")
-        assert pins.remove("fe", tmp_path / "state")
-        assert [each.name for each in (shared / "tcpha").iterdir()] == [places["be"].name]
-        assert not pins.remove("be", tmp_path / "state"), "nothing was pinned there"
-        assert not (shared / "tcpha").exists()
-    finally:
-        subprocess.run(["umount", str(shared)], check=True)
+    places = {role: pins.directory(role, tmp_path / "state") for role in ("fe", "be")}
+    assert {place.parent for place in places.values()} == {shared / "tcpha"}
+    assert not (tmp_path / "state").exists()
+    (places["fe"] / "left").symlink_to("by an earlier process")
+    assert pins.remove("fe", tmp_path / "state")
+    assert [each.name for each in (shared / "tcpha").iterdir()] == [places["be"].name]
+    assert not pins.remove("be", tmp_path / "state"), "nothing was pinned there"
+    assert not (shared / "tcpha").exists()
 
 
 def test_place_cannot_be_made_the_error_says_where_and_why(nowhere: Path) -> None:

@@ -112,7 +112,8 @@ def say(*lines: str) -> None:
 
 def _settings() -> Settings:
     address = {place.node: place.ipv4 for place in addressing.plan(2).backends}
-    return Settings(both=tuple(f"rule = {address[backend]} {pattern}" for pattern, backend in RULES))
+    rules = (f"rule = {address[backend]} {pattern}" for pattern, backend in RULES)
+    return Settings(both=(*rules, "accelerate = off"))
 
 
 def _cast(lab: Lab) -> Iterator[str]:
@@ -122,6 +123,7 @@ def _cast(lab: Lab) -> Iterator[str]:
         yield f"  {node.name:<8}{node.ipv4!s:<15}{node.ipv6!s:<20}{runs}"
     yield f"  {'VIP':<8}{lab.vip4!s:<15}{lab.vip6!s:<20}held by fe, and silently by be1 and be2"
     yield f"  {'rules':<8}{', '.join(f'{pattern} to {backend}' for pattern, backend in RULES)}; the first match wins"
+    yield f"  {'packets':<8}carried by Python (accelerate = off), so that each step is seen, on every host alike"
 
 
 def _log_tails(lab: Lab) -> Iterator[str]:

@@ -105,7 +105,7 @@ class NodeConfig(BaseModel):
 
     mark: Annotated[Mark, Field(ge=1, le=0xFFFFFFFF)] = 0x7C0A
     """Firewall mark of the packets this process makes."""
-    accelerate: Literal["auto", "off", "require"] = "off"
+    accelerate: Literal["auto", "off", "require"] = "auto"
     """Whether the kernel carries packets for this process (docs/kernel.md): if it can, never, or else do not start."""
     queue: Annotated[Whole, Field(ge=0, le=65534)] = 660
     """First NFQUEUE number."""

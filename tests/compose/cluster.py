@@ -40,9 +40,8 @@ class Cluster:
         self.engine = engine
         self.words = tuple(compose)
         further = engine.directory / "documents.yml"
-        told = {"environment": {"TCPHA_ACCELERATE": "auto"}}
-        mounted = told | {"volumes": [f"{documents}:/srv/www:ro"]}
-        further.write_text(json.dumps({"services": {"fe": told, "be1": mounted, "be2": mounted}}))
+        mounted = {"volumes": [f"{documents}:/srv/www:ro"]}
+        further.write_text(json.dumps({"services": {"be1": mounted, "be2": mounted}}))
         files = [word for each in (file, FILES[1], further) for word in ("-f", str(each))]
         self._compose = (*compose, "--project-directory", str(ROOT), *files)
 

@@ -48,7 +48,11 @@ LEASE_S = 0.5
 """An agent that hangs for longer leaves nothing to the programs: front ends are about to ask another back end."""
 RENEW_S = 0.2
 COLLECT_S = 0.01
-"""How long adoptions and ends of connections are collected: to be woken for each costs more than to read it."""
+"""How long ends of connections are collected: to be woken for each costs more than to read it.
+
+Adoptions are told when they are older than this, and not twice as old: by then most short connections are over, and one
+word is enough for them.
+"""
 ROUND_S, SELDOM_S = 1.0, 5.0
 DOUBTED = 128
 """Connections that are looked for at a time because their clients sent an RST, at most."""
@@ -266,8 +270,8 @@ class Acceleration:
         self._tell_at = inf
         if not self._frontends:
             return _NOTHING
-        closed, held = self._adopter.news()
-        if closed or held:  # more is to come, and nobody needs to be woken for it
+        closed, held = self._adopter.news(patient=True)
+        if closed or held or self._adopter.has_more():  # nobody is woken for what is to come
             self._tell_at = now + COLLECT_S
         for fields in closed:
             for message in fields.messages():

@@ -113,7 +113,9 @@ class Dispatcher:
         Raises: OptionError.
         """
         flow = self.table.by_key.get(segment.key)
-        if flow is not None and (not flow.is_over or not segment.payload_octets or _is_of(segment, flow)):
+        if flow is not None and (
+            not flow.is_over or not segment.payload_octets or identity_of(segment).resembles(flow.identity)
+        ):
             return self.on_segment(segment, now)
         if self._stopping or cookie.period <= self.table.finished.period_floor:
             return self.on_segment(segment, now)
@@ -166,8 +168,10 @@ class Dispatcher:
 
     def _on_first(self, segment: Segment, cookie: Cookie, known: Flow | None, now: float) -> Sequence[Action]:
         """What a connection begins with; `known`: what is in the table on its ports."""
-        if known is None and (done := self._first_segments.on_segment(segment, cookie, now)) is not None:
-            return done
+        if known is None or known.is_over:
+            done = self._first_segments.on_segment(segment, cookie, known, now)
+            if done is not None:
+                return done
         identity = identity_of(segment)
         if identity in self.table.finished:
             self.counters.late_duplicates += 1
@@ -444,7 +448,3 @@ def _is_given_up(flow: Flow, backend: Endpoint) -> bool:
     """Is a connection over, or somebody else's, of which a back end says that it holds it?"""
     waits_for_any = flow.state is HANDING and flow.backend is None
     return flow.is_over or (flow.backend != backend and not waits_for_any)
-
-
-def _is_of(segment: Segment, flow: Flow) -> bool:
-    return identity_of(segment).resembles(flow.identity)

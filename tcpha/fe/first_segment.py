@@ -61,8 +61,8 @@ class FirstSegments:
         # No segment is so short where rules want octets as they are: what is read then is the reader's business.
         self._most_octets = -1 if rules.needs_octets else min(handover.least_room_octets, room_octets)
 
-    def on_segment(self, segment: Segment, cookie: Cookie, now: float) -> Sequence[Action] | None:
-        """Decide about a segment with a cookie and a checksum that are right, on ports of which nothing is known.
+    def on_segment(self, segment: Segment, cookie: Cookie, old: Flow | None, now: float) -> Sequence[Action] | None:
+        """Decide about a segment with a cookie and a checksum that are right; `old` was on its ports, and is over.
 
         None: it is not as predicted, and nothing has been changed. Raises: OptionError.
         """
@@ -93,6 +93,8 @@ class FirstSegments:
         counters.requests += 1
         if cookie.tsval is None:
             counters.short_cookies += 1
+        if old is not None:
+            counters.ports_reused += 1
         connection = connection_of(key) if self._looks_at_connection else None
         backends = self._backends
         choice = self._rules.choose(request, connection, backends.excluded(key), load=backends.load, patience=patience)

@@ -115,6 +115,8 @@ class Adopter:
                 for number, name in enumerate((*be_maps.CLOSED, *be_maps.HELD))
             ]
             self._closed, self._held = journals[: len(be_maps.CLOSED)], journals[len(be_maps.CLOSED) :]
+            self._held_before = [0] * len(self._held)
+            """How far each had been written at the last call of `news`."""
             self._asked = [MappedArray(self._maps[name]) for name in be_maps.ASKED]
             self.overruns = 0
             """Connections that were to be told of, and were overwritten before."""
@@ -288,18 +290,23 @@ class Adopter:
         answers = [be_maps.decode_answer(record) for record in self._ring.read(limit)]
         return [each for each in answers if each is not None]
 
-    def news(self) -> tuple[list[Fields], list[tuple[int, Fields]]]:
+    def news(self, *, patient: bool = False) -> tuple[list[Fields], list[tuple[int, Fields]]]:
         """Return what was written down since the last call.
 
         Connections that are over, in the form of CLOSED; and such as front ends asked about, in the form of FLOWS, by
-        the front end's sender id, without those that are over by now. Where there is neither, the next connection
-        makes `fileno` readable: while there is something, nobody need be woken.
+        the front end's sender id, without those that are over by now. If `patient`, of the latter only those that were
+        there at the last call: many are over at this one. Where there is nothing, the next connection makes `fileno`
+        readable; until then (`has_more`) nobody is woken.
         """
-        closed, held = self._read_closed(), self._read_held()
-        if not closed and not held:
+        closed, held = self._read_closed(), self._read_held(patient)
+        if not closed and not held and not self.has_more():
             self._progress.look()
-            closed, held = self._read_closed(), self._read_held()
+            closed, held = self._read_closed(), self._read_held(patient)
         return closed, held
+
+    def has_more(self) -> bool:
+        """Is anything written down that was not returned by `news`?"""
+        return any(journal.has_more() for journal in (*self._closed, *self._held))
 
     def _read_closed(self) -> list[Fields]:
         return [
@@ -308,21 +315,23 @@ class Adopter:
             for piece in self._read(journal)
         ]
 
-    def _read_held(self) -> list[tuple[int, Fields]]:
+    def _read_held(self, patient: bool) -> list[tuple[int, Fields]]:
+        ends = self._held_before if patient else [None] * len(self._held)
+        self._held_before = [journal.end() for journal in self._held]
         return [
             (sender, Fields(octets, fields))
-            for journal, asked, octets in zip(self._held, self._asked, FIELD_OCTETS, strict=True)
-            for piece in self._read(journal)
+            for journal, asked, octets, end in zip(self._held, self._asked, FIELD_OCTETS, ends, strict=True)
+            for piece in self._read(journal, end)
             for sender, fields in be_maps.by_sender(
                 piece.octets, octets, asked.read_at(piece.place, len(piece.octets) // octets)
             ).items()
             if fields
         ]
 
-    def _read(self, journal: Journal) -> Sequence[Piece]:
+    def _read(self, journal: Journal, end: int | None = None) -> Sequence[Piece]:
         if not journal.has_more():
             return ()
-        pieces, lost = journal.read()
+        pieces, lost = journal.read(end)
         self.overruns += lost
         return pieces
 

@@ -71,23 +71,28 @@ class Journal(MappedArray):
         _, written, read = PROGRESS.unpack_from(self._progress, self._at)
         return bool(written != read)
 
-    def read(self) -> tuple[list[Piece], int]:
+    def end(self) -> int:
+        """Return the number of the entry that is written next."""
+        return int(PROGRESS.unpack_from(self._progress, self._at)[1])
+
+    def read(self, end: int | None = None) -> tuple[list[Piece], int]:
         """Return what was written since the last call, oldest first, and how many entries were overwritten before.
 
-        Nothing while an entry is being written.
+        Nothing while an entry is being written. `end`: only those before the entry of this number.
         """
         # In this order: what was written before all was taken is whole. The programs see to the order of what they
         # write; on this side there is more between two reads than a processor reorders.
         _, written, read = PROGRESS.unpack_from(self._progress, self._at)
         taken, _, _ = PROGRESS.unpack_from(self._progress, self._at)
-        if taken != written or written == read:
+        end = written if end is None else min(end, written)
+        if taken != written or end <= read:
             return [], 0
-        lost = max(written - read - self._size, 0)
-        first, count = (read + lost) % self._size, written - read - lost
+        lost = min(max(written - read - self._size, 0), end - read)
+        first, count = (read + lost) % self._size, end - read - lost
         pieces = [self._piece(first, min(count, self._size - first))]
         if count > self._size - first:
             pieces.append(self._piece(0, count - (self._size - first)))
-        _READ.pack_into(self._progress, self._at + PROGRESS.size - _READ.size, written)
+        _READ.pack_into(self._progress, self._at + PROGRESS.size - _READ.size, end)
         return pieces, lost
 
     def _piece(self, first: int, count: int) -> Piece:

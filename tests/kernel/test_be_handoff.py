@@ -36,7 +36,7 @@ from tests.kernel.frames import (
     segment_of,
     tcp_of,
 )  # fmt: skip
-from tests.kernel.rehearsal import PASSED_ON, Outcome, Rehearsal, connected
+from tests.kernel.rehearsal import PASSED_ON, Outcome, Rehearsal, connected, identities
 
 pytestmark = pytest.mark.kernel
 
@@ -476,6 +476,28 @@ def test_first_packet_leaves_adoption_is_told_and_its_identity_has_run(programs:
     assert programs.held() == [(SENDER, message.identity)]
     assert programs.held() == []
     assert programs.arrive(programs.datagram(sequence=2).frame()).count == "up_ran"
+
+
+def test_agent_is_patient_adoptions_are_told_at_its_second_look(programs: Rehearsal) -> None:
+    message = confirmed(programs.family)
+    programs.arrive(programs.datagram(message=message).frame())
+    programs.leave(leaving(programs.family, 1))
+    adopter = programs.adopter
+    assert (adopter.news(patient=True), adopter.has_more()) == (([], []), True)
+    _, [(sender, fields)] = adopter.news(patient=True)
+    assert (sender, identities(fields)) == (SENDER, [message.identity])
+    assert (adopter.has_more(), adopter.news(patient=True)) == (False, ([], []))
+
+
+def test_connection_is_over_before_a_patient_agent_tells_of_it_only_that_is_told(programs: Rehearsal) -> None:
+    message = confirmed(programs.family)
+    programs.arrive(programs.datagram(message=message).frame())
+    programs.leave(leaving(programs.family, 1))
+    assert programs.adopter.news(patient=True) == ([], [])
+    programs.leave(leaving(programs.family, 1, flags="RA"))
+    [closed], held = programs.adopter.news(patient=True)
+    assert (identities(closed), held) == ([message.identity], [])
+    assert not programs.adopter.has_more()
 
 
 def test_second_packet_leaves_nothing_is_told_until_it_is_asked_for(programs: Rehearsal) -> None:

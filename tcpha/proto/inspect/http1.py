@@ -51,6 +51,15 @@ _LINE: Final = rb"(%b) ([!\"$-~]++) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN
 _FIELDS: Final = rb"(?:%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+" % _TOKEN
 _REQUEST_LINE: Final = re.compile(_LINE)
 _HEAD: Final = re.compile(rb"(?:\r\n)?+%b(%b)\r\n" % (_LINE, _FIELDS))
+# The head of nearly every request: the target is a path, and of the fields below only Host is there, once. One match
+# tells all that is to be known of it; of any other head the two others do.
+_INDECISIVE: Final = (
+    rb"(?:(?![CHTcht](?i:ost|ontent-length|ransfer-encoding):)%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+" % _TOKEN
+)
+_ORDINARY_HEAD: Final = re.compile(
+    rb"(?!CONNECT )(%b) (/[!\"$-~]*+) HTTP/1\.[0-9]\r\n(%b(?i:host):([\t\x20-\x7e\x80-\xff]*+)\r\n%b)\r\n"
+    % (_TOKEN, _INDECISIVE, _INDECISIVE)
+)
 _ABSOLUTE_FORM: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*+)://([^/?]*+)(?:[/?].*+)?")
 # the fields that decide where the request goes and where it ends; the LF is that of the line before the field line. To
 # look at one letter first takes half the time.
@@ -120,6 +129,12 @@ def inspect(octets: bytes, limit_octets: int = 16384) -> Request | NeedMore | No
     # Looked for first, because what is unfinished comes again with every segment, and would be matched in vain. One
     # octet is found fastest: a long line without an end costs no more than that.
     has_end = b"\n" in octets and octets.find(b"\r\n\r\n", 0, limit_octets) >= 0
+    ordinary = _ORDINARY_HEAD.match(octets, 0, limit_octets) if has_end else None
+    if ordinary is not None:
+        method, target, field_lines, value = ordinary.groups()
+        host = value.strip(b" \t")
+        if _is_authority(host):
+            return Request(_HTTP1, method, target, host, field_lines, ordinary.end(), octets)
     head = _HEAD.match(octets, 0, limit_octets) if has_end else None
     if head is None:
         return _no_head(octets, limit_octets, has_end)

@@ -59,6 +59,8 @@ class Programs:
     shown: list[bytes] = field(default_factory=list)
     news_to_tell: list[tuple[list[Fields], list[tuple[int, Fields]]]] = field(default_factory=list)
     answers_to_tell: list[Answer] = field(default_factory=list)
+    waits: bool = False
+    """Is something written down that is not told yet?"""
     shows: bool = True
     """Does the kernel let them be shown packets?"""
     adopts: bool = False
@@ -140,8 +142,12 @@ class Programs:
             raise EdgeError("the kernel says no")
         self.shown.append(packet)
 
-    def news(self) -> tuple[list[Fields], list[tuple[int, Fields]]]:
+    def news(self, *, patient: bool = False) -> tuple[list[Fields], list[tuple[int, Fields]]]:
+        assert patient
         return self.news_to_tell.pop(0) if self.news_to_tell else ([], [])
+
+    def has_more(self) -> bool:
+        return self.waits or bool(self.news_to_tell)
 
     def answers(self) -> list[Answer]:
         told, self.answers_to_tell = self.answers_to_tell, []

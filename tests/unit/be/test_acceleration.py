@@ -286,6 +286,16 @@ def test_news_of_ends_go_to_every_front_end_those_of_adoptions_to_the_one_that_a
     ]
 
 
+def test_adoptions_are_too_young_to_be_told_they_are_asked_for_again(here: BackEnd) -> None:
+    now = clock.now()
+    here.programs.waits = True
+    here.kernel.on_tick(now + RENEW_S)
+    assert here.kernel.next_deadline() == now + RENEW_S + COLLECT_S
+    here.programs.waits = False
+    here.kernel.on_tick(now + RENEW_S + COLLECT_S)
+    assert here.kernel.next_deadline() > now + RENEW_S + 2 * COLLECT_S
+
+
 def test_nobody_was_heard_yet_news_are_kept(here: BackEnd) -> None:
     here.kernel._frontends.clear()
     here.programs.news_to_tell = [([fields_of(ONE)], [])]

@@ -76,6 +76,7 @@ class Answerer:
             return self._give_up(flow, segment, now)
         if not 0 <= seq_diff(segment.seg_ack, seq_add(flow.identity.iss, 1)) <= len(pending.answer) + 1:
             return (self._acknowledgement(flow, pending),)  # of something never sent, or of another connection
+        _renew_timestamp(pending, segment)
         if not pending.delivered and segment.seg_ack == self._end(flow, pending):
             pending.delivered = True
             flow.last_ack = segment.seg_ack
@@ -197,6 +198,18 @@ class Answerer:
     @staticmethod
     def _reply(flow: Flow, pending: Pending, seq: SeqNum, flags: int, options: bytes, payload: bytes = b"") -> Action:
         return Reply(encode_segment(flow.leaving_key, seq, pending.acknowledged, flags, WINDOW, options, payload))
+
+
+def _renew_timestamp(pending: Pending, segment: Segment) -> None:
+    """Renew TS.Recent (RFC 7323, 4.3). Raises: OptionError.
+
+    A client measures its round trip by what is echoed: with an old one it waits longer for each of its repetitions.
+    """
+    stamps = segment.timestamps
+    if stamps is None or not seq_lt(SeqNum(pending.tsval_recent), SeqNum(stamps[0])):
+        return
+    if 0 <= seq_diff(pending.acknowledged, segment.seg_seq) < PROOF_OCTETS:
+        pending.tsval_recent = stamps[0]
 
 
 def echoes_server(pending: Pending, segment: Segment) -> bool:

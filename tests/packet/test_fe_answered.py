@@ -266,6 +266,35 @@ def test_answered_octets_beyond_the_window_are_not_taken(offers: list[Any], wind
     book >> client.sends(b"x", 4 + window - 1) << acked(client, 4, *sack)
 
 
+# --- its clock
+
+
+def test_answered_client_goes_on_its_latest_timestamp_is_echoed_but_none_from_behind_a_gap(family: int) -> None:
+    """What it measures by an old one is no round trip, and it would wait as long for each of its repetitions."""
+    book, client = answered(family)
+    later, last = replace(client, tsval=client.tsval + 900), replace(client, tsval=client.tsval + 1800)
+    book >> last.sends(b"x" * 10, 24) << acked(client, 4, 24, 34)
+    book >> later.sends(b"x" * 10, 4) << acked(later, 14, 24, 34)
+    book >> client.sends(b"x" * 10, 14) << acked(later, 34)
+    book >> last.sends(b"x" * 10, 34) << acked(last, 44)
+
+
+def test_answered_request_again_its_answer_echoes_the_repetition(family: int) -> None:
+    book, client = answered(family)
+    later = replace(client, tsval=client.tsval + 200)
+    stamps = {"Timestamp": (client.tsecr, later.tsval)}
+    book >> later.sends(BAD) << gets(client, "FPA", 0, 4, BODY_400, options=stamps)
+    book >> After(0.25) << gets(client, "FPA", 0, 4, BODY_400, options=stamps)
+
+
+@pytest.mark.parametrize("at", [-(1 << 20), 1 << 20])
+def test_answered_stranger_has_a_later_timestamp_it_is_not_echoed(at: int, family: int) -> None:
+    book, client = answered(family)
+    stranger = replace(client, tsval=client.tsval + 900)
+    book >> stranger.ack(4 + at) << anything
+    book >> client.sends(b"x" * 10, 4) << acked(client, 14)
+
+
 # --- a back end that was silent adopted all the same
 
 

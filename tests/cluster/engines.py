@@ -13,6 +13,7 @@ from typing import Literal
 
 import pytest
 
+from tcpha.lab.addressing import MTU_OCTETS
 from tcpha.lab.cables import OFFLOADS, Cables, Offload
 from tcpha.lab.configuration import Settings
 
@@ -57,6 +58,11 @@ def some_overtake() -> bool:
 def kernel_adopts() -> bool:
     """Does a back end's kernel make its sockets of HANDOFFs, and not of SYNs that its agent replays?"""
     return ENGINES[CHOSEN][1] == "require"
+
+
+def link_mtu_octets() -> int:
+    """What an interface of a lab that is not routed takes in one packet."""
+    return int(CHOSEN_MTU or MTU_OCTETS)
 
 
 def cables_of(routed: bool = False) -> Cables | None:

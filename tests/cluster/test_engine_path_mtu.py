@@ -21,6 +21,7 @@ from tcpha.lab.waiting import wait_until
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import Conversation, Family, client_address, get, vip
 from tests.cluster.engine_sight import await_no_flows, counters, digest, extended_count
+from tests.cluster.engines import link_mtu_octets
 from tests.cluster.forgery import send
 from tests.cluster.lab_sight import forgetting, path_mtu_octets
 
@@ -64,15 +65,15 @@ def test_error_about_a_segment_in_flight_comes_to_the_front_end_the_servers_sock
     lab: Lab, family: Family
 ) -> None:
     """One that quotes what was never sent is passed on too, and the server's own TCP ignores it (RFC 5927, 4.1)."""
-    server = lab.backends[1]
+    server, link_octets = lab.backends[1], link_mtu_octets()
     before = icmp_errors(lab, server)
     with forgetting(server), Conversation.open(lab, family) as client:
         assert client.ask(get("/1k.jpg")).node == server.name
-        assert socket_path_mtu_octets(server, client.port) == MTU_OCTETS
+        assert socket_path_mtu_octets(server, client.port) == link_octets
         snd_una = rcv_nxt(client)
         never_sent = too_big(lab, family, client.port, (snd_una + (1 << 30)) % (1 << 32), NARROWER_OCTETS)
         send(lab, [never_sent, too_big(lab, family, client.port, snd_una, NARROW_OCTETS)], lab.fe)
-        assert wait_until(lambda: socket_path_mtu_octets(server, client.port) < MTU_OCTETS, 5.0), "nothing was learned"
+        assert wait_until(lambda: socket_path_mtu_octets(server, client.port) < link_octets, 5.0), "nothing was learned"
         assert socket_path_mtu_octets(server, client.port) == NARROW_OCTETS
         assert client.ask(get("/1m.jpg")).sha256 == digest(lab, "1m")
     assert icmp_errors(lab, server) == (before[0] + 2, before[1] + 2)

@@ -1,7 +1,8 @@
 """Timestamps as the client sees them, whoever speaks: the front end or a server that it never heard of (RFC 7323, 3).
 
-Of every connection each packet is heard at the client. Once timestamps are agreed on, every segment but a RST carries
-them; TSval never goes back; TSecr is a TSval that the client has sent.
+Of every connection each packet is heard where it leaves, and at the client. Once timestamps are agreed on, every
+segment but a RST carries them; TSval never goes back, neither from one segment of a node's to its next nor from the
+front end to the server; TSecr is a TSval that the client has sent.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -37,16 +39,21 @@ MASK = (1 << 32) - 1
 def heard_right(lab: Lab) -> Iterator[dict[int, list[str]]]:
     """What is heard meanwhile of every connection must be right; filled at the end: flags of arrived segments by port.
 
-    The network between the nodes is a bridge that keeps the order of what one node sends.
+    On their way segments of one node may overtake each other: so clocks are judged where they speak.
     """
     flags: dict[int, list[str]] = {}
-    with sniffing(lab.client) as heard:
+    with ExitStack() as ears:
+        speakers = [ears.enter_context(sniffing(node)) for node in (lab.fe, *lab.backends)]
+        heard = ears.enter_context(sniffing(lab.client))
         yield flags
     assert heard.arrived, "nothing was heard"
     addresses = {vip(lab, family) for family in FAMILIES}
+    spoken = [said(each, addresses) for each in speakers]
     for port, segments in connections(heard, addresses).items():
         flags[port] = [str(tcp.flags) for arrived, tcp in segments if arrived]
-        check(port, segments)
+        check_echoes(port, segments)
+        # The front end's clock stands still: whenever it speaks, it is not ahead of a server.
+        check_clock(port, [tcp for each in spoken for tcp in each.get(port, ())])
 
 
 def connections(heard: Sniffed, addresses: set[str]) -> dict[int, list[tuple[bool, Any]]]:
@@ -59,18 +66,37 @@ def connections(heard: Sniffed, addresses: set[str]) -> dict[int, list[tuple[boo
     return found
 
 
-def check(port: int, segments: list[tuple[bool, Any]]) -> None:
+def said(heard: Sniffed, addresses: set[str]) -> dict[int, list[Any]]:
+    """What the node itself has sent from the virtual addresses, by the client's port."""
+    found: dict[int, list[Any]] = {}
+    for arrived, packet in heard.both:
+        if not arrived and TCP in packet and packet.src in addresses:
+            found.setdefault(packet[TCP].dport, []).append(packet[TCP])
+    return found
+
+
+def timestamps(tcp: Any) -> tuple[int, int] | None:
+    """TSval and TSecr."""
+    found: tuple[int, int] | None = dict(tcp.options).get("Timestamp")
+    return found
+
+
+def check_echoes(port: int, segments: list[tuple[bool, Any]]) -> None:
     sent: set[int] = set()
-    newest: int | None = None
     for arrived, tcp in segments:
-        stamps = dict(tcp.options).get("Timestamp")
+        stamps = timestamps(tcp)
         if not arrived:
             sent |= {stamps[0]} if stamps else set()
         elif not tcp.flags.R:
             assert stamps is not None, f"port {port}: {tcp.flags} without timestamps"
             assert stamps[1] in sent, f"port {port}: {tcp.flags} echoes what was never sent"
-            assert newest is None or (stamps[0] - newest) & MASK < HALF, f"port {port}: {newest}, then {stamps[0]}"
-            newest = stamps[0]
+
+
+def check_clock(port: int, segments: list[Any]) -> None:
+    values = [stamps[0] for tcp in segments if (stamps := timestamps(tcp)) is not None]
+    assert values, f"port {port}: nobody was heard to speak"
+    for one, next_one in pairwise(values):
+        assert (next_one - one) & MASK < HALF, f"port {port}: {one}, then {next_one}"
 
 
 def test_requests_and_answers_of_one_connection(lab: Lab, family: Family) -> None:

@@ -33,7 +33,7 @@ _REQUEST = struct.Struct("=BBBxI")
 _IDENTITY = struct.Struct("!HH16s16s")
 _INFO = 2
 _ANSWER_OCTETS = 72
-_OPTIONS, _SCALES, _MSS, _ADVMSS, _WINDOWS = 5, 6, 16, 84, 228
+_OPTIONS, _SCALES, _MSS, _ADVMSS, _ACKED, _SENT, _WINDOWS = 5, 6, 16, 84, 120, 200, 228
 _SMALLEST_INFO_OCTETS = 236
 _OPTION_NAMES = {1: "timestamps", 2: "sack", 4: "wscale", 8: "ecn"}
 _LARGEST_SCALE = 14
@@ -55,6 +55,8 @@ class TcpInfo:
     """What the other side offers, as this end understands it."""
     rcv_wnd: int
     """What this end offers."""
+    in_flight: int
+    """Octets that were sent and not acknowledged yet, repetitions not counted; the own SYN counts as acknowledged."""
 
 
 def info_of(client: Conversation) -> TcpInfo:
@@ -82,6 +84,8 @@ def _decode(octets: bytes) -> TcpInfo:
     flags = octets[_OPTIONS]
     scales = octets[_SCALES]
     snd_wnd, rcv_wnd = struct.unpack_from("=II", octets, _WINDOWS)
+    (acked,) = struct.unpack_from("=Q", octets, _ACKED)
+    sent, repeated = struct.unpack_from("=QQ", octets, _SENT)
     return TcpInfo(
         options=frozenset(name for bit, name in _OPTION_NAMES.items() if flags & bit),
         snd_wscale=scales & 15,
@@ -90,6 +94,7 @@ def _decode(octets: bytes) -> TcpInfo:
         advmss=struct.unpack_from("=I", octets, _ADVMSS)[0],
         snd_wnd=snd_wnd,
         rcv_wnd=rcv_wnd,
+        in_flight=sent - repeated - acked,
     )
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tcpha.fe.flows import STRANGE_OCTETS
 from tcpha.lab.cluster import Lab
+from tcpha.lab.configuration import Settings
 from tcpha.lab.waiting import wait_until
 from tests.cluster import forgery
+from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import Conversation, Family, get, post
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line, retransmissions
 from tests.cluster.mishaps import kernel
@@ -24,7 +26,19 @@ pytestmark = pytest.mark.cluster
 AT_LENGTH = os.environ.get("TCPHA_LONG") == "1"
 TIMES = 200
 AGAIN = 1_000 if AT_LENGTH else 50
+PATIENT = Settings(
+    both=("dead_time = 8s",),
+    fe=("handoff_repeats = 7", "handoff_wait = 9s"),
+    be=("stale_time = 4s", "replay_time = 4s"),
+)
 _ports = itertools.count(21_001, 2)
+
+
+@pytest.fixture(scope="module")
+def lab(_machine: None) -> Iterator[Lab]:
+    """A lab whose nodes wait for each other for seconds: an answer of the front end's own would be a wrong one here."""
+    with engine_lab(PATIENT) as standing:
+        yield standing
 
 
 def _server_closes(client: Conversation, lab: Lab) -> None:

@@ -94,7 +94,7 @@ def main() -> int:
 def _shown(lab: Lab) -> list[str]:
     """Bring the lab up and show everything; what was not as it should be."""
     say(_coloured("A cluster on this machine", "1"))
-    lab.up(settings=_settings())
+    lab.up(settings=settings())
     say(*_cast(lab))
     faults = [*_ask_all(lab), *_draw_one(lab)]
     if faults:
@@ -110,7 +110,8 @@ def say(*lines: str) -> None:
 # --- the cluster ------------------------------------------------------------------------------------------------------
 
 
-def _settings() -> Settings:
+def settings() -> Settings:
+    """The rules of `RULES`; Python carries every packet, so that all steps can be seen."""
     address = {place.node: place.ipv4 for place in addressing.plan(2).backends}
     rules = (f"rule = {address[backend]} {pattern}" for pattern, backend in RULES)
     return Settings(both=(*rules, "accelerate = off"))

@@ -245,7 +245,8 @@ the code, it begins with `Deviation:`.
 
 The table is measured: {count} scripts, each a client that sends packets of its own making, are played to a back end's
 own address, where Linux and nginx answer by themselves, and to the virtual address of the same lab, whose front end and
-back end agent stand before that same nginx. Both transcripts are compared field by field. A difference that is not
+back end agent stand before that same nginx (`accelerate = off`; in what the kernel's programs differ from that,
+docs/kernel.md says). Both transcripts are compared field by field. A difference that is not
 listed here fails `tests/cluster/test_differential.py`, and so does one that is listed and does not occur; what is
 compared how, `tests/cluster/wire_transcript.py` says. Written by `python -m tests.cluster.deviations`.
 

@@ -1,4 +1,4 @@
-"""What the demo expects and how it judges; that it runs is shown by `make demo` itself."""
+"""What the demo expects and how it judges; that it runs, tests/cluster/test_demo.py shows."""
 
 from __future__ import annotations
 

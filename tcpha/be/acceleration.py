@@ -21,7 +21,7 @@ from tcpha.be.search import Search
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, StartError
 from tcpha.eventloop import EventLoop
-from tcpha.kernel.be_maps import TABLES, Act, Rank, Whose, encode_tuple
+from tcpha.kernel.be_maps import TABLES, Act, Carried, Rank, Whose, encode_tuple
 from tcpha.net import clock
 from tcpha.net.bpf_adopter import Adopter, obstacle
 from tcpha.net.sockdiag import TCP_TIME_WAIT, SocketDiagnostics, TcpSocket
@@ -162,9 +162,7 @@ class Acceleration:
         for _ in range(ATTEMPTS):
             ran = self._adopter.claim_identity(identity, period)
             carried = self._adopter.look_up(four_tuple)
-            socket: TcpSocket | None = None
-            if carried is not None and carried.whose is not Whose.AGENT:
-                socket = self._connections.find_socket(identity.key)
+            socket = None if carried is None else self._find_socket(carried)
             is_open = socket is not None and socket.state != TCP_TIME_WAIT
             match course(identity, rank, carried, ran, is_open):
                 case Course.OVER:
@@ -181,6 +179,18 @@ class Acceleration:
                         return _NOTHING, handoff
         # It changes all the time, or there is no room for a note: then no program runs anything there, either.
         return _NOTHING, handoff if self._adopter.look_up(four_tuple) is None else None
+
+    def _find_socket(self, carried: Carried) -> TcpSocket | None:
+        """What the programs have left on a four-tuple.
+
+        That it is the agent's proves nothing before this runs something there: the programs take a connection for over
+        by a RST that they have seen, and that its socket may never have got, or not in time.
+        """
+        key, is_agents = carried.identity.key, carried.whose is Whose.AGENT
+        if is_agents and self._agent.runs(key):
+            return None
+        found = self._connections.find_socket(key)
+        return None if is_agents and found is not None and found.state == TCP_TIME_WAIT else found
 
     def _take(self, four_tuple: bytes, identity: Identity, rank: Rank, left: TcpSocket | None) -> bool:
         """Make the four-tuple the agent's. `left`: a socket of a connection of the programs' that is over."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import TCP
 
 from tcpha.fe.flows import STRANGE_OCTETS
 from tcpha.lab.cluster import Lab
@@ -19,7 +20,9 @@ from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import Conversation, Family, get, post
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line, retransmissions
 from tests.cluster.mishaps import kernel
-from tests.cluster.socket_sight import numbers, vanish
+from tests.cluster.sniffing import sniffing
+from tests.cluster.socket_sight import numbers, states, vanish
+from tests.cluster.test_engine_loss import dropping
 
 pytestmark = pytest.mark.cluster
 
@@ -144,6 +147,27 @@ def test_port_is_used_again_before_the_request_was_answered_each_answer_is_its_o
         with Conversation.open(lab, family, port=port, limit_s=10.0) as client:
             answer = client.ask(post(body))
             assert (answer.status, answer.node, answer.body) == (200, "be1", digest_line(body)), number
+            client.abort()
+    await_no_flows(lab)
+
+
+def test_servers_host_loses_the_reset_and_the_port_is_used_again_its_answer_is_its_own(
+    lab: Lab, family: Family
+) -> None:
+    """Programs of the kernel's have seen it by then, and take the connection for over; its socket lives."""
+    port, server = next(_ports), lab.backends[0]
+    for number in range(5):
+        with Conversation.open(lab, family, port=port) as old:
+            assert old.ask(post(b"old")).node == server.name
+            resets = ["-p", "tcp", "--sport", str(port), "--tcp-flags", "RST", "RST"]
+            with sniffing(server) as heard, dropping(server, family, resets):
+                old.abort()
+                assert wait_until(lambda: any(TCP in each and each[TCP].flags.R for each in heard.hear()), 5.0)
+        assert "ESTAB" in states(server, port), "it is not lost"
+        body = os.urandom(64 + number)
+        with Conversation.open(lab, family, port=port, limit_s=10.0) as client:
+            answer = client.ask(post(body))
+            assert (answer.status, answer.node, answer.body) == (200, server.name, digest_line(body)), number
             client.abort()
     await_no_flows(lab)
 

@@ -145,6 +145,30 @@ def test_socket_of_one_that_is_over_is_in_time_wait_it_makes_way(here: BackEnd) 
     assert here.sockets.destroyed == [left]
 
 
+def test_socket_of_one_that_is_over_lives_where_the_ports_are_the_agents_it_makes_way(here: BackEnd) -> None:
+    """A client's RST was seen, and never came to the socket; the note is of the HANDOFF that a program left here."""
+    here.programs.add(carried(ONE, Whose.AGENT))
+    here.sockets.present = [left := socket_of(EARLIER)]
+    assert here.gets(handoff()) == ([], handoff())
+    assert here.sockets.destroyed == [left]
+
+
+def test_socket_is_in_time_wait_where_the_ports_are_the_agents_it_stays(here: BackEnd) -> None:
+    """It is the agent's own, and answers a client that closes again."""
+    here.programs.add(carried(ONE, Whose.AGENT))
+    here.sockets.present = [socket_of(EARLIER, state=TCP_TIME_WAIT)]
+    assert here.gets(handoff()) == ([], handoff())
+    assert here.sockets.destroyed == []
+
+
+def test_agent_runs_the_connection_no_socket_is_destroyed(here: BackEnd) -> None:
+    here.programs.add(carried(ONE, Whose.AGENT))
+    here.agent.on_message(FRONT_END, handoff(), 0.0, NOW)
+    here.sockets.present = [socket_of(ONE)]
+    here.gets(handoff())
+    assert here.sockets.destroyed == []
+
+
 def test_program_changes_the_entry_meanwhile_it_is_decided_anew(here: BackEnd) -> None:
     here.programs.busy_times = ATTEMPTS - 1
     assert here.gets(handoff()) == ([], handoff())

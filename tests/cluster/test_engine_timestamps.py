@@ -67,11 +67,17 @@ def connections(heard: Sniffed, addresses: set[str]) -> dict[int, list[tuple[boo
 
 
 def said(heard: Sniffed, addresses: set[str]) -> dict[int, list[Any]]:
-    """What the node itself has sent from the virtual addresses, by the client's port."""
+    """What the node itself has sent from the virtual addresses, by the client's port; of SYN-ACKs the last.
+
+    The one before it was lost, and its TSval is no clock's but a cookie, another one for each period.
+    """
     found: dict[int, list[Any]] = {}
     for arrived, packet in heard.both:
         if not arrived and TCP in packet and packet.src in addresses:
-            found.setdefault(packet[TCP].dport, []).append(packet[TCP])
+            tcp = packet[TCP]
+            if tcp.flags.S:
+                found[tcp.dport] = []
+            found.setdefault(tcp.dport, []).append(tcp)
     return found
 
 

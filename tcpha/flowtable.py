@@ -138,8 +138,8 @@ class FlowTable(Generic[FlowT]):
         """The connection is over: remember its identity, keep the flow for its last segments."""
         self.finish_all((flow,), now)
 
-    def finish_all(self, flows: Iterable[FlowT], now: float) -> None:
-        """The same of many."""
+    def finish_all(self, flows: Iterable[FlowT], now: float) -> int:
+        """The same of many; return of how many that were not over yet."""
         changed, clear, lingering = self._changed, self.deadlines.clear, self._lingering
         until = now + self._finished_time_s
         over = []
@@ -157,6 +157,7 @@ class FlowTable(Generic[FlowT]):
         self._lingerers += len(over)
         while len(lingering) > self._max_finished:
             self._drop_oldest()
+        return len(over)
 
     def wake(
         self,

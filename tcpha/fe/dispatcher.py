@@ -117,7 +117,7 @@ class Dispatcher:
             not flow.is_over or not segment.payload_octets or identity_of(segment).resembles(flow.identity)
         ):
             return self.on_segment(segment, now)
-        if self._stopping or cookie.period <= self.table.finished.period_floor:
+        if cookie.period <= self.table.finished.period_floor:
             return self.on_segment(segment, now)
         return self._on_first(segment, cookie, flow, now)
 
@@ -168,6 +168,8 @@ class Dispatcher:
 
     def _on_first(self, segment: Segment, cookie: Cookie, known: Flow | None, now: float) -> Sequence[Action]:
         """What a connection begins with; `known`: what is in the table on its ports."""
+        if self._stopping:  # nobody would end it
+            return (Reply(reset(segment)),)
         if known is None or known.is_over:
             done = self._first_segments.on_segment(segment, cookie, known, now)
             if done is not None:
@@ -326,14 +328,14 @@ class Dispatcher:
 
     def _on_closed(self, backend: Endpoint, message: Closed, now: float) -> None:
         by_key = self.table.by_key
-        over = [
+        ended = [
             flow
             for identity in message.identities
             if (flow := by_key.get(identity.key)) is not None and (flow.identity, flow.backend) == (identity, backend)
         ]
-        self.table.finish_all(over, now)
-        self.counters.closed += len(over)
-        self.backends.discount(backend, len(over))
+        count = self.table.finish_all(ended, now)  # what is told again counts no more
+        self.counters.closed += count
+        self.backends.discount(backend, count)
 
     def on_status(self, backend: Endpoint, status: Status, restarted: bool, now: float) -> Sequence[Action]:
         """A STATUS that is to be believed; `restarted`: from another process than before."""

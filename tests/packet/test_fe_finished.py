@@ -15,6 +15,7 @@ from tests.packet.fe_playbook import (
     After,
     Playbook,
     Says,
+    Stop,
     anything,
     gets,
     gets_rst,
@@ -188,3 +189,25 @@ def test_answered_and_finished_strays_are_dropped(family: int) -> None:
     client = answered(book, family)
     book >> client.sends(b"\r\r\r\r") << nothing  # the late duplicate of the request
     book >> client.fin(4, 0) << nothing >> client.rst(5) << nothing >> client.ack(5, len(client.octets) + 1) << nothing
+
+
+def test_finished_port_used_again_while_it_stops_is_reset_and_begins_nothing(family: int) -> None:
+    """The back ends have been told already what is over: nobody would end what began now."""
+    book = Playbook()
+    finished(book, family)
+    new = book.client(family, irs=5_000_000)
+    book >> new.syn() << anything >> Stop() << nothing
+    for octets in (GET, GET[:9]):
+        book >> new.sends(octets) << gets_rst(new)
+    assert (book.dispatcher.counters.handoffs, book.dispatcher.table.live) == (1, 0)
+
+
+def test_finished_told_again_is_counted_once(family: int) -> None:
+    book = Playbook()
+    client = book.connected(family)
+    book.adopted(client)
+    given = book.dispatcher.backends.all[BE1].given
+    for identities in ((client.identity, client.identity), (client.identity,)):
+        book >> Says(BE1, Closed(identities)) << nothing
+        assert book.dispatcher.counters.closed == 1
+        assert book.dispatcher.backends.all[BE1].given == given - 1

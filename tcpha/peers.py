@@ -295,7 +295,10 @@ class Peers:
         return Received(peer, message, nonce_before not in (None, status.nonce))
 
     def seal(self, peer: Peer, message: Message) -> bytes | None:
-        """Return the datagram for a peer, None while it has not told its epoch. Every repeat is sealed anew."""
+        """Return the datagram for a peer, None while it has not told its epoch. Every repeat is sealed anew.
+
+        Raises: ValueError for a message with a value that does not fit its field.
+        """
         if not peer.out_epoch:
             self.counters.not_ready += 1
             return None

@@ -67,6 +67,7 @@ class Handover:
         self._carried_octets = carried_octets
         self._promised_scale = config.window_scale
         self.first_wait_s = config.handoff_repeat if config.handoff_repeats else config.handoff_wait
+        """How long the confirmation of a HANDOFF that was sent once may take."""
         self._tell_slow_at = -inf
 
     def on_segment(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:

@@ -62,8 +62,8 @@ class Reader:
         self._counters = counters
         self._inspect_octets = config.inspect_octets
         self._inspect_time_s = config.inspect_time
-        # A head may be longer than the window; then the window moves on while octets are kept.
         self.room_octets = max(config.window, 2 * config.inspect_octets)
+        """So many octets of a connection are kept. A head may be longer than the window, which moves on then."""
         self._reading: dict[Flow, None] = {}  # in the order in which they began
 
     def begin(self, flow: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:

@@ -175,7 +175,7 @@ class HandoffCodec:
         return self._tag(self._signing, covered) + covered
 
     def encode_handoff(self, sender: int, epoch: int, sequence: int, message: Handoff) -> bytes:
-        """As `encode`, of what its envelope would say. Raises: struct.error or ValueError for what does not fit."""
+        """As `encode`, of what its envelope would say. Raises: ValueError for a value that does not fit its field."""
         identity, acknowledged, tsval_sent = message.identity, message.acknowledged, message.tsval_sent
         flags, scales, mss = _encode_agreement(message.agreement, message.promised_window_scale)
         if tsval_sent is None:
@@ -184,14 +184,18 @@ class HandoffCodec:
             flags |= _TIMESTAMPS
         if message.confirm:
             flags |= _CONFIRM
-        fields = b"" if acknowledged is None else _TLV_OF_U32.pack(_ACKNOWLEDGED, 4, acknowledged)
         key = identity.key
-        words = FIXED_OCTETS + len(key) - 4 + len(fields) >> 2
-        fixed = _FIXED_BEHIND_TAG.pack(
-            MAGIC, VERSION, _HANDOFF, words, flags if len(key) == KEY_OCTETS_IPV4 else flags | _family_of(key), scales,
-            self._signing, sender, mss, message.window, message.period & 0xFFFF, epoch, sequence, identity.irs,
-            identity.iss, tsval_sent, message.tsval_client, key[-4:],
-        )  # fmt: skip
+        family = 0 if len(key) == KEY_OCTETS_IPV4 else _family_of(key)
+        try:
+            fields = b"" if acknowledged is None else _TLV_OF_U32.pack(_ACKNOWLEDGED, 4, acknowledged)
+            words = FIXED_OCTETS + len(key) - 4 + len(fields) >> 2
+            fixed = _FIXED_BEHIND_TAG.pack(
+                MAGIC, VERSION, _HANDOFF, words, flags | family, scales, self._signing, sender, mss, message.window,
+                message.period & 0xFFFF, epoch, sequence, identity.irs, identity.iss, tsval_sent, message.tsval_client,
+                key[-4:],
+            )  # fmt: skip
+        except struct.error as error:
+            raise ValueError(str(error)) from None
         covered = b"".join((fixed, key[:-4], fields, message.octets))
         hashed = self._states[self._signing].copy()
         hashed.update(covered)
@@ -337,16 +341,12 @@ def _status_body(message: Status) -> _Body:
         (Tlv.DIGEST, message.digest),
     ]
     if (stack := message.capabilities) is not None:
-        scale = NO_WINDOW_SCALE if stack.window_scale is None else _scale(stack.window_scale)
+        scale = NO_WINDOW_SCALE if stack.window_scale is None else stack.window_scale
+        if stack.window_scale is not None and not 0 <= scale <= MAX_WINDOW_SCALE:
+            raise ValueError(f"window scale {scale}")
         fields.append((Tlv.CAPABILITIES, _CAPABILITIES.pack(scale, stack.sack | stack.timestamps << 1, stack.mss)))
     fields += [(Tlv.SERVER, _SERVER.pack(each.state, each.port) + each.address) for each in message.servers]
     return _Body(Type.STATUS, fields=tuple(fields))
-
-
-def _scale(shift_count: int) -> int:
-    if not 0 <= shift_count <= MAX_WINDOW_SCALE:
-        raise ValueError(f"window scale {shift_count}")
-    return shift_count
 
 
 def _encode_key(key: ConnectionKey) -> bytes:

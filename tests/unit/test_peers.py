@@ -6,12 +6,13 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from tcpha.peers import ANSWER_INTERVAL_S, MAX_OFFERS, Peer, Peers
 from tcpha.proto.cookie import Agreement
 from tcpha.proto.handoff import HandoffCodec
 from tcpha.proto.ip import ConnectionKey
-from tcpha.proto.messages import Handoff, Identity, NodeState
+from tcpha.proto.messages import Adopted, Handoff, Identity, Message, NodeState
 from tcpha.proto.seqnum import SeqNum
 from tests.unit.channel_simulation import (
     DEAD_TIME_S,
@@ -66,6 +67,16 @@ def test_unknown_peers_message_to_send_is_counted_and_not_sealed() -> None:
     a = network["a"]
     assert a.peers.seal(a.peer(network["b"]), closed(1)) is None
     assert a.peers.counters.not_ready == 1
+
+
+@pytest.mark.parametrize("message", [structs.replace(HANDOFF, window=65536), Adopted(HANDOFF.identity, SeqNum(-1))])
+def test_known_peers_message_that_does_not_fit_is_a_value_error(message: Message) -> None:
+    network = Network(1)
+    network.start_all()
+    network.run(DEAD_TIME_S)
+    a = network["a"]
+    with pytest.raises(ValueError, match=r"."):
+        a.peers.seal(a.peer(network["b"]), message)
 
 
 def test_known_peers_nothing_is_news_nobody_answers(network: Network) -> None:

@@ -143,9 +143,17 @@ def test_value_that_does_not_fit_its_field_is_a_value_error(message: Message) ->
 
 
 @pytest.mark.parametrize("envelope", [Envelope(65536, 0, 0), Envelope(1, 2**32, 0), Envelope(1, 0, -1)])
-def test_envelope_that_does_not_fit_is_a_value_error(envelope: Envelope) -> None:
+@pytest.mark.parametrize("message", [HANDOFF, Adopted(IPV4, SeqNum(0)), STATUS], ids=lambda each: type(each).__name__)
+def test_envelope_that_does_not_fit_is_a_value_error(envelope: Envelope, message: Message) -> None:
     with pytest.raises(ValueError, match=r"."):
-        CODEC.encode(envelope, HANDOFF)
+        CODEC.encode(envelope, message)
+
+
+@pytest.mark.parametrize("number", ["window", "tsval_client", "acknowledged"])
+def test_handoff_that_does_not_fit_is_a_value_error_however_it_is_sealed(number: str) -> None:
+    for value in (2**32, -1):
+        with pytest.raises(ValueError, match=r"."):
+            CODEC.encode_handoff(1, 0, 0, replace(HANDOFF, **{number: value}))
 
 
 # --- the tag

@@ -25,11 +25,12 @@ from tcpha.fe.first_segment import FirstSegments
 from tcpha.fe.flows import ANSWERED, FINISHED, FORWARDED, HANDING, READING, Flow, identity_of, reset_of
 from tcpha.fe.handover import Handover
 from tcpha.fe.handshake import Handshake, is_first, reset
-from tcpha.fe.reader import Reader
+from tcpha.fe.reader import Found, Reader
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import PERIOD_SHIFT, Cookie, SynCookies
 from tcpha.proto.handoff import by_message
 from tcpha.proto.icmp import IcmpError
+from tcpha.proto.inspect import Inspected
 from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
 from tcpha.proto.promise import Promise
@@ -170,11 +171,11 @@ class Dispatcher:
         """What a connection begins with; `known`: what is in the table on its ports."""
         if self._stopping:  # nobody would end it
             return (Reply(reset(segment)),)
+        identity, found = identity_of(segment), None
         if known is None or known.is_over:
-            done = self._first_segments.on_segment(segment, cookie, known, now)
-            if done is not None:
-                return done
-        identity = identity_of(segment)
+            found = self._first_segments.read(segment, identity, cookie)
+            if isinstance(found, Inspected) and found.head_octets >= len(found.octets):
+                return self._first_segments.hand_over(segment, identity, cookie, found, known, now)
         if identity in self.table.finished:
             self.counters.late_duplicates += 1
             # It never runs again. A client that missed the end is told of it, but not where it has gone on since.
@@ -190,7 +191,7 @@ class Dispatcher:
             self.counters.table_full += 1
             self._answerer.refusals.add("reset (max_flows connections are held)", segment.key)
             return (Reply(reset(segment)),)
-        return self._admit(flow, known, cookie, segment, now)
+        return self._admit(flow, known, cookie, segment, now, found)
 
     def _replace(self, flow: Flow, old: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
         """The first octets of a new flow on the ports of one that lives."""
@@ -200,8 +201,11 @@ class Dispatcher:
         actions = self._admit(flow, old, cookie, segment, now)
         return actions if old.backend is None else [Send(old.backend, Closed((old.identity,))), *actions]
 
-    def _admit(self, flow: Flow, old: Flow | None, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
-        """There is room for it; `old`: which it takes the place of."""
+    def _admit(
+        self, flow: Flow, old: Flow | None, cookie: Cookie, segment: Segment, now: float, found: Found | None = None
+    ) -> Sequence[Action]:
+        """There is room for it; `old`: which it takes the place of; `found`: what was read of it already."""
+        pending = self._reader.take_in(cookie, segment, now)
         if cookie.tsval is None:
             self.counters.short_cookies += 1
         if old is not None:
@@ -209,7 +213,7 @@ class Dispatcher:
             self._reader.forget(old)
         self._enquiries.close(flow.key)
         self.table.insert(flow, now)
-        return self._reader.begin(flow, cookie, segment, now)
+        return self._reader.begin(flow, pending, found, now)
 
     def _on_segment_forwarded(self, flow: Flow, segment: Segment, now: float) -> Sequence[Action]:
         flow.last_seen = now

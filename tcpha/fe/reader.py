@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Final
+from typing import Final, TypeAlias
 
 from tcpha.config import FrontEndConfig
 from tcpha.fe.actions import Action, Reply
@@ -26,7 +26,7 @@ from tcpha.fe.flows import READING, Flow, Pending
 from tcpha.fe.handover import Handover
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie
-from tcpha.proto.inspect import NEED_MORE, Cause, FirstOctets, Inspected, Protocol
+from tcpha.proto.inspect import NEED_MORE, Cause, FirstOctets, Inspected, NeedMore, Protocol, Refusal
 from tcpha.proto.inspect.first import inspect, is_cut_off, suspected
 from tcpha.proto.ip import KEY_OCTETS_IPV6
 from tcpha.proto.options import ALIGNED_TIMESTAMPS_OCTETS, MAX_OPTIONS_OCTETS, encode_sack, encode_timestamps
@@ -37,6 +37,8 @@ from tcpha.proto.tcp import ACK, FIN, RST, Segment, encode_segment
 _NOTHING: tuple[Action, ...] = ()
 _OCTETS: Final = Protocol.OCTETS  # to fetch a member from its class costs as much as a call
 _TOO_MANY = "more than max_reading were being read"
+Found: TypeAlias = Inspected | NeedMore | Refusal
+"""What an inspector says of the first octets."""
 
 
 class Reader:
@@ -66,18 +68,22 @@ class Reader:
         """So many octets of a connection are kept. A head may be longer than the window, which moves on then."""
         self._reading: dict[Flow, None] = {}  # in the order in which they began
 
-    def begin(self, flow: Flow, cookie: Cookie, segment: Segment, now: float) -> Sequence[Action]:
-        """Take in the first octets of a new flow."""
-        stamps = segment.timestamps
-        tsval = stamps[0] if stamps else 0
-        start, octets, fin, room = segment.seg_seq, segment.payload, bool(segment.flags & FIN), self.room_octets
+    def take_in(self, cookie: Cookie, segment: Segment, now: float) -> Pending:
+        """Return what a connection begins with. Raises: OptionError."""
+        octets, fin, room = segment.payload, bool(segment.flags & FIN), self.room_octets
         if len(octets) > room:
             octets, fin = octets[:room], False
-        assembly = Assembly(start, room, octets, fin)
-        give_up_at = now + self._inspect_time_s
-        pending = Pending(cookie, assembly, start, start, start, tsval, tsval, segment.seg_wnd, give_up_at)
+        stamps, start = segment.timestamps, segment.seg_seq
+        tsval = stamps[0] if stamps else 0
+        return Pending(
+            cookie, Assembly(start, room, octets, fin), acknowledged=start, told=start, covered=start,
+            tsval_client=tsval, tsval_recent=tsval, window=segment.seg_wnd, give_up_at=now + self._inspect_time_s,
+        )  # fmt: skip
+
+    def begin(self, flow: Flow, pending: Pending, found: Found | None, now: float) -> Sequence[Action]:
+        """Read a new flow, which is in the table; `found`: what its octets are, if somebody has looked into them."""
         flow.pending = pending
-        actions = self._inspect(flow, pending, now)
+        actions = self._inspect(flow, pending, now, found)
         if flow.state is READING:
             self._reading[flow] = None
             return [*actions, *self._evict(now)]
@@ -124,13 +130,14 @@ class Reader:
         """The flow is no longer being read."""
         self._reading.pop(flow, None)
 
-    def _inspect(self, flow: Flow, pending: Pending, now: float) -> Sequence[Action]:
+    def _inspect(self, flow: Flow, pending: Pending, now: float, found: Found | None = None) -> Sequence[Action]:
         assembly = pending.assembly
         octets, limit, plain_ports = assembly.octets, self._inspect_octets, self._plain_ports
         if not octets:
             return self._wait(flow, pending, now)  # a FIN alone, or octets behind a gap
-        plain = bool(plain_ports) and flow.key[-2:] in plain_ports
-        found = inspect(octets, limit, raw=self._serves_octets, plain=plain)
+        if found is None:
+            plain = bool(plain_ports) and flow.key[-2:] in plain_ports
+            found = inspect(octets, limit, raw=self._serves_octets, plain=plain)
         if isinstance(found, Inspected):
             pending.request = found
             final = found.protocol is not _OCTETS or assembly.fin or len(octets) >= limit

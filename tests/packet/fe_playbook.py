@@ -26,7 +26,7 @@ from tcpha.proto.icmp import decode_icmp_error, is_icmp
 from tcpha.proto.keyring import Key, Keyring
 from tcpha.proto.messages import Adopted, Capabilities, Handoff, Message, NodeState, Server, Status
 from tcpha.proto.seqnum import seq_add
-from tcpha.proto.tcp import decode_segment
+from tcpha.proto.tcp import ACK, RST, SYN, decode_segment
 from tcpha.rules import Endpoint, Rule, RuleSet, parse_rule
 from tests.packet.fe_client import CLIENT, GET, MASK, VIP, Client, dissect, tcp_options
 from tests.packet.fe_invariants import Watch
@@ -80,6 +80,13 @@ class Says:
     backend: Endpoint
     message: Message
     restarted: bool = False
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A client's segment with its cookie, both of which somebody else has verified; without, if it has none."""
+
+    packet: bytes
 
 
 @dataclass(frozen=True)
@@ -194,7 +201,7 @@ class Anything:
 nothing: tuple[Action, ...] = ()
 anything = Anything()
 Expected = Action | Told | Packet
-Stimulus = bytes | After | Says | Lost | Stop
+Stimulus = bytes | Verified | After | Says | Lost | Stop
 
 
 class Playbook:
@@ -283,13 +290,19 @@ class Playbook:
                 assert action == each
         return self
 
-    def _perform(self, stimulus: bytes | Says | Lost | Stop) -> Sequence[Action]:
+    def _perform(self, stimulus: bytes | Verified | Says | Lost | Stop) -> Sequence[Action]:
         dispatcher = self.dispatcher
         match stimulus:
             case bytes() if is_icmp(stimulus):
                 return dispatcher.on_icmp_error(decode_icmp_error(stimulus), self.now)
             case bytes():
                 return dispatcher.on_segment(decode_segment(stimulus), self.now)
+            case Verified(packet):
+                segment = decode_segment(packet, is_checked=True)
+                cookie = dispatcher._cookie_of(segment) if segment.end > segment.payload_offset else None
+                if cookie is None or segment.flags & (SYN | RST | ACK) != ACK:
+                    return dispatcher.on_segment(segment, self.now)
+                return dispatcher.on_verified(segment, cookie, self.now)
             case Says(backend, Status() as status, restarted):
                 return dispatcher.on_status(backend, status, restarted, self.now)
             case Says(backend, message):
@@ -316,7 +329,9 @@ class Playbook:
         for action in actions:
             if isinstance(action, Reply) and (client := self._listener(action.packet)) is not None:
                 client.hears(action.packet)
-        packet = stimulus if isinstance(stimulus, bytes) else None
+        packet = (
+            stimulus.packet if isinstance(stimulus, Verified) else stimulus if isinstance(stimulus, bytes) else None
+        )
         if isinstance(stimulus, Says) and stimulus.restarted:
             self._watch.restarted(stimulus.backend)
         said, by = (stimulus.message, stimulus.backend) if isinstance(stimulus, Says) else (None, None)

@@ -11,15 +11,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import asdict as fields_of
 
-from tcpha.errors import WireError
+from tcpha.errors import OptionError, WireError
+from tcpha.fe import first_segment, reader
 from tcpha.fe.actions import Action
-from tcpha.fe.first_segment import FirstSegments
 from tcpha.fe.flows import Flow, FlowState
+from tcpha.fe.reader import Found
+from tcpha.proto.inspect.first import inspect
 from tcpha.proto.messages import Adopted, Closed, Reason, Refused
 from tcpha.proto.seqnum import SeqNum, seq_add
+from tcpha.proto.tcp import decode_segment
 from tcpha.rules import Rule, parse_rule
 from tests.packet.fe_client import GET, GET_JPG, LINUX_SYN, PLAIN_SYN, POST, Client
-from tests.packet.fe_playbook import BE1, BE2, EITHER, After, Lost, Playbook, Says, Stimulus, Stop, anything, lives
+from tests.packet.fe_playbook import (
+    BE1,
+    BE2,
+    EITHER,
+    After,
+    Lost,
+    Playbook,
+    Says,
+    Stimulus,
+    Stop,
+    Verified,
+    anything,
+    lives,
+)
 from tests.unit.proto.inspect.hellos import Hello
 
 TLS = Hello().record
@@ -75,16 +91,17 @@ class Twins:
             Playbook(self.settings, self.rules, up, mtu_octets=self.mtu_octets, just_begun=self.just_begun)
             for _ in range(2)
         )
-        decide = at_once.dispatcher._first_segments.on_segment
+        hand_over = at_once.dispatcher._first_segments.hand_over
 
-        def counted(*arguments: Any) -> Sequence[Action] | None:
-            done = decide(*arguments)
-            self.at_once += done is not None
-            return done
+        def counted(*arguments: Any) -> Sequence[Action]:
+            self.at_once += 1
+            return hand_over(*arguments)
 
-        at_once.dispatcher._first_segments.on_segment = counted  # type: ignore[assignment,method-assign]
-        stepwise.dispatcher._first_segments.on_segment = lambda *_: None  # type: ignore[method-assign]
+        at_once.dispatcher._first_segments.hand_over = counted  # type: ignore[assignment,method-assign]
+        stepwise.dispatcher._first_segments.read = lambda *_: None  # type: ignore[method-assign]
         self.books = at_once, stepwise
+        for book in self.books:
+            book.dispatcher.table.follow(lambda _: None)
 
     def get(self, stimulus: Stimulus) -> None:
         outcomes: list[Any] = []
@@ -104,6 +121,9 @@ class Twins:
         for mine, yours in zip(one.table.by_key.values(), other.table.by_key.values(), strict=True):
             assert known_of(mine) == known_of(yours)
         assert one.table.sizes() == other.table.sizes()
+        assert list(one.table.take_changed()) == list(other.table.take_changed())
+        assert list(one._enquiries._table) == list(other._enquiries._table)
+        assert [flow.key for flow in one._reader._reading] == [flow.key for flow in other._reader._reading]
         assert [each.given for each in one.backends.all.values()] == [
             each.given for each in other.backends.all.values()
         ]
@@ -117,7 +137,8 @@ def known_of(flow: Flow) -> dict[str, Any]:
     arrived = (pending.arrivals.rcv_nxt, pending.arrivals.fin, pending.arrivals.blocks())
     asked = pending.request
     request = asked and (type(asked), asked.protocol, asked.head_octets, asked.octets)
-    rest = {"assembly": fields_of(pending.assembly), "patience": None, "arrivals": arrived, "request": request}
+    slow = pending.patience and pending.patience.slow
+    rest = {"assembly": fields_of(pending.assembly), "patience": slow, "arrivals": arrived, "request": request}
     return fields_of(flow) | {"pending": fields_of(pending) | rest}
 
 
@@ -162,17 +183,20 @@ def word_of(client: Client, word: str, octets: bytes) -> Stimulus:
     st.sampled_from(SETTINGS),
     st.booleans(),
     st.sampled_from([1500, 1280, 9000]),
-    st.lists(st.tuples(CLIENTS, FIRST, st.lists(st.one_of(WORDS, AFTER), max_size=4)), min_size=1, max_size=4),
+    st.lists(
+        st.tuples(CLIENTS, FIRST, st.booleans(), st.lists(st.one_of(WORDS, AFTER), max_size=4)), min_size=1, max_size=4
+    ),
 )
 def test_any_first_segment_whatever_follows_it_comes_to_the_same(
     rules: str, lines: str, just_begun: bool, mtu_octets: int, connections: list[Any]
 ) -> None:
     twins = Twins(lines, RULES[rules], just_begun, mtu_octets)
-    for client, (octets, flags), behind in connections:
+    for client, (octets, flags), is_verified, behind in connections:
         for book in twins.books:
             book._clients[client.family, client.port] = client
         twins.get(client.syn())
-        twins.get(client.sends(octets, flags=flags))
+        first = client.sends(octets, flags=flags)
+        twins.get(Verified(first) if is_verified else first)
         for each in behind:
             twins.get(word_of(client, each, octets) if isinstance(each, str) else each)
 
@@ -205,7 +229,37 @@ def test_matches_are_slow_their_time_is_counted_once() -> None:
     assert (flow.pending.patience.slow, flow.pending.patience.left_s < 0.002) == (frozenset((0,)), True)
 
 
-def test_rules_want_octets_none_is_decided_at_once() -> None:
-    book = Playbook(rules=RULES["octets"])
-    first: FirstSegments = book.dispatcher._first_segments
-    assert first._most_octets < 0
+def test_rules_want_octets_none_is_decided_at_once(family: int) -> None:
+    twins = Twins("", RULES["octets"], just_begun=False, mtu_octets=1500)
+    client = twins.books[0].connected(family)
+    assert (twins.books[0].handing(client).backend, twins.at_once) == (BE1, 0)
+
+
+@pytest.mark.parametrize("octets", [GET, POST, TLS[:20], GET[:-1], b"no HTTP\r\n\r\n"])
+def test_none_octets_are_looked_into_once_whatever_they_are(
+    octets: bytes, family: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    def counted(octets: bytes, *arguments: Any, **options: Any) -> Found:
+        asked.append(octets)
+        return inspect(octets, *arguments, **options)
+
+    for module in (first_segment, reader):
+        monkeypatch.setattr(module, "inspect", counted)
+    book = Playbook()
+    client = book.connected(family)
+    book >> client.sends(octets) << anything
+    assert asked == [octets]
+
+
+@pytest.mark.parametrize("octets", [GET, GET[:-1]])
+def test_none_cookie_is_verified_but_not_the_options_nothing_begins(octets: bytes, family: int) -> None:
+    book = Playbook()
+    client = book.connected(family, offers=PLAIN_SYN)
+    cookie = book.dispatcher._cookie_of(decode_segment(client.sends(octets)))
+    assert cookie is not None
+    damaged = decode_segment(client.sends(octets, options=[(8, b"odd")]))
+    with pytest.raises(OptionError):
+        book.dispatcher.on_verified(damaged, cookie, book.now)
+    assert not book.knows(client)

@@ -7,8 +7,9 @@ A connection costs nothing before its request: `Handshake` answers from the cook
 
     READING -> HANDING -> FORWARDED -> FINISHED        READING | HANDING -> ANSWERED -> FINISHED
 
-`reader` brings a request together, `handover` gives the connection to a back end, `answerer` speaks where no back end
-can; this file decides which of them a segment concerns.
+`first_segment` decides at once about a request that is whole in one segment. Of any other `reader` brings the request
+together, and `handover` gives the connection to a back end; `answerer` speaks where no back end can, `enquirer` asks
+whose a connection is. This file decides which of them a segment concerns.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpha.config import FrontEndConfig
-from tcpha.fe.actions import Action, Forward, LeaveToHost, Note, Reply, Send
+from tcpha.fe.actions import Action, LeaveToHost, Note, Reply, Send
 from tcpha.fe.answerer import Answerer
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
+from tcpha.fe.enquirer import Enquirer
 from tcpha.fe.enquiries import Enquiries
 from tcpha.fe.first_segment import FirstSegments
 from tcpha.fe.flows import ANSWERED, FINISHED, FORWARDED, HANDING, READING, Flow, identity_of, reset_of
@@ -27,11 +29,11 @@ from tcpha.fe.handover import Handover
 from tcpha.fe.handshake import Handshake, is_first, reset
 from tcpha.fe.reader import Found, Reader
 from tcpha.flowtable import FlowTable
-from tcpha.proto.cookie import PERIOD_SHIFT, Cookie, SynCookies
+from tcpha.proto.cookie import Cookie, SynCookies
 from tcpha.proto.handoff import by_message
 from tcpha.proto.icmp import IcmpError
 from tcpha.proto.inspect import Inspected
-from tcpha.proto.ip import ConnectionKey, reverse_key
+from tcpha.proto.ip import reverse_key
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Identity, Message, Refused, Status
 from tcpha.proto.promise import Promise
 from tcpha.proto.seqnum import seq_add
@@ -40,10 +42,6 @@ from tcpha.proto.tunnel import overhead_octets
 from tcpha.rules import Endpoint, RuleSet
 
 SWEEP_INTERVAL_S = 1.0
-SWEEP_FLOWS = 2000
-"""Flows looked at in one step of the search for idle ones."""
-MAX_CHECKS = 3
-"""Questions about an idle flow before a silent back end's flow is dropped."""
 
 _NOTHING: tuple[Action, ...] = ()
 _LEAVE_TO_HOST: tuple[Action, ...] = (LeaveToHost(),)
@@ -66,7 +64,6 @@ class Dispatcher:
         """What SYN-ACKs say."""
         self._handshake = Handshake(cookies, self.promise, config.window)
         self._enquiries = Enquiries(config.max_queries, config.query_rate)
-        self._idle_time_s = config.idle_time
         self._next_sweep = 0.0
         self._stopping = False
         self._answerer = Answerer(self.table, self.counters, config.window_scale)
@@ -79,6 +76,9 @@ class Dispatcher:
         self._first_segments = FirstSegments(
             config, rules, self.table, self.backends, self._enquiries, self._handover, self.counters,
             self._reader.room_octets,
+        )  # fmt: skip
+        self._enquirer = Enquirer(
+            self._enquiries, self.table, self.backends, self._handshake, self._handover, self.counters, config.idle_time
         )  # fmt: skip
         self._on_segment_in = {
             READING: self._reader.on_segment,
@@ -152,7 +152,7 @@ class Dispatcher:
                 return (Reply(self._handshake.acknowledge(segment, probed, seq_add(segment.seg_seq, 1))),)
         if not is_first(segment) and self._handshake.is_last_of_close(segment):
             return _NOTHING
-        return self._enquire(segment, now)
+        return self._enquirer.on_segment(segment, now)
 
     def _cookie_of(self, segment: Segment) -> Cookie | None:
         """Verify the cookie of a segment at IRS + 1. Raises: OptionError."""
@@ -243,75 +243,6 @@ class Dispatcher:
         self.counters.icmp_errors += 1
         return flow.pass_on
 
-    # --- connections nobody here knows
-
-    def _enquire(self, segment: Segment, now: float) -> Sequence[Action]:
-        known = self._enquiries.get(segment.key)
-        if known is not None and now < known.ends_at:
-            return _NOTHING
-        backends = self.backends.up()
-        if not backends or not self._enquiries.may_ask(now):
-            self.counters.unknown_dropped += 1
-            return _NOTHING
-        self._enquiries.open(
-            segment,
-            may_reset_at_once=self._handshake.is_expired(segment),
-            bare=not is_first(segment),
-            asked=backends,
-            everybody_asked=len(backends) == len(self.backends.all),
-            now=now,
-        )
-        self.counters.enquiries += 1
-        return [Send(backend, FlowsQuery((segment.key,))) for backend in backends]
-
-    def _on_flows(self, backend: Endpoint, message: Flows, now: float) -> Sequence[Action]:
-        actions: list[Action] = []
-        if not self._stopping:  # or what has just been ended would be a connection again, from before a restart
-            for identity in message.held:
-                self._on_held(backend, identity, actions, now)
-        for key in message.absent:
-            enquiry = self._enquiries.on_absent(backend, key, now)
-            if enquiry is not None:
-                self.counters.resets += 1
-                actions.append(Reply(reset(enquiry.segment)))
-            flow = self.table.by_key.get(key)
-            if flow is None or flow.state is not FORWARDED or flow.backend != backend:
-                continue
-            if flow.orphaned:
-                actions += self._handover.on_orphaned(flow, now)
-            elif flow.checks or flow.retained:
-                self.counters.idle_dropped += 1
-                if flow.is_unsure:  # the client repeats its request, which is handed over then
-                    self.table.remove(flow)
-                else:
-                    self.table.finish(flow, now)
-        return actions
-
-    def _on_held(self, backend: Endpoint, identity: Identity, actions: list[Action], now: float) -> None:
-        flow = self.table.by_key.get(identity.key)
-        if flow is not None and flow.identity == identity and _is_given_up(flow, backend):
-            actions.append(Send(backend, Closed((identity,))))  # it woke up too late
-            return
-        if flow is None and not self.table.is_full():
-            # Its cookie's period is not told. It is none to come, so what is older than now is no successor.
-            flow = Flow.of(identity, int(self.table.utc_s) >> PERIOD_SHIFT, FORWARDED, now)
-            flow.assign(backend)
-            self.table.insert(flow, now)
-            self.counters.learned += 1
-        elif flow is not None and flow.identity == identity and flow.state is HANDING:
-            self._handover.on_held(flow, backend, now)
-        if flow is not None and flow.identity == identity and flow.backend == backend:
-            if flow.is_unsure:
-                self.table.mark_changed(flow)
-            flow.checks = 0
-            flow.proven = True
-            flow.retained = flow.orphaned = False
-            flow.last_seen = now
-            enquiry = self._enquiries.close(identity.key)
-            if enquiry is not None:
-                flow.last_ack = enquiry.segment.seg_ack
-                actions.append(Forward(backend, enquiry.segment.packet))
-
     # --- messages from back ends
 
     def on_message(self, backend: Endpoint, message: Message, now: float) -> Sequence[Action]:
@@ -325,7 +256,8 @@ class Dispatcher:
                 self._on_closed(backend, message, now)
                 return _NOTHING
             case Flows():
-                return self._on_flows(backend, message, now)
+                # While it stops what has just been ended would be a connection again, from before a restart.
+                return self._enquirer.on_flows(backend, message, now, may_learn=not self._stopping)
             case _:
                 self.counters.unexpected_messages += 1
                 return _NOTHING
@@ -375,10 +307,7 @@ class Dispatcher:
             actions += self.backends.on_timer(now)
             actions += self._answerer.refusals.on_timer(now)
             actions += self._handover.on_timer(now)
-            for enquiry in self._enquiries.on_timer(now):
-                self.counters.resets += 1
-                actions.append(Reply(reset(enquiry.segment)))
-            self._sweep_idle(actions, now)
+            actions += self._enquirer.on_timer(now)
         return actions
 
     def _on_deadline(self, flow: Flow, now: float) -> Sequence[Action]:
@@ -394,34 +323,6 @@ class Dispatcher:
     def next_deadline(self) -> float:
         """Return when `on_timer` wants to be called."""
         return min(self.table.deadlines.next(), self._next_sweep)
-
-    def _sweep_idle(self, actions: list[Action], now: float) -> None:
-        unsure: dict[Endpoint, list[ConnectionKey]] = {}
-        for flow in self.table.sweep(SWEEP_FLOWS):
-            if flow.state is not FORWARDED or flow.backend is None:
-                continue
-            if self._is_idle(flow, now):
-                self._ask_or_drop(flow, flow.backend, actions, now)
-            elif flow.retained:
-                unsure.setdefault(flow.backend, []).append(flow.key)
-        for backend in unsure.keys() & set(self.backends.up()):
-            keys = unsure[backend]
-            actions += [Send(backend, FlowsQuery(each)) for each in by_message(keys)]
-
-    def _is_idle(self, flow: Flow, now: float) -> bool:
-        limit_s = self._idle_time_s * (flow.checks + 1)
-        if now - flow.last_seen < limit_s:
-            return False
-        self.table.refresh(flow)
-        return now - flow.last_seen >= limit_s
-
-    def _ask_or_drop(self, flow: Flow, backend: Endpoint, actions: list[Action], now: float) -> None:
-        if flow.checks >= MAX_CHECKS:
-            self.counters.idle_dropped += 1
-            self.table.finish(flow, now)
-        else:
-            flow.checks += 1
-            actions.append(Send(backend, FlowsQuery((flow.key,))))
 
     def on_stop(self, now: float) -> Sequence[Action]:
         """The front end goes: end what it carries, so that neither clients nor servers wait for nothing."""
@@ -448,9 +349,3 @@ class Dispatcher:
             self._reader.forget(flow)
             self.table.remove(flow)
         return actions
-
-
-def _is_given_up(flow: Flow, backend: Endpoint) -> bool:
-    """Is a connection over, or somebody else's, of which a back end says that it holds it?"""
-    waits_for_any = flow.state is HANDING and flow.backend is None
-    return flow.is_over or (flow.backend != backend and not waits_for_any)

@@ -184,17 +184,21 @@ def word_of(client: Client, word: str, octets: bytes) -> Stimulus:
     st.booleans(),
     st.sampled_from([1500, 1280, 9000]),
     st.lists(
-        st.tuples(CLIENTS, FIRST, st.booleans(), st.lists(st.one_of(WORDS, AFTER), max_size=4)), min_size=1, max_size=4
+        st.tuples(CLIENTS, FIRST, st.booleans(), st.booleans(), st.lists(st.one_of(WORDS, AFTER), max_size=4)),
+        min_size=1,
+        max_size=4,
     ),
 )
 def test_any_first_segment_whatever_follows_it_comes_to_the_same(
     rules: str, lines: str, just_begun: bool, mtu_octets: int, connections: list[Any]
 ) -> None:
     twins = Twins(lines, RULES[rules], just_begun, mtu_octets)
-    for client, (octets, flags), is_verified, behind in connections:
+    for client, (octets, flags), is_overtaken, is_verified, behind in connections:
         for book in twins.books:
             book._clients[client.family, client.port] = client
         twins.get(client.syn())
+        if is_overtaken:
+            twins.get(client.sends(octets, 500, 30))
         first = client.sends(octets, flags=flags)
         twins.get(Verified(first) if is_verified else first)
         for each in behind:

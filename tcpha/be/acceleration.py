@@ -50,8 +50,9 @@ RENEW_S = 0.2
 COLLECT_S = 0.01
 """How long ends of connections are collected: to be woken for each costs more than to read it.
 
-Adoptions are told when they are older than this, and not twice as old: by then most short connections are over, and one
-word is enough for them.
+Adoptions are told when they are older than this, and twice as old at most, but for what the process is late: what
+others may count on is `tcpha.config.CONFIRM_TIME_S`. By then most short connections are over, and one word is enough for
+them. While clients' packets are held, which may be of any connection, all are told that are there.
 """
 ROUND_S, SELDOM_S = 1.0, 5.0
 DOUBTED = 128
@@ -273,14 +274,16 @@ class Acceleration:
                 self._doubted.add(answer.identity)
             elif (frontend := self._frontends.get(answer.sender)) is not None:
                 self._send(frontend, Adopted(answer.identity, answer.rcv_nxt))
-        self._tell_at = min(self._tell_at, clock.now() + COLLECT_S)
+        if self._tell_at == inf:
+            self._adopter.count_age()
+            self._tell_at = clock.now() + COLLECT_S
 
     def _tell(self, now: float) -> Sequence[Action]:
         """Tell front ends of what began and ended; packets that were held for what began are let go."""
         self._tell_at = inf
         if not self._frontends:
             return _NOTHING
-        closed, held = self._adopter.news(patient=True)
+        closed, held = self._adopter.news(patient=not self._agent.is_holding)
         if closed or held or self._adopter.has_more():  # nobody is woken for what is to come
             self._tell_at = now + COLLECT_S
         for fields in closed:
@@ -314,7 +317,7 @@ class Acceleration:
         """Do what is due."""
         actions: Sequence[Action] = _NOTHING
         # Also where no front end had been heard when something was written down.
-        if now >= self._tell_at or now >= self._renew_at:
+        if now >= self._tell_at or (now >= self._renew_at and self._tell_at == inf):
             actions = self._tell(now)
         if now >= self._renew_at:
             self._renew(now)

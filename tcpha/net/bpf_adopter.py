@@ -116,7 +116,7 @@ class Adopter:
             ]
             self._closed, self._held = journals[: len(be_maps.CLOSED)], journals[len(be_maps.CLOSED) :]
             self._held_before = [0] * len(self._held)
-            """How far each had been written at the last call of `news`."""
+            """How far each had been written at the last call of `news` or `count_age`."""
             self._asked = [MappedArray(self._maps[name]) for name in be_maps.ASKED]
             self.overruns = 0
             """Connections that were to be told of, and were overwritten before."""
@@ -295,14 +295,18 @@ class Adopter:
 
         Connections that are over, in the form of CLOSED; and such as front ends asked about, in the form of FLOWS, by
         the front end's sender id, without those that are over by now. If `patient`, of the latter only those that were
-        there at the last call: many are over at this one. Where there is nothing, the next connection makes `fileno`
-        readable; until then (`has_more`) nobody is woken.
+        there at the last call, or at that of `count_age`: many are over at this one. Where there is nothing, the next
+        connection makes `fileno` readable; until then (`has_more`) nobody is woken.
         """
         closed, held = self._read_closed(), self._read_held(patient)
         if not closed and not held and not self.has_more():
             self._progress.look()
             closed, held = self._read_closed(), self._read_held(patient)
         return closed, held
+
+    def count_age(self) -> None:
+        """What is written down by now the next call of `news` returns, however patient."""
+        self._held_before = [journal.end() for journal in self._held]
 
     def has_more(self) -> bool:
         """Is anything written down that was not returned by `news`?"""
@@ -317,7 +321,7 @@ class Adopter:
 
     def _read_held(self, patient: bool) -> list[tuple[int, Fields]]:
         ends = self._held_before if patient else [None] * len(self._held)
-        self._held_before = [journal.end() for journal in self._held]
+        self.count_age()
         return [
             (sender, Fields(octets, fields))
             for journal, asked, octets, end in zip(self._held, self._asked, FIELD_OCTETS, ends, strict=True)

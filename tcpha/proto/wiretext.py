@@ -102,7 +102,7 @@ other message is accepted only with the id that the peer's STATUS bore.
 ## Repeats and timing
 
 - With CONFIRM, a HANDOFF is repeated until it is answered: by an ADOPTED at once if it has ACKNOWLEDGED, or comes
-  again when the connection lives; otherwise, within 20 ms, by a FLOWS that names the connection among others as held,
+  again when the connection lives; otherwise, within 25 ms, by a FLOWS that names the connection among others as held,
   or by the CLOSED of one that is over already. Without CONFIRM there is no answer and no repeat, since the client's own
   retransmission repairs a loss; that is allowed only if the FE acknowledged no request octet.
 - ACKNOWLEDGED: the client will not send these octets again, so the FE repeats them until RCV_NXT covers them.

@@ -489,6 +489,16 @@ def test_agent_is_patient_adoptions_are_told_at_its_second_look(programs: Rehear
     assert (adopter.has_more(), adopter.news(patient=True)) == (False, ([], []))
 
 
+def test_adoption_is_there_when_a_patient_agent_is_woken_it_is_told_at_the_next_look(programs: Rehearsal) -> None:
+    programs.arrive(programs.datagram(message=confirmed(programs.family)).frame())
+    adopter = programs.adopter
+    assert adopter.news(patient=True) == ([], [])
+    programs.leave(leaving(programs.family, 1))
+    adopter.count_age()
+    _, [(sender, fields)] = adopter.news(patient=True)
+    assert (sender, identities(fields)) == (SENDER, [confirmed(programs.family).identity])
+
+
 def test_connection_is_over_before_a_patient_agent_tells_of_it_only_that_is_told(programs: Rehearsal) -> None:
     message = confirmed(programs.family)
     programs.arrive(programs.datagram(message=message).frame())

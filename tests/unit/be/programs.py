@@ -58,6 +58,9 @@ class Programs:
     orders: list[tuple[Act, Identity]] = field(default_factory=list)
     shown: list[bytes] = field(default_factory=list)
     news_to_tell: list[tuple[list[Fields], list[tuple[int, Fields]]]] = field(default_factory=list)
+    patience: list[bool] = field(default_factory=list)
+    """At each question for news."""
+    ages_counted: int = 0
     answers_to_tell: list[Answer] = field(default_factory=list)
     waits: bool = False
     """Is something written down that is not told yet?"""
@@ -143,8 +146,11 @@ class Programs:
         self.shown.append(packet)
 
     def news(self, *, patient: bool = False) -> tuple[list[Fields], list[tuple[int, Fields]]]:
-        assert patient
+        self.patience.append(patient)
         return self.news_to_tell.pop(0) if self.news_to_tell else ([], [])
+
+    def count_age(self) -> None:
+        self.ages_counted += 1
 
     def has_more(self) -> bool:
         return self.waits or bool(self.news_to_tell)

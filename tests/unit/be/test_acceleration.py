@@ -11,6 +11,7 @@ import pytest
 from tcpha.be.acceleration import ATTEMPTS, COLLECT_S, DOUBTED, RENEW_S, ROUND_S, Acceleration
 from tcpha.be.actions import Inject, Send
 from tcpha.be.agent import Agent
+from tcpha.config import CONFIRM_TIME_S, RELEASE_TIME_S
 from tcpha.kernel.be_maps import Act, Answer, Ran, Rank, Whose, encode_tuple
 from tcpha.net import clock
 from tcpha.net.sockdiag import TCP_TIME_WAIT
@@ -346,6 +347,34 @@ def test_something_was_written_down_it_is_collected_for_a_while(here: BackEnd) -
     now = clock.now()
     here.kernel._on_news()
     assert now + COLLECT_S <= here.kernel._tell_at <= clock.now() + COLLECT_S
+
+
+def test_adoption_is_told_at_the_second_look_others_count_on_no_less() -> None:
+    assert 2 * COLLECT_S == RELEASE_TIME_S < CONFIRM_TIME_S
+
+
+def test_nothing_was_waited_for_what_is_written_down_ages_from_now_on(here: BackEnd) -> None:
+    here.kernel._on_news()
+    told_at = here.kernel._tell_at
+    here.kernel._on_news()
+    assert (here.programs.ages_counted, here.kernel._tell_at) == (1, told_at)
+
+
+def test_something_is_collected_lease_is_renewed_nothing_is_told_earlier(here: BackEnd) -> None:
+    here.programs.waits = True
+    now = clock.now()
+    here.kernel.on_tick(now + RENEW_S - COLLECT_S / 2)
+    here.kernel._tell_at = now + RENEW_S + COLLECT_S / 2
+    here.kernel.on_tick(now + RENEW_S)
+    assert (here.programs.patience, here.kernel._tell_at) == ([], now + RENEW_S + COLLECT_S / 2)
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_packets_are_held_that_may_be_of_the_youngest_adoptions_all_are_told(here: BackEnd, holds: bool) -> None:
+    if holds:
+        here.holds(segment())
+    here.ticks(RENEW_S)
+    assert here.programs.patience == [not holds]
 
 
 def test_front_end_asked_once_more_it_is_answered_at_once(here: BackEnd) -> None:

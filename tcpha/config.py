@@ -51,6 +51,10 @@ __all__ = [
 
 HANDOFF_PORT = 666
 HANDOFF_WAIT_S = 0.45
+CONFIRM_TIME_S = 0.025
+"""Within so long a back end says that it has a connection, where it tells of many at once (docs/adr/0014)."""
+RELEASE_TIME_S = 0.02
+"""So long it may take until packets are let go that overtook the HANDOFF of a connection which the kernel adopts."""
 STALE_TIME_S = 0.25
 REPLAY_TIME_S = 0.18
 
@@ -217,6 +221,9 @@ class FrontEndConfig(NodeConfig):
         if self.handoff_wait <= latest:
             reason = f"handoff_wait {self.handoff_wait:g} s is not above {latest:g} s"
             found.append(f"{reason}, a back end's default stale_time and replay_time: a request may run on two servers")
+        if self.handoff_repeats and self.handoff_repeat < CONFIRM_TIME_S:
+            reason = f"handoff_repeat {self.handoff_repeat:g} s is below {CONFIRM_TIME_S:g} s"
+            found.append(f"{reason}, within which back ends confirm: most connections are handed over more than once")
         if self.mtu is not None and self.forward == "direct":
             found.append(
                 f"mtu {self.mtu} is for forward = tunnel: with forward = direct the way is the segment itself, and"
@@ -284,6 +291,11 @@ class BackEndConfig(NodeConfig):
         if latest >= HANDOFF_WAIT_S:
             reason = f"stale_time and replay_time together, {latest:g} s, are not below {HANDOFF_WAIT_S} s"
             found.append(f"{reason}, a front end's default handoff_wait: a request may run on two servers")
+        if self.accelerate != "off" and 0 < self.hold_time < RELEASE_TIME_S:
+            reason = f"hold_time {self.hold_time:g} s is below {RELEASE_TIME_S:g} s"
+            found.append(
+                f"{reason}: packets that overtake the handoff of a connection which the kernel adopts are dropped"
+            )
         return tuple(found)
 
 

@@ -226,6 +226,33 @@ def test_front_end_that_waits_too_short_warns(files: Files) -> None:
     assert found.startswith("handoff_wait 0.43 s is not above 0.43 s")
 
 
+@pytest.mark.parametrize(
+    ("line", "silent"),
+    [
+        ("handoff_repeat = 24ms", False),
+        ("handoff_repeat = 25ms", True),
+        ("handoff_repeat = 24ms\nhandoff_repeats = 0", True),
+    ],
+)
+def test_front_end_that_repeats_before_it_can_be_answered_warns(files: Files, line: str, silent: bool) -> None:
+    found = files.fe(ORIGINAL_FE + line).warnings()
+    assert [each.partition(",")[0] for each in found] == ([] if silent else ["handoff_repeat 0.024 s is below 0.025 s"])
+
+
+@pytest.mark.parametrize(
+    ("line", "silent"),
+    [
+        ("hold_time = 19ms", False),
+        ("hold_time = 20ms", True),
+        ("hold_time = 0", True),
+        ("hold_time = 19ms\naccelerate = off", True),
+    ],
+)
+def test_back_end_that_holds_too_short_for_its_kernel_warns(files: Files, line: str, silent: bool) -> None:
+    found = files.be(ORIGINAL_BE + line).warnings()
+    assert [each.partition(":")[0] for each in found] == ([] if silent else ["hold_time 0.019 s is below 0.02 s"])
+
+
 # --- models
 
 

@@ -72,7 +72,7 @@ class Journal(MappedArray):
         return bool(written != read)
 
     def end(self) -> int:
-        """Return the number of the entry that is written next."""
+        """Return how many have been written: the number of the one that follows them."""
         return int(PROGRESS.unpack_from(self._progress, self._at)[1])
 
     def read(self, end: int | None = None) -> tuple[list[Piece], int]:
@@ -89,9 +89,8 @@ class Journal(MappedArray):
             return [], 0
         lost = min(max(written - read - self._size, 0), end - read)
         first, count = (read + lost) % self._size, end - read - lost
-        pieces = [self._piece(first, min(count, self._size - first))]
-        if count > self._size - first:
-            pieces.append(self._piece(0, count - (self._size - first)))
+        until_wrap = min(count, self._size - first)
+        pieces = [self._piece(place, some) for place, some in ((first, until_wrap), (0, count - until_wrap)) if some]
         _READ.pack_into(self._progress, self._at + PROGRESS.size - _READ.size, end)
         return pieces, lost
 

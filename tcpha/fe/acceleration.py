@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import inf
-from pathlib import Path
 from typing import Any
 
 from tcpha.config import FrontEndConfig
@@ -18,8 +17,9 @@ from tcpha.errors import EdgeError, StartError
 from tcpha.fe.actions import Action
 from tcpha.fe.carriage import Carriage
 from tcpha.fe.dispatcher import Dispatcher
-from tcpha.net import clock, pins
+from tcpha.net import bpf_terms, clock, pins
 from tcpha.net.bpf_forwarder import Forwarder
+from tcpha.net.bpf_syscall import tried_again
 from tcpha.proto.cookie import Cookie
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.tcp import Segment, decode_segment
@@ -41,8 +41,9 @@ def begin(
 ) -> Acceleration | None:
     """Let the kernel carry packets from now on, if `accelerate` says so and it can; one line of the log says which.
 
-    What an earlier process left in the kernel goes on, or is removed. Raises: StartError where the kernel must but
-    cannot; EdgeError if what was left cannot be removed.
+    With `off` nothing is said. What an earlier process left in the kernel goes on, or is removed; what may pass is
+    waited for first, for 1.5 s in all. Raises: StartError where the kernel must but cannot; EdgeError if what was left
+    cannot be removed.
     """
     if config.accelerate == "off":
         pins.remove(_ROLE, config.state)
@@ -70,7 +71,7 @@ def _opened(
         made.set_ways(mac_of)
         forwarder.set_targets((vaddr.packed, vport) for vaddr in config.vaddr for vport in config.vport)
         made.on_tick(now)
-        forwarder.attach()
+        tried_again(forwarder.attach)
         undo.pop_all()
     kept = f"; {taken_over} connections of an earlier process go on" if taken_over else ""
     _log.info("accelerated: the kernel answers SYNs and carries what is handed over, at %s%s", iface, kept)
@@ -80,15 +81,19 @@ def _opened(
 def _forwarder(config: FrontEndConfig, iface: str, keyring: Keyring, dispatcher: Dispatcher) -> Forwarder:
     """What an earlier version left may have another shape: then nothing of it can go on. Raises: EdgeError."""
 
-    def opened(place: Path) -> Forwarder:
+    def opened() -> Forwarder:
+        place = pins.directory(_ROLE, config.state)
         return Forwarder(iface, keyring, dispatcher.promise, config.window, pins=place)
 
+    was_pinned = bpf_terms.is_any_pinned(pins.places(_ROLE, config.state))
     try:
-        return opened(pins.directory(_ROLE, config.state))
-    except EdgeError:
+        return tried_again(opened)
+    except EdgeError as error:
         if not pins.remove(_ROLE, config.state):
             raise
-        return opened(pins.directory(_ROLE, config.state))
+        if was_pinned:
+            _log.info("what an earlier process left in the kernel cannot go on, and is removed: %s", error)
+    return tried_again(opened)
 
 
 class Acceleration:

@@ -231,23 +231,32 @@ class Forwarder:
     # --- its place
 
     def attach(self) -> None:
-        """Begin; what an earlier process left at the interface is replaced without a gap. Raises: EdgeError."""
+        """Begin; what an earlier process left at the interface is replaced without a gap.
+
+        Raises: EdgeError, with nothing begun; what was there goes on.
+        """
         program = self._loaded.programs[_PROGRAM]
         place = None if self._pins is None else self._pins / _LINK_PIN
         if place is not None and (found := Link.pinned(place)) is not None:
-            if found.iface_index() == socket.if_nametoindex(self._iface):
-                found.replace(program)
-                self._attached = found
-                return
-            place.unlink()
-            found.close()
+            with ExitStack() as undo:
+                undo.callback(found.close)
+                if found.iface_index() == socket.if_nametoindex(self._iface):
+                    found.replace(program)
+                    undo.pop_all()
+                    self._attached = found
+                    return
+                place.unlink()
         self._attached = attach(program, self._iface, "ingress")
         if place is None:
             return
         if not isinstance(self._attached, Link):
             self.detach()
             raise EdgeError(f"this kernel has no tcx at {self._iface}: what is there could not outlive the process")
-        self._attached.pin(place)
+        try:
+            self._attached.pin(place)
+        except EdgeError:
+            self.detach()
+            raise
 
     def detach(self) -> None:
         """End; every packet goes up. Flows stay known. Raises: EdgeError."""

@@ -26,7 +26,7 @@ _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _PASSING = (errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOMEM)
 """What may be otherwise a moment later: a signal came, or a burst needed the memory."""
 _PAUSES_S = (0.1, 0.4)
-"""Before what failed by such an error is tried again."""
+"""Before what failed by such an error is tried again: what calls for it three times at a start waits for 1.5 s."""
 
 ResultT = TypeVar("ResultT")
 
@@ -95,9 +95,9 @@ def call(command: Command, attr: bytes | ctypes.Array[ctypes.c_char], what: str)
 
 
 def tried_again(attempt: Callable[[], ResultT]) -> ResultT:
-    """Return what `attempt` does: three times, within a second, where it fails by what may pass. Raises: EdgeError.
+    """Return what `attempt` does. Where it fails by what may pass it is tried twice more, after 0.1 s and 0.4 s.
 
-    For what is done once, at a start, and would decide about what an earlier process left.
+    For what is done once, at a start, and would decide about what an earlier process left. Raises: EdgeError.
     """
     for pause_s in _PAUSES_S:
         try:

@@ -7,6 +7,8 @@ knows of, the shape does not tell. A pinned array with one entry does: `Terms`.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,13 @@ class Terms:
 
     version: int
     mark: int
+
+
+def is_any_pinned(places: Iterable[Path]) -> bool:
+    """Is anything in one of these directories? Nobody knows of those that cannot be read."""
+    with suppress(OSError):
+        return any(any(each.iterdir()) for each in places if each.is_dir())
+    return False
 
 
 def left(pins: Path) -> Terms | None:

@@ -1,0 +1,121 @@
+"""How a front end begins to let the kernel carry: what passes is waited for, and nothing is removed for it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tcpha.errors import EdgeError
+from tcpha.fe import acceleration
+from tcpha.net import pins
+from tests.packet.fe_playbook import Playbook
+
+KEPT = ["flows", "link", "ways"]
+
+
+class Kernel:
+    """What opening the program and attaching it say, and what is pinned."""
+
+    def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.place = place
+        self.opening: list[EdgeError] = []
+        self.attaching: list[EdgeError] = []
+        self.waited_s: list[float] = []
+        for name in KEPT:
+            (place / name).touch()
+        monkeypatch.setattr(acceleration, "Forwarder", self.open)
+        monkeypatch.setattr(pins, "directory", lambda *_: place)
+        monkeypatch.setattr(pins, "places", lambda *_: (place, place / "beside"))
+        monkeypatch.setattr(pins, "remove", lambda *_: self.remove())
+        monkeypatch.setattr(time, "sleep", self.waited_s.append)
+
+    def remove(self) -> bool:
+        found = list(self.place.iterdir())
+        for each in found:
+            each.unlink()
+        return bool(found)
+
+    def open(self, *_: object, **__: object) -> Kernel:
+        if self.opening:
+            raise self.opening.pop(0)
+        return self
+
+    # --- what `Forwarder` has
+
+    def attach(self) -> None:
+        if self.attaching:
+            raise self.attaching.pop(0)
+
+    def retain(self, _: object) -> list[Any]:
+        return []
+
+    def forget_all(self, _: object) -> int:
+        return 0
+
+    def set_targets(self, _: object) -> None:
+        pass
+
+    def set_neighbour(self, *_: object) -> None:
+        pass
+
+    def renew(self, *_: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def pinned(self) -> list[str]:
+        return sorted(each.name for each in self.place.iterdir())
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    return Kernel(tmp_path, monkeypatch)
+
+
+def fault(code: int) -> EdgeError:
+    made = EdgeError(errno.errorcode[code])
+    made.__cause__ = OSError(code, "")
+    return made
+
+
+def begun() -> bool:
+    book = Playbook()
+    made = acceleration.begin(book.config, "eth0", cast(Any, None), book.dispatcher, lambda _: bytes(6))
+    return made is not None
+
+
+@pytest.mark.parametrize("code", [errno.ENOMEM, errno.EBUSY])
+@pytest.mark.parametrize("step", ["opening", "attaching"])
+def test_step_fails_by_what_passes_the_kernel_carries_and_what_is_pinned_stays(
+    kernel: Kernel, step: str, code: int
+) -> None:
+    setattr(kernel, step, [fault(code)])
+    assert begun()
+    assert (kernel.pinned, len(kernel.waited_s)) == (KEPT, 1)
+
+
+def test_what_is_pinned_is_of_another_shape_it_is_removed_and_the_log_says_why(
+    kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel.opening = [EdgeError("flows: another shape")]
+    with caplog.at_level(logging.INFO):
+        assert begun()
+    assert (kernel.pinned, kernel.waited_s) == ([], [])
+    assert caplog.messages[0] == (
+        "what an earlier process left in the kernel cannot go on, and is removed: flows: another shape"
+    )
+
+
+@pytest.mark.parametrize("step", ["opening", "attaching"])
+def test_step_fails_for_good_nothing_stays_pinned_and_the_process_carries(kernel: Kernel, step: str) -> None:
+    setattr(kernel, step, [fault(errno.ENOMEM) for _ in range(6)])
+    assert not begun()
+    assert kernel.pinned == []
+    assert sum(kernel.waited_s) <= 1.5

@@ -1,6 +1,6 @@
 """The kernel fast path of a back end as its process uses it: programs that adopt, and the agent beside them.
 
-The order of steps: `obstacle_to` says whether this host can; `tcpha.be.left_behind` loads the programs; `Acceleration`
+The order of steps: `obstacle_to` says whether this host can; `tcpha.be.left_behind` opens the programs; `Acceleration`
 puts them in place and finds out what an earlier process left; a front end's first STATUS lets them take its HANDOFFs.
 What a program does not take comes to `on_message` first: one table of what ran serves both. docs/kernel.md;
 docs/adr/0012.
@@ -51,8 +51,8 @@ COLLECT_S = 0.01
 """How long ends of connections are collected: to be woken for each costs more than to read it.
 
 Adoptions are told when they are older than this, and twice as old at most, but for what the process is late: what
-others may count on is `tcpha.config.CONFIRM_TIME_S`. By then most short connections are over, and one word is enough for
-them. While clients' packets are held, which may be of any connection, all are told that are there.
+others may count on is `tcpha.config.CONFIRM_TIME_S`. By then most short connections are over, and one word is enough
+for them. While clients' packets are held, which may be of any connection, all are told that are there.
 """
 ROUND_S, SELDOM_S = 1.0, 5.0
 DOUBTED = 128
@@ -86,7 +86,7 @@ class Acceleration:
         self, config: BackEndConfig, adopter: Adopter, iface: str, agent: Agent, sockets: SocketDiagnostics,
         loop: EventLoop, send: Callable[[Endpoint, Message], None], send_flows: SendFlows,
     ) -> None:  # fmt: skip
-        """Put them in place; nothing is adopted before `on_peer`. Raises: EdgeError."""
+        """Put them in place; nothing is adopted before `on_peer`. Raises: EdgeError: `adopter` is to be closed."""
         self._config = config
         self._adopter = adopter
         self._agent = agent
@@ -352,13 +352,10 @@ class Acceleration:
         return self._adopter.live
 
     def end_all(self) -> int:
-        """Adopt nothing any more, and reset what was adopted; return how many that were."""
+        """Adopt nothing any more, and reset what was adopted; return how many could be."""
         self._is_held = True
         self._adopter.hold()
-        sockets = self._connections.open_sockets()
-        for each in sockets:
-            self._connections.destroy(each)
-        return len(sockets)
+        return sum([self._connections.destroy(each) for each in self._connections.open_sockets()])
 
     def counters(self) -> Mapping[str, int]:
         """What the programs counted."""

@@ -18,7 +18,7 @@ log = logging.getLogger("tcpha.be")
 
 
 class CarriedConnections:
-    """What can be done with each. All calls raise EdgeError where the kernel does not answer."""
+    """What can be done with each. All calls but `destroy` raise EdgeError where the kernel does not answer."""
 
     def __init__(self, adopter: Adopter, sockets: SocketDiagnostics, mark: int) -> None:
         """`mark`: what their sockets bear."""
@@ -40,12 +40,13 @@ class CarriedConnections:
         """Every one that bears the mark, and is not in TIME-WAIT."""
         return self._sockets.marked(self._mark)
 
-    def destroy(self, socket: TcpSocket) -> None:
-        """Make a socket disappear, as far as the kernel lets us."""
+    def destroy(self, socket: TcpSocket) -> bool:
+        """Make a socket disappear, as far as the kernel lets us; is it gone? The log says why it is not."""
         try:
-            self._sockets.destroy(socket)
+            return self._sockets.destroy(socket)
         except EdgeError as error:
             log.warning("%s", error)
+            return False
 
     def end_silently(self, carried: Carried) -> None:
         """End a connection of the programs without a word to its client, unless it is another one by now."""

@@ -7,8 +7,9 @@ sockets of those that no program knows bear the mark all the same: they would sp
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from typing import TypeVar
 
 from tcpha.be.carried import CarriedConnections
 from tcpha.config import BackEndConfig
@@ -23,25 +24,37 @@ from tcpha.proto.keyring import Keyring
 
 _ROLE = "be"
 
+BegunT = TypeVar("BegunT")
+
 log = logging.getLogger("tcpha.be")
 
 
-def open_adopter(config: BackEndConfig, keyring: Keyring, sockets: SocketDiagnostics) -> Adopter:
-    """Load the programs, with what is pinned. Where that cannot go on, its connections are ended. Raises: EdgeError."""
+def with_what_is_left(
+    config: BackEndConfig, sockets: SocketDiagnostics, begin: Callable[[], BegunT]
+) -> BegunT:  # fmt: skip
+    """Return what `begin` makes of the programs and what is pinned. Where it cannot, what was left is ended first.
+
+    `begin`: leaves what was pinned as it was where it fails. What may pass is waited for, for a second in all.
+    Raises: EdgeError.
+    """
+    was_pinned = bpf_terms.is_any_pinned(pins.places(_ROLE, config.state))
     try:
-        return tried_again(partial(_opened, config, keyring))
+        return tried_again(begin)
     except EdgeError as error:
+        if was_pinned:
+            log.info("what an earlier process pinned cannot go on, and is removed: %s", error)
         tell_ended(end_left_behind(config, sockets), f": {error}")
-    return tried_again(partial(_opened, config, keyring))
+    return tried_again(begin)
 
 
 def tell_ended(count: int, why: str = "") -> None:
     """One line of the log, if there were any."""
     if count:
-        log.warning("ends %d connections that an earlier process let the kernel carry%s", count, why)
+        log.warning("ended %d connections that an earlier process let the kernel carry%s", count, why)
 
 
-def _opened(config: BackEndConfig, keyring: Keyring) -> Adopter:
+def open_adopter(config: BackEndConfig, keyring: Keyring) -> Adopter:
+    """Load the programs, with what is pinned. Raises: EdgeError, also if that is of no use."""
     mark = config.kernel_mark
     retry_mark = next(each for each in (mark ^ 1, mark ^ 2, mark ^ 3) if each not in (0, config.mark))
     place = pins.directory(_ROLE, config.state)
@@ -99,6 +112,4 @@ def take_stock(config: BackEndConfig, adopter: Adopter, connections: CarriedConn
         for four_tuple, socket in open_sockets.items()
         if adopter.look_up(four_tuple) is None and is_at(config, socket)
     ]
-    for socket in unknown:
-        connections.destroy(socket)
-    return len(unknown)
+    return sum([connections.destroy(each) for each in unknown])

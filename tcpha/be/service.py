@@ -24,7 +24,7 @@ from tcpha.be.actions import (
     Send,
 )
 from tcpha.be.agent import Agent
-from tcpha.be.left_behind import end_left_behind, open_adopter, tell_ended
+from tcpha.be.left_behind import end_left_behind, open_adopter, tell_ended, with_what_is_left
 from tcpha.be.translator import translate_arriving, translate_icmp_error, translate_leaving
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, StartError, WireError
@@ -230,7 +230,7 @@ class BackEnd(Node):
         """End the flows; the resets still leave, translated."""
         self._do(self._agent.on_stop(now), now)
         if self._kernel is not None and (ended := self._kernel.end_all()):
-            log.info("ends %d connections that the kernel carries", ended)
+            log.info("ended %d connections that the kernel carried", ended)
 
     def own_status(self) -> OwnStatus:
         """Return what front ends are to know."""
@@ -261,7 +261,7 @@ class BackEnd(Node):
         config = self._be_config
         if self._obstacle is None:
             try:
-                self._kernel = self._accelerated()
+                self._kernel = with_what_is_left(config, self._sockets, self._accelerated)
             except EdgeError as error:
                 if config.accelerate == "require":
                     raise StartError(f"accelerate = require: {error}") from error
@@ -277,8 +277,8 @@ class BackEnd(Node):
         tell_ended(self._kernel.ended)
 
     def _accelerated(self) -> Acceleration:
-        """Load the programs and put them in place. Raises: EdgeError."""
-        adopter = open_adopter(self._be_config, self._keyring, self._sockets)
+        """Load the programs and put them in place. Raises: EdgeError, with nothing begun."""
+        adopter = open_adopter(self._be_config, self._keyring)
         try:
             return Acceleration(
                 self._be_config, adopter, self.iface, self._agent, self._sockets, self.loop, self.send, self.send_flows

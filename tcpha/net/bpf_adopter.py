@@ -170,20 +170,28 @@ class Adopter:
             self._maps["targets"].update(each, be_maps.encode_number(1))
 
     def attach(self, iface: str) -> None:
-        """Begin; programs of an earlier process are replaced without a gap. Raises: EdgeError, with nothing begun."""
+        """Begin; programs of an earlier process are replaced without a gap.
+
+        Raises: EdgeError, with nothing begun; what carried before goes on.
+        """
+        left = {name for name, _ in _CARRYING if self._pins is not None and (self._pins / name).exists()}
         try:
             for name, direction in _CARRYING:
                 self._attached.append(self._attach_pinned(name, iface, direction))
             # Behind the others: what it makes of a datagram they need not look at.
             self._attached.append(attach(self._loaded.programs[_ADOPTING[0]], iface, _ADOPTING[1]))
         except EdgeError:
-            self.detach()
+            self._detach({name for name, _ in _CARRYING} - left)
             raise
 
     def detach(self) -> None:
         """End; sockets that were made stay, and their packets go where they went before. Raises: EdgeError."""
+        self._detach({name for name, _ in _CARRYING})
+
+    def _detach(self, names: Iterable[str]) -> None:
+        """`names`: of those that do not stay pinned."""
         if self._pins is not None:
-            for name, _ in _CARRYING:
+            for name in names:
                 (self._pins / name).unlink(missing_ok=True)
         while self._attached:
             self._attached.pop().detach()
@@ -192,18 +200,24 @@ class Adopter:
         program = self._loaded.programs[name]
         place = None if self._pins is None else self._pins / name
         if place is not None and (found := Link.pinned(place)) is not None:
-            if found.iface_index() == socket.if_nametoindex(iface):
-                found.replace(program)
-                return found
-            place.unlink()
-            found.close()
+            with ExitStack() as undo:
+                undo.callback(found.close)
+                if found.iface_index() == socket.if_nametoindex(iface):
+                    found.replace(program)
+                    undo.pop_all()
+                    return found
+                place.unlink()
         attached = attach(program, iface, direction)
         if place is None:
             return attached
         if not isinstance(attached, Link):
             attached.detach()
             raise EdgeError(f"this kernel has no tcx at {iface}: what is there could not outlive the process")
-        attached.pin(place)
+        try:
+            attached.pin(place)
+        except EdgeError:
+            attached.detach()
+            raise
         return attached
 
     # --- who runs what

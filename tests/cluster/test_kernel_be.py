@@ -280,7 +280,7 @@ def test_agent_is_ended_with_keep_the_next_one_is_not_accelerated_what_is_left_i
             file.write_text(own.replace("accelerate = require", "accelerate = off"))
             try:
                 with started(node):
-                    assert "ends 1 connections that an earlier" in (node.directory / "by-hand.log").read_text()
+                    assert "ended 1 connections that an earlier" in (node.directory / "by-hand.log").read_text()
                     assert sockets_at(node) == []
                     assert pinned(node, "be") == []
             finally:
@@ -307,7 +307,7 @@ def test_agent_is_killed_what_it_pinned_is_lost_or_another_versions_its_connecti
         node.engine.start()
         assert sockets_at(node) == []
         log = node.engine.log.read_text()
-        assert "ends 1 connections that an earlier process let the kernel carry" in log
+        assert "ended 1 connections that an earlier process let the kernel carry" in log
         with pytest.raises(ConnectionResetError):
             client.rest()
         port = client.port
@@ -330,7 +330,7 @@ def test_agent_is_killed_the_next_one_has_another_mark_what_bears_the_old_one_is
         file.write_text(f"{own}kernel_mark = 0x5555\n")
         try:
             with started(node):
-                assert "ends 1 connections " in (node.directory / "by-hand.log").read_text()
+                assert "ended 1 connections " in (node.directory / "by-hand.log").read_text()
                 assert sockets_at(node) == []
                 assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
         finally:

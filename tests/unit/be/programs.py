@@ -69,6 +69,9 @@ class Programs:
     adopts: bool = False
     tables: list[tuple[int, int, int]] = field(default_factory=list)
     """Of whose messages which were seen: sender id, epoch, table."""
+    faults: list[EdgeError] = field(default_factory=list)
+    """What attaching says."""
+    closed: int = 0
     busy_times: int = 0
     """So often an order is in vain: somebody else changes the entry."""
 
@@ -172,7 +175,11 @@ class Programs:
         pass
 
     def attach(self, iface: str) -> None:
-        pass
+        if self.faults:
+            raise self.faults.pop(0)
+
+    def close(self) -> None:
+        self.closed += 1
 
     def fileno(self) -> int:
         return 99

@@ -440,6 +440,13 @@ def test_agent_ends_every_socket_is_destroyed_and_nothing_adopted(here: BackEnd)
     assert (here.sockets.destroyed, here.sockets.present, here.programs.adopts) == (theirs, [others], False)
 
 
+def test_agent_ends_what_cannot_be_destroyed_is_not_counted(here: BackEnd) -> None:
+    first, second = here.sockets.present = [socket_of(identity(port)) for port in (1, 2)]
+    here.sockets.kept = {first: None}
+    assert here.kernel.end_all() == 1
+    assert here.sockets.destroyed == [second]
+
+
 def test_entry_tells_the_socket_from_the_next_one(here: BackEnd) -> None:
     """What the model calls the socket of a connection."""
     assert socket_of(ONE).cookie == carried(ONE).cookie != replace(carried(EARLIER)).cookie

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import time
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +15,7 @@ from msgspec.structs import replace
 
 from tcpha.be import left_behind
 from tcpha.be.carried import CarriedConnections
-from tcpha.be.left_behind import end_left_behind, open_adopter, take_stock
+from tcpha.be.left_behind import end_left_behind, open_adopter, take_stock, with_what_is_left
 from tcpha.errors import EdgeError
 from tcpha.kernel.be_maps import Whose
 from tcpha.net import bpf_terms, pins
@@ -94,6 +96,14 @@ def test_earlier_process_was_about_to_end_it_it_is_ended(sockets: Sockets) -> No
     assert (set(sockets.destroyed), programs.entries) == ({its}, {})
 
 
+@pytest.mark.parametrize("error", [None, EdgeError("socket diagnostics: no")])
+def test_some_cannot_be_destroyed_the_others_are_counted(sockets: Sockets, error: EdgeError | None) -> None:
+    first, second = sockets.present = [socket_of(identity(port)) for port in (1, 2)]
+    sockets.kept = {first: error}
+    assert taken_stock(Programs(), sockets) == 1
+    assert sockets.destroyed == [second]
+
+
 # Open, or end
 
 
@@ -141,9 +151,13 @@ def fault(code: int) -> EdgeError:
     return made
 
 
+def open_it(sockets: Sockets) -> None:
+    with_what_is_left(CONFIG, cast(Any, sockets), partial(open_adopter, CONFIG, cast(Any, None)))
+
+
 def test_what_is_pinned_is_of_use_nothing_is_ended(kernel: Kernel, sockets: Sockets) -> None:
     sockets.present = [socket_of(identity())]
-    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    open_it(sockets)
     assert (kernel.opened, kernel.removed, sockets.destroyed) == (1, 0, [])
 
 
@@ -152,16 +166,31 @@ def test_what_is_pinned_is_of_another_version_its_connections_are_ended(
 ) -> None:
     kernel.faults = [EdgeError("of before")]
     sockets.present = [left := socket_of(identity()), elsewhere(1)]
-    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    open_it(sockets)
     assert (kernel.opened, kernel.removed, sockets.destroyed) == (2, 1, [left])
-    assert "ends 1 connections that an earlier process let the kernel carry: of before" in caplog.text
+    assert "ended 1 connections that an earlier process let the kernel carry: of before" in caplog.text
+
+
+@pytest.mark.parametrize("was_pinned", [True, False])
+def test_what_is_pinned_is_of_no_use_the_log_says_why_though_no_connection_is_left(
+    kernel: Kernel, sockets: Sockets, caplog: pytest.LogCaptureFixture, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, was_pinned: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(pins, "places", lambda *_: (tmp_path / "shared", tmp_path))
+    if was_pinned:
+        (tmp_path / "flows").touch()
+    kernel.faults = [EdgeError("on other terms")]
+    with caplog.at_level(logging.INFO):
+        open_it(sockets)
+    said = "what an earlier process pinned cannot go on, and is removed: on other terms"
+    assert caplog.messages == [said] * was_pinned
 
 
 def test_mark_was_another_sockets_with_that_one_are_ended_too(kernel: Kernel, sockets: Sockets) -> None:
     kernel.terms, kernel.faults = Terms(1, OLD_MARK), [EdgeError("on other terms")]
     sockets.present = [old := socket_of(identity(1), mark=OLD_MARK), new := socket_of(identity(2))]
     sockets.present += [others := socket_of(identity(3), mark=0)]
-    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    open_it(sockets)
     assert (sockets.destroyed, sockets.present) == ([old, new], [others])
 
 
@@ -172,7 +201,7 @@ def test_opening_fails_by_what_passes_it_is_tried_again_and_nothing_is_ended(
 ) -> None:
     kernel.faults = [fault(code)] * times
     sockets.present = [socket_of(identity())]
-    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    open_it(sockets)
     assert (kernel.opened, kernel.removed, sockets.destroyed) == (times + 1, 0, [])
     assert len(kernel.waited_s) == times
     assert sum(kernel.waited_s) <= 1
@@ -181,13 +210,13 @@ def test_opening_fails_by_what_passes_it_is_tried_again_and_nothing_is_ended(
 def test_opening_fails_by_what_passes_again_and_again_what_is_left_is_ended(kernel: Kernel, sockets: Sockets) -> None:
     kernel.faults = [fault(errno.ENOMEM) for _ in range(3)]
     sockets.present = [left := socket_of(identity())]
-    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    open_it(sockets)
     assert (kernel.opened, kernel.removed, sockets.destroyed) == (4, 1, [left])
 
 
 def test_opening_fails_by_what_does_not_pass_nobody_waits(kernel: Kernel, sockets: Sockets) -> None:
     kernel.faults = [fault(errno.EACCES)]
-    open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+    open_it(sockets)
     assert (kernel.opened, kernel.removed, kernel.waited_s) == (2, 1, [])
 
 
@@ -196,7 +225,7 @@ def test_programs_cannot_be_loaded_at_all_what_is_left_is_ended_all_the_same(ker
     kernel.faults = [EdgeError("no memory"), EdgeError("no memory, either")]
     sockets.present = [left := socket_of(identity())]
     with pytest.raises(EdgeError, match="either"):
-        open_adopter(CONFIG, cast(Any, None), cast(Any, sockets))
+        open_it(sockets)
     assert (kernel.removed, sockets.destroyed) == (1, [left])
 
 

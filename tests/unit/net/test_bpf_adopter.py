@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from tcpha.errors import EdgeError
 from tcpha.net import bpf_adopter, sysctl
+from tcpha.net.bpf_adopter import Adopter
 
 
 class Loading:
@@ -53,3 +57,78 @@ def test_fault_of_loading_is_in_the_way_unless_it_passes(
     assert bpf_adopter.obstacle() == reason
     assert loading.closed == (reason is None)
     assert loading.codes == []
+
+
+class Link:
+    """In the place of a link; it can be pinned and, if it is, found again."""
+
+    faults: dict[str, EdgeError]
+    """By what is called, what that says, once."""
+    opened: list[Link]
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.opened.append(self)
+
+    @classmethod
+    def pinned(cls, place: Path) -> Link | None:
+        return cls() if place.exists() else None
+
+    def iface_index(self) -> int:
+        return 1
+
+    def replace(self, _: object) -> None:
+        self._call("replace")
+
+    def pin(self, place: Path) -> None:
+        self._call("pin")
+        place.touch()
+
+    def detach(self) -> None:
+        self.is_open = False
+
+    close = detach
+
+    @classmethod
+    def _call(cls, what: str) -> None:
+        if (error := cls.faults.pop(what, None)) is not None:
+            raise error
+
+    @classmethod
+    def attach(cls, program: str, *_: object) -> Link:
+        cls._call(f"attach {program}")
+        return cls()
+
+
+@pytest.fixture
+def adopter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Adopter:
+    Link.faults, Link.opened = {}, []
+    monkeypatch.setattr(bpf_adopter, "Link", Link)
+    monkeypatch.setattr(bpf_adopter, "attach", Link.attach)
+    made = Adopter.__new__(Adopter)
+    programs = {name: name for name in ("be_segments", "be_egress", "be_ingress")}
+    vars(made).update(_pins=tmp_path, _attached=[], _loaded=cast(Any, SimpleNamespace(programs=programs)))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("left", "step"),
+    [
+        *(([], step) for step in ("pin", "attach be_egress", "attach be_ingress")),
+        *((["be_segments"], step) for step in ("replace", "pin", "attach be_egress", "attach be_ingress")),
+        *((["be_egress", "be_segments"], step) for step in ("replace", "attach be_ingress")),
+    ],
+)
+def test_attaching_fails_what_was_pinned_stays_nothing_else_does_and_it_can_be_tried_again(
+    adopter: Adopter, tmp_path: Path, left: list[str], step: str
+) -> None:
+    for each in left:
+        (tmp_path / each).touch()
+    Link.faults[step] = EdgeError("busy")
+    with pytest.raises(EdgeError, match="busy"):
+        adopter.attach("lo")
+    assert sorted(each.name for each in tmp_path.iterdir()) == left
+    assert not any(each.is_open for each in Link.opened)
+    adopter.attach("lo")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["be_egress", "be_segments"]
+    assert [each.is_open for each in Link.opened][-3:] == [True] * 3

@@ -6,8 +6,9 @@ lets a recipient choose between tolerating and rejecting, it rejects. The one ex
 before the request line is tolerated (RFC 9112, 2.2) and counted in `Request.head_octets`.
 
 The reader is stateless: each call looks at everything that has arrived, and its verdict depends on the octets alone,
-not on how they were cut. A beginning of which no request line can come is refused at the octet that shows it; the
-fields are matched once, when the head is complete, and split only when somebody asks for them.
+not on how they were cut. A beginning of which no request line can come is refused at the octet that shows it; fields
+are looked at when the head is complete, and split only when somebody asks for them. Nearly every head is read by one
+match; what that one does not take is read as if it were not there.
 
 Written by hand on compiled patterns, not with httptools (llhttp), because it is stricter; and while nobody asks for
 the headers, about a fifth faster than httptools with the checks that it lacks. Asked for them it is slower

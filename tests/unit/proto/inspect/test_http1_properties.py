@@ -9,7 +9,7 @@ import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from tcpha.proto.inspect import NEED_MORE, Cause, NeedMore, NotMine, Refusal, Request
+from tcpha.proto.inspect import NEED_MORE, Cause, NeedMore, NotMine, Refusal, Request, http1
 from tcpha.proto.inspect.http1 import inspect
 from tests.llhttp import Reading
 
@@ -104,3 +104,65 @@ def test_accepted_head_is_never_read_otherwise_by_llhttp(octets: bytes) -> None:
         event("refused by llhttp alone")
     else:
         event("read alike")
+
+
+def mostly(usual: bytes, odd: bytes) -> st.SearchStrategy[bytes]:
+    """One that is usual, or, not so often, one of those that `|` separates."""
+    others = odd.split(b"|")
+    return st.sampled_from((usual,) * 12 * len(others) + tuple(others))
+
+
+METHOD = mostly(b"GET", b"POST|OPTIONS|CONNECT|CONNECTX|x!|PRI|")
+TARGET = mostly(b"/a?b", b'/|/a.example:80|//a|*|http://a/b|http://a|a:80||/"^`{}|/\xe9|/#a')
+VERSION = mostly(b"HTTP/1.1", b"HTTP/1.0|HTTP/1.7|HTTP/2.0|HTTP/0.9|http/1.1|HTTP/1.10|HTTP/1")
+SPACE = mostly(b" ", b"  |\t|")
+END = mostly(b"\r\n", b"\n|\r|\r\r\n| \r\n|\r\n ")
+NAME = st.sampled_from(
+    b"Host|HOST|hOsT|Content-Length|content-length|Transfer-Encoding|TRANSFER-ENCODING|transfer-encoding|Hosts|Hos|H"
+    b"|Content-Lengths|Content-Type|Transfer-Encodin|X-Host|Host |X||Cookie|C|T|tE|User-Agent|Accept|Via".split(b"|")
+)
+VALUE = st.sampled_from(
+    b"a|a.example|a:80|[::1]:8080||a:0|a b|a/|5|05|x|chunked|gzip, chunked|\xff|*/*|keep-alive".split(b"|")
+)
+AROUND = mostly(b"", b" |\t| \t ")
+FIELD_LINE = st.tuples(NAME, st.just(b":"), AROUND, VALUE, AROUND, END).map(b"".join)
+DAMAGE = st.sampled_from((b"", b"\r", b"\n", b" ", b":", b"\0", b"H", b"h", b"\xff"))
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> bytes:
+    """A head of which any part may be odd, and an octet damaged."""
+    fields = draw(st.lists(FIELD_LINE, max_size=3))
+    fields.insert(draw(st.integers(0, len(fields))), draw(mostly(b"Host: a\r\n", b"")))
+    line = [draw(each) for each in (METHOD, SPACE, TARGET, SPACE, VERSION, END)]
+    lead, end, behind = (
+        draw(mostly(b"", b"\r\n|\n|\r\n\r\n")),
+        draw(END),
+        draw(mostly(b"", b"body|\r\n|GET / HTTP/1.1\r\n")),
+    )
+    octets = b"".join([lead, *line, *fields, end, behind])
+    if draw(st.integers(0, 3)):
+        return octets
+    at = draw(st.integers(0, len(octets) - 1))
+    return octets[:at] + draw(DAMAGE) + octets[at + 1 :]
+
+
+@settings(deadline=None, max_examples=1500)
+@given(octets=heads() | nearly_http(), limit_octets=st.just(16384) | st.just(16384) | st.integers(1, 200))
+@example(octets=b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", limit_octets=16384)
+@example(octets=b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", limit_octets=16384)
+@example(octets=b"GET / HTTP/1.1\r\nX: y\r\nHost: a\r\nHost: b\r\n\r\n", limit_octets=16384)
+@example(octets=b"GET / HTTP/1.1\r\nHost: a\r\ncontent-length: x\r\n\r\n", limit_octets=16384)
+@example(octets=b"GET / HTTP/1.1\r\ntransfer-encoding: x\r\nHost: a\r\n\r\n", limit_octets=16384)
+def test_ordinary_head_read_by_one_match_is_read_as_any_other(octets: bytes, limit_octets: int) -> None:
+    by_one_match = inspect(octets, limit_octets)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http1, "_ORDINARY_HEAD", re.compile(rb"(?!)"))
+        step_by_step = inspect(octets, limit_octets)
+    event("ordinary" if http1._ORDINARY_HEAD.match(octets, 0, limit_octets) else type(step_by_step).__name__)
+    assert type(by_one_match) is type(step_by_step)
+    assert by_one_match == step_by_step
+    if isinstance(by_one_match, Request) and isinstance(step_by_step, Request):
+        assert by_one_match._values() == step_by_step._values()
+        assert by_one_match.octets == step_by_step.octets
+        assert by_one_match.end_octets == step_by_step.end_octets

@@ -25,7 +25,6 @@ _BALANCERS = {"front_end": ("tcpha", "_fe"), "agent": ("tcpha", "_be"), "proxy":
 """Whose figures, and which role's."""
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class IncompleteError(StartError):
@@ -56,7 +55,8 @@ class _Three:
 class _Extent(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    median: _NotNegative
+    median: Annotated[float, Field(allow_inf_nan=False)]
+    """Differences of what was measured, such as a flood's costs, may be a little below 0; what is needed may not."""
 
 
 class _Noise(BaseModel):
@@ -142,9 +142,12 @@ def read_costs(file: Path) -> Source:
 
     def figure(workload: str, contender: str, name: str) -> float:
         try:
-            return found.figures[workload][contender][name].median
+            median = found.figures[workload][contender][name].median
         except KeyError:
             raise IncompleteError(f"{file}: no figure {workload} {contender} {name}; {_HOW}") from None
+        if median < 0:
+            raise StartError(f"{file}: figures.{workload}.{contender}.{name}.median: it is below 0")
+        return median
 
     three = {role: _of_balancer(figure, *whose) for role, whose in _BALANCERS.items()}
     direct = _Three(

@@ -201,8 +201,14 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_negative_cost_is_refused(tmp_path: Path) -> None:
     content = results()
     content["figures"]["close"]["haproxy"]["cpu_us_per_request"]["median"] = -1
-    with pytest.raises(StartError, match="greater than or equal to 0"):
+    with pytest.raises(StartError, match=r"haproxy\.cpu_us_per_request\.median: it is below 0"):
         read_costs(written(tmp_path, content))
+
+
+def test_difference_that_is_not_needed_may_be_negative(tmp_path: Path) -> None:
+    content = results()
+    content["figures"]["flood"] = {"nginx": {"process_us_per_syn": {"median": -0.01}}}
+    assert read_costs(written(tmp_path, content)).costs == read_costs(written(tmp_path, results())).costs
 
 
 def test_results_in_their_place_are_used_unless_built_in_costs_are_asked_for(

@@ -179,6 +179,13 @@ class Node(ABC):
         if datagram is not None:
             self._channel.send(datagram, peer.address)
 
+    def post(self, endpoint: Endpoint, message: Message) -> None:
+        """Seal a message, and let it leave with the next `send_posted`."""
+        peer = self._peer_of[endpoint]
+        datagram = self._peers.seal(peer, message)
+        if datagram is not None:
+            self._channel.post(datagram, peer.address)
+
     def send_posted(self) -> None:
         """Send what was posted to the channel."""
         self._channel.flush()

@@ -107,7 +107,6 @@ class Acceleration:
         self._renew_at = 0.0
         self._period_floor = -1
         self._fault_log_at = -inf
-        self._by_key = dispatcher.table.by_key
         self.carriage = Carriage(dispatcher.table, config.server, forwarder)
 
     def on_segment(self, segment: Segment, now: float) -> Sequence[Action]:
@@ -129,8 +128,7 @@ class Acceleration:
     def on_raised(self, packet: bytes, cookie: Cookie | None, now: float) -> Sequence[Action]:
         """One of them. Raises: WireError for octets no host would accept; EdgeError."""
         segment = decode_segment(packet, is_checked=True)
-        if segment.key in self._by_key:
-            self.carriage.on_packet(segment)
+        self.carriage.on_packet(segment)
         if cookie is not None:
             return self._dispatcher.on_verified(segment, cookie, now)
         return self._dispatcher.on_segment(segment, now)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tcpha.fe.actions import Action, Reply
 from tcpha.fe.arrivals import Arrivals
 from tcpha.fe.counters import FrontEndCounters
-from tcpha.fe.flows import PROOF_OCTETS, Flow, FlowState, Pending
+from tcpha.fe.flows import PROOF_OCTETS, Flow, FlowState, Pending, newer_tsval
 from tcpha.fe.refusals import Refusals
 from tcpha.flowtable import FlowTable
 from tcpha.proto.inspect import Cause, Inspected, Protocol
@@ -205,11 +205,9 @@ def _renew_timestamp(pending: Pending, segment: Segment) -> None:
 
     A client measures its round trip by what is echoed: with an old one it waits longer for each of its repetitions.
     """
-    stamps = segment.timestamps
-    if stamps is None or not seq_lt(SeqNum(pending.tsval_recent), SeqNum(stamps[0])):
-        return
-    if 0 <= seq_diff(pending.acknowledged, segment.seg_seq) < PROOF_OCTETS:
-        pending.tsval_recent = stamps[0]
+    tsval = newer_tsval(pending, segment)
+    if tsval is not None and 0 <= seq_diff(pending.acknowledged, segment.seg_seq) < PROOF_OCTETS:
+        pending.tsval_recent = tsval
 
 
 def echoes_server(pending: Pending, segment: Segment) -> bool:

@@ -16,7 +16,7 @@ from tcpha.proto.cookie import Cookie
 from tcpha.proto.inspect import Inspected
 from tcpha.proto.ip import ConnectionKey, reverse_key
 from tcpha.proto.messages import Identity
-from tcpha.proto.seqnum import MASK, SeqNum, seq_add, seq_diff
+from tcpha.proto.seqnum import MASK, SeqNum, seq_add, seq_diff, seq_lt
 from tcpha.proto.tcp import RST, Segment, encode_segment
 from tcpha.rules import Endpoint, Patience
 
@@ -191,6 +191,14 @@ def acknowledges_server(identity: Identity, ack: SeqNum) -> bool:
 def identity_of(segment: Segment) -> Identity:
     """Return whose first octets a segment has: it follows the SYN, and acknowledges the SYN-ACK."""
     return Identity(segment.key, SeqNum((segment.seg_seq - 1) & MASK), SeqNum((segment.seg_ack - 1) & MASK))
+
+
+def newer_tsval(pending: Pending, segment: Segment) -> int | None:
+    """Return a segment's TSval if it is later than TS.Recent, None otherwise. Raises: OptionError."""
+    stamps = segment.timestamps
+    if stamps is None or not seq_lt(SeqNum(pending.tsval_recent), SeqNum(stamps[0])):
+        return None
+    return stamps[0]
 
 
 def reset_of(flow: Flow) -> Reply:

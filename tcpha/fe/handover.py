@@ -15,7 +15,7 @@ from tcpha.fe.actions import Action, Forward, Note, Reply, Send
 from tcpha.fe.answerer import Answerer, echoes_earlier_server, echoes_server
 from tcpha.fe.backends import Backends
 from tcpha.fe.counters import FrontEndCounters
-from tcpha.fe.flows import FORWARDED, HANDING, PROOF_OCTETS, Flow, Pending, acknowledges_server, reset_of
+from tcpha.fe.flows import FORWARDED, HANDING, PROOF_OCTETS, Flow, Pending, acknowledges_server, newer_tsval, reset_of
 from tcpha.flowtable import FlowTable
 from tcpha.proto.handoff import ACKNOWLEDGED_TLV_OCTETS, HEADER_OCTETS_IPV4, HEADER_OCTETS_IPV6
 from tcpha.proto.inspect import Cause, Inspected
@@ -273,12 +273,10 @@ class Handover:
 
         Unlike TS.Recent it may be that of a segment behind a gap: what echoes it now is at most an answer of ours.
         """
-        stamps = segment.timestamps
-        if stamps is None or not seq_lt(SeqNum(pending.tsval_recent), SeqNum(stamps[0])):
-            return
-        if 0 <= seq_diff(segment.seg_seq, pending.assembly.start) <= self._config.window:
+        tsval = newer_tsval(pending, segment)
+        if tsval is not None and 0 <= seq_diff(segment.seg_seq, pending.assembly.start) <= self._config.window:
             segment.check_checksum()
-            pending.tsval_recent = stamps[0]
+            pending.tsval_recent = tsval
 
     def _wait_s(self, flow: Flow, pending: Pending) -> float:
         """Return how long a confirmation of what was repeated may take."""

@@ -22,7 +22,7 @@ from tcpha.fe.actions import Action, Reply
 from tcpha.fe.answerer import Answerer
 from tcpha.fe.assembly import Assembly
 from tcpha.fe.counters import FrontEndCounters
-from tcpha.fe.flows import READING, Flow, Pending
+from tcpha.fe.flows import READING, Flow, Pending, newer_tsval
 from tcpha.fe.handover import Handover
 from tcpha.flowtable import FlowTable
 from tcpha.proto.cookie import Cookie
@@ -255,8 +255,8 @@ def _later(one: SeqNum, other: SeqNum) -> SeqNum:
 
 def _renew_timestamp(pending: Pending, segment: Segment) -> None:
     """Renew TS.Recent, never by an old segment nor by one behind a gap (RFC 7323, 4.3 and 5.3). Raises: OptionError."""
-    stamps = segment.timestamps
+    tsval = newer_tsval(pending, segment)
     first, expected = segment.seg_seq, pending.acknowledged
     is_next = seq_le(first, expected) and seq_le(expected, seq_add(first, segment.seg_len))
-    if stamps is not None and is_next and seq_lt(SeqNum(pending.tsval_recent), SeqNum(stamps[0])):
-        pending.tsval_recent = stamps[0]
+    if tsval is not None and is_next:
+        pending.tsval_recent = tsval

@@ -326,10 +326,7 @@ class FrontEnd(Node):
 
     def _post(self, action: Send, _at_hand: bytes) -> None:
         """Send it with others at the next `send_posted`."""
-        peer = self._peer_of[action.backend]
-        datagram = self._peers.seal(peer, action.message)
-        if datagram is not None:
-            self._channel.post(datagram, peer.address)
+        self.post(action.backend, action.message)
 
     @staticmethod
     def _note(action: Note, _at_hand: bytes) -> None:

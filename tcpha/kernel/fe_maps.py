@@ -7,7 +7,7 @@ octets, IPv4 ones in their IPv6 form. Pure.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -197,24 +197,6 @@ def write_flow(
         buffer, at * FLOW_OCTETS, int(last_seen_s * NS), identity.irs, identity.iss, period & 0xFFFFFFFF, last_ack,
         noted[0] if notes else 0, noted[1] if notes > 1 else 0, way, standing, notes, 0,
     )  # fmt: skip
-
-
-_HANDED = int(Standing.HANDED)
-
-
-def write_handed(flows: Iterable[Beginning], ways: Mapping[BackEnd, int], keys: memoryview, values: memoryview) -> None:
-    """Write keys and values of many that are `HANDED`, one behind the other, as `write_tuple` and `write_flow` do."""
-    for at, (identity, backend, period, last_ack, last_seen_s, noted) in enumerate(flows):
-        key = identity.key
-        if len(key) == KEY_OCTETS_IPV4 and not noted:
-            _TUPLE_IPV4.pack_into(keys, at * TUPLE_OCTETS, _MAPPED, key[:4], _MAPPED, key[4:])
-            _FLOW.pack_into(
-                values, at * FLOW_OCTETS, int(last_seen_s * NS), identity.irs, identity.iss, period & 0xFFFFFFFF,
-                last_ack, 0, 0, ways[backend], _HANDED, 0, 0,
-            )  # fmt: skip
-        else:
-            write_tuple(key, keys, at)
-            write_flow(identity, period, last_ack, last_seen_s, noted, ways[backend], Standing.HANDED, values, at)
 
 
 def decode_flow(four_tuple: bytes, value: bytes) -> Carried:

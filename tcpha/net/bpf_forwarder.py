@@ -29,7 +29,6 @@ from tcpha.kernel.fe_maps import (
     Way,
     WayKind,
     write_flow,
-    write_handed,
     write_tuple,
 )
 from tcpha.net.bpf import bpffs_of
@@ -182,12 +181,13 @@ class Forwarder:
         Of more than `PLACES` only so many are looked at.
         """
         table, ways = self._flows, self._ways
-        first = flows[:PLACES]
-        for each in first:
-            if each[1] not in ways:
-                self.close_way(each[1])
-        write_handed(first, ways, table.keys, table.values)
-        return table.update_first(len(first))
+        keys, values = table.keys, table.values
+        for at, (identity, backend, period, last_ack, last_seen_s, noted) in enumerate(flows[:PLACES]):
+            if backend not in ways:
+                self.close_way(backend)
+            write_tuple(identity.key, keys, at)
+            write_flow(identity, period, last_ack, last_seen_s, noted, ways[backend], HANDED, values, at)
+        return table.update_first(min(len(flows), PLACES))
 
     def hold_flow(
         self, identity: Identity, period: int, last_ack: int, last_seen_s: float, noted: Sequence[int] = ()

@@ -16,6 +16,7 @@ from tcpha.lab.addressing import MTU_OCTETS
 from tcpha.lab.blueprint import NGINX
 from tcpha.lab.cluster import Lab, obstacle
 from tcpha.lab.configuration import Settings
+from tcpha.net import bpf_adopter
 from tests.cluster import choosy_rules, engine_sight, host_state
 from tests.cluster.conversation import FAMILIES, Family
 from tests.cluster.engines import cables_of, with_engines
@@ -99,6 +100,13 @@ def plain_lab(_machine: None) -> Iterator[Lab]:
     with Lab(unique_name()) as standing:
         standing.up(engine=False, cables=cables_of())
         yield standing
+
+
+@pytest.fixture(scope="session")
+def _adopting(_machine: None) -> None:
+    """Skip where the kernel of this host cannot adopt connections."""
+    if reason := bpf_adopter.obstacle():
+        pytest.skip(f"no kernel fast path here: {reason}")
 
 
 @pytest.fixture

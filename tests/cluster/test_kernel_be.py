@@ -15,7 +15,6 @@ from tcpha.lab.cluster import Lab
 from tcpha.lab.configuration import Settings
 from tcpha.lab.node import Node
 from tcpha.lab.waiting import wait_until
-from tcpha.net.bpf_adopter import obstacle
 from tests.cluster import host_state
 from tests.cluster.conftest import engine_lab
 from tests.cluster.conversation import Conversation, Family, get, post
@@ -30,12 +29,6 @@ PATIENCE_S = 10.0
 FIRST_OCTETS = 100_000
 """Of a download, read before something happens."""
 SMALL_WINDOW_OCTETS = 65_536
-
-
-@pytest.fixture(scope="module")
-def _adopting(_machine: None) -> None:
-    if reason := obstacle():
-        pytest.skip(f"no kernel fast path here: {reason}")
 
 
 @pytest.fixture(scope="module")

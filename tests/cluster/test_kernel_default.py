@@ -13,7 +13,6 @@ from tcpha.lab.cluster import Lab
 from tcpha.lab.daemon import await_ready
 from tcpha.lab.node import Node
 from tcpha.lab.waiting import wait_until
-from tcpha.net.bpf_adopter import obstacle
 from tests.cluster import host_state
 from tests.cluster.conftest import unique_name
 from tests.cluster.conversation import FAMILIES, Conversation, get
@@ -35,12 +34,6 @@ WITHOUT = {
     "rights": "-bpf,-perfmon,-sys_admin",
 }
 ANSWERS = (("/1k.jpg", "be2", "1k"), ("/1m.html", "be1", "1m"))
-
-
-@pytest.fixture(scope="module")
-def _adopting(_machine: None) -> None:
-    if reason := obstacle():
-        pytest.skip(f"no kernel fast path here: {reason}")
 
 
 @pytest.fixture(scope="module")

@@ -129,8 +129,11 @@ class FlowTable(Generic[FlowT]):
             self._changed[key] = None
         old = self.by_key.get(key)
         if old is not None:
-            self.remember(old, now)
-            self.remove(old)
+            if old.is_over:  # all that `finish` does is done
+                self._lingerers -= 1
+            else:
+                self.remember(old, now)
+                self.remove(old)
         self.by_key[key] = flow
         return old
 
@@ -234,6 +237,8 @@ class BothWaysTable(FlowTable[BothWaysT]):
     def insert(self, flow: BothWaysT, now: float) -> BothWaysT | None:
         """As `FlowTable.insert`."""
         old = super().insert(flow, now)
+        if old is not None:
+            self.by_leaving_key.pop(old.leaving_key, None)
         self.by_leaving_key[flow.leaving_key] = flow
         return old
 

@@ -76,6 +76,17 @@ def test_inserted_replaces_one_that_lingers() -> None:
     assert made.by_key[new.key] is new
 
 
+@pytest.mark.parametrize("is_over", [False, True])
+def test_inserted_replaces_one_that_leaves_otherwise_nothing_is_left_of_that(is_over: bool) -> None:
+    made, (old,) = filled(1)
+    if is_over:
+        made.finish(old, NOW)
+    new = Flow(0, irs=5)
+    new.leaving_key = ConnectionKey(b"\7" + new.leaving_key[1:])
+    made.insert(new, NOW)
+    assert made.by_leaving_key == {new.leaving_key: new}
+
+
 def test_lingering_is_replaced_and_that_one_lingers_each_is_counted_once() -> None:
     made, (old,) = filled(1)
     made.finish(old, NOW)

@@ -113,14 +113,14 @@ class Dispatcher:
 
         Raises: OptionError.
         """
-        flow = self.table.by_key.get(segment.key)
+        flow, identity = self.table.by_key.get(segment.key), identity_of(segment)
         if flow is not None and (
-            not flow.is_over or not segment.payload_octets or identity_of(segment).resembles(flow.identity)
+            flow.state is not FINISHED or not segment.payload_octets or identity.resembles(flow.identity)
         ):
             return self.on_segment(segment, now)
         if cookie.period <= self.table.finished.period_floor:
             return self.on_segment(segment, now)
-        return self._on_first(segment, cookie, flow, now)
+        return self._on_first(segment, identity, cookie, flow, now)
 
     def _on_syn(self, segment: Segment, flow: Flow | None) -> Sequence[Action]:
         if segment.flags & (ACK | RST | FIN):
@@ -165,14 +165,16 @@ class Dispatcher:
             self.counters.handshakes += 1
             return _NOTHING
         segment.check_checksum()
-        return self._on_first(segment, cookie, self.table.by_key.get(segment.key), now)
+        return self._on_first(segment, identity_of(segment), cookie, self.table.by_key.get(segment.key), now)
 
-    def _on_first(self, segment: Segment, cookie: Cookie, known: Flow | None, now: float) -> Sequence[Action]:
+    def _on_first(
+        self, segment: Segment, identity: Identity, cookie: Cookie, known: Flow | None, now: float
+    ) -> Sequence[Action]:
         """What a connection begins with; `known`: what is in the table on its ports."""
         if self._stopping:  # nobody would end it
             return (Reply(reset(segment)),)
-        identity, found = identity_of(segment), None
-        if known is None or known.is_over:
+        found = None
+        if known is None or known.state is FINISHED:
             found = self._first_segments.read(segment, identity, cookie)
             if isinstance(found, Inspected) and found.head_octets >= len(found.octets):
                 return self._first_segments.hand_over(segment, identity, cookie, found, known, now)

@@ -228,6 +228,7 @@ class Impairments:
                 _bring_bridged_packets_to_rules()
             else:
                 firewall.replace(_ROLE, [])
+                _spare_bridged_packets()
         for node in {each.way.node for each in (*before, *standing) if each.means == "netem"}:
             self._arrange_netem(node, [each for each in standing if each.way.node == node])
 
@@ -315,15 +316,26 @@ def _no_queue(reason: str) -> StartError:
 
 
 def _bring_bridged_packets_to_rules() -> None:
-    """In the network namespace of the calling thread. It is the default, which a machine may have changed.
+    """In the network namespace of the calling thread.
 
     Raises:
         StartError: the kernel has no br_netfilter, or does not let it be switched on.
     """
-    for family in ("iptables", "ip6tables"):
-        setting = _BRIDGE_SETTINGS / f"bridge-nf-call-{family}"
+    for setting in _bridge_settings():
         try:
             if setting.read_text().strip() != "1":
                 setting.write_text("1\n")
         except OSError as error:
             raise _no_queue(f"br_netfilter is missing: {setting}: {error.strerror}") from error
+
+
+def _spare_bridged_packets() -> None:
+    """No rule is left for them: they pass as fast as before (`wiring`)."""
+    for setting in _bridge_settings():
+        if setting.exists():
+            setting.write_text("0\n")
+
+
+def _bridge_settings() -> Iterator[Path]:
+    for family in ("iptables", "ip6tables"):
+        yield _BRIDGE_SETTINGS / f"bridge-nf-call-{family}"

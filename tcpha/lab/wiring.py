@@ -41,6 +41,8 @@ _PRIORITY_OF_CONNECTED_IPV6 = 256
 """The kernel's own for the route that comes with an address; IPv4 has 0."""
 _CARRIER_LIMIT_S = 10.0
 _SETTINGS_OF_SWITCH = {"ipv6/conf/all/disable_ipv6": 1, "ipv6/conf/default/disable_ipv6": 1}
+_SETTINGS_OF_BRIDGES = {f"bridge/bridge-nf-call-{family}": 0 for family in ("iptables", "ip6tables", "arptables")}
+"""A switch asks no firewall about its frames. Only where the kernel has br_netfilter are there such settings."""
 _SETTINGS_OF_NODE = {
     "ipv4/ip_forward": 0,  # a new namespace has the host's; before the others, for it sets some of them
     "ipv6/conf/all/disable_ipv6": 0,
@@ -73,6 +75,7 @@ def join(lab: str, plan: Plan) -> None:
         namespaces.create(namespace_of(lab, node))
     try:
         _configure(namespace_of(lab, SWITCH), _SETTINGS_OF_SWITCH)
+        _configure(namespace_of(lab, SWITCH), _SETTINGS_OF_BRIDGES, may_be_missing=True)
         for node in nodes:
             _configure(namespace_of(lab, node), _SETTINGS_OF_ROUTER if node == ROUTER else _SETTINGS_OF_NODE)
             _bring_up(namespace_of(lab, node), "lo")
@@ -83,11 +86,13 @@ def join(lab: str, plan: Plan) -> None:
         raise StartError(f"the kernel refuses a part of the network of lab {lab}: {error}") from error
 
 
-def _configure(namespace: str, settings: dict[str, int]) -> None:
+def _configure(namespace: str, settings: dict[str, int], *, may_be_missing: bool = False) -> None:
     """Before there is any interface: each is born with them."""
     with namespaces.inside(namespace):
         for key, value in settings.items():
-            Path("/proc/sys/net", key).write_text(f"{value}\n")
+            setting = Path("/proc/sys/net", key)
+            if not may_be_missing or setting.exists():
+                setting.write_text(f"{value}\n")
 
 
 def _bring_up(namespace: str, ifname: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tcpha.errors import ConfigError, StartError
 from tcpha.lab import documents, namespaces
+from tcpha.lab.addressing import SWITCH
 from tcpha.lab.cluster import Lab
 from tcpha.lab.configuration import Settings
 from tcpha.lab.waiting import wait_until
@@ -51,6 +52,12 @@ def test_standing_lab_ipv6_addresses_are_usable_at_once(plain_lab: Lab) -> None:
 def test_standing_lab_unused_address_nobody_answers(plain_lab: Lab) -> None:
     curl = plain_lab.client.run(["curl", "-sS", "--max-time", "10", f"http://{plain_lab.plan.uaddr4}/"])
     assert curl.returncode == 7, curl.stderr
+
+
+def test_standing_lab_switch_asks_no_firewall_about_what_it_forwards(plain_lab: Lab) -> None:
+    with plain_lab.nodes[SWITCH].enter():
+        values = {path.name: path.read_text() for path in Path("/proc/sys/net/bridge").glob("bridge-nf-call-*")}
+    assert set(values.values()) <= {"0\n"}, values
 
 
 def test_thread_inside_a_node_leaves_returns_home(plain_lab: Lab) -> None:

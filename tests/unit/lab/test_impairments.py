@@ -105,6 +105,20 @@ def test_program_impairs_beside_netem_what_netem_has_passes_the_rules(kernel: Ke
     assert {rule.target.split()[1] for rule in kernel.rules[-1]} == {"ACCEPT", "NFQUEUE"}
 
 
+def test_bridges_bring_packets_to_rules_only_while_there_are_rules(
+    kernel: Kernel, those: Impairments, settings: Path
+) -> None:
+    def shown() -> set[str]:
+        return {setting.read_text() for setting in settings.iterdir()}
+
+    way = those.put(Way("be1"), LOSS, "queue")
+    assert shown() == {"1\n"}
+    way.end()
+    assert shown() == {"0\n"}
+    those.put(Way("be1"), LOSS, "queue")
+    assert shown() == {"1\n"}
+
+
 def test_program_is_taken_away_no_record_of_its_process_stays(
     kernel: Kernel, those: Impairments, tmp_path: Path
 ) -> None:

@@ -114,9 +114,7 @@ class Dispatcher:
         Raises: OptionError.
         """
         flow, identity = self.table.by_key.get(segment.key), identity_of(segment)
-        if flow is not None and (
-            flow.state is not FINISHED or not segment.payload_octets or identity.resembles(flow.identity)
-        ):
+        if flow is not None and identity.resembles(flow.identity):
             return self.on_segment(segment, now)
         if cookie.period <= self.table.finished.period_floor:
             return self.on_segment(segment, now)

@@ -167,9 +167,11 @@ class Flow(Struct, eq=False, gc=False):
         """May an acknowledgement belong to another connection on the same ports?
 
         Its SYN may be unknown: another front end answered it, we did before a restart, or SYNs that a stranger forged
-        took its place in `noted`. So whatever lies far from the last acknowledgement is worth a look at its cookie.
+        took its place in `noted`. So whatever lies far from the last acknowledgement is worth a look at its cookie, and
+        so is what lies before all that the server of this connection has sent.
         """
-        return (seg_ack - self.last_ack + STRANGE_OCTETS) & MASK > 2 * STRANGE_OCTETS
+        behind = min((self.last_ack - self.identity.iss - 1) & MASK, STRANGE_OCTETS)
+        return (seg_ack - self.last_ack + behind) & MASK > behind + STRANGE_OCTETS
 
     def assign(self, backend: Endpoint) -> None:
         """Pass everything on to `backend` from now on."""

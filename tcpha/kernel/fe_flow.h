@@ -34,7 +34,9 @@ static __always_inline void note_syn(struct flow *flow, __u32 irs)
 /* Flow.is_strange: may the acknowledgement belong to another connection on the same ports? */
 static __always_inline int is_strange(const struct flow *flow, __u32 ack)
 {
-	return ack - flow->last_ack + STRANGE_OCTETS > 2 * STRANGE_OCTETS;
+	__u32 heard = flow->last_ack - flow->iss - 1, behind = heard < STRANGE_OCTETS ? heard : STRANGE_OCTETS;
+
+	return ack - flow->last_ack + behind > behind + STRANGE_OCTETS;
 }
 
 /* Identity.resembles: is this the flow itself, acknowledging a little more? */

@@ -217,7 +217,8 @@ def test_server_has_a_smaller_scale_the_rest_of_its_window_is_told_as_one_unit_a
         assert wait_until(lambda: told in scaled_lab.log("fe").read_text(), PROBED_S)
         upload.fill(lambda: info_of(upload.client).snd_wnd <= 1 << promised)
         upload.await_probe()
-        assert info_of(upload.client).snd_wnd in (0, 1 << promised)
+        # A busy host finds room in what it holds, tells of that, and the client fills it as well.
+        upload.fill(lambda: info_of(upload.client).snd_wnd in (0, 1 << promised))
 
 
 @pytest.mark.parametrize(("promised", "scale"), [(7, 7), (7, 14), (0, 0)])

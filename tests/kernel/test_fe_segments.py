@@ -181,6 +181,23 @@ def test_forwarded_acknowledgement_at_the_border_of_what_is_strange_program_and_
     assert twins.see(new.sends(GET))[0].count == ("up_reused" if is_strange else "forwarded")
 
 
+@pytest.mark.parametrize(("heard", "away"), [(0, 0), (0, -1), (5, -5), (5, -6), (STRANGE_OCTETS, -STRANGE_OCTETS)])
+def test_forwarded_acknowledgement_of_what_was_before_the_connection_program_and_core_agree(
+    fe_stage: Stage, heard: int, away: int
+) -> None:
+    """The server has sent `heard` octets; what is acknowledged is `away` from them."""
+    new = Client(irs=0x70000000)
+    Twins(fe_stage).shake(new)
+    twins = Twins(fe_stage)
+    twins.forward(Client(), GET)
+    flow = twins.flow(new.key)
+    assert flow is not None
+    flow.last_ack = SeqNum((new.iss + 1 - away) & 0xFFFFFFFF)
+    flow.identity = Identity(flow.key, flow.identity.irs, SeqNum((flow.last_ack - 1 - heard) & 0xFFFFFFFF))
+    twins.enter(new.key)
+    assert twins.see(new.sends(GET))[0].count == ("up_reused" if -away > heard else "forwarded")
+
+
 def test_forwarded_port_is_reused_and_the_cookie_happens_to_be_the_same_the_request_is_passed_up(
     fe_stage: Stage,
 ) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import pytest
 
 from tcpha.fe.actions import PassOn, Send
-from tcpha.fe.flows import FlowState
-from tcpha.proto.cookie import PERIOD_S
+from tcpha.fe.flows import STRANGE_OCTETS, FlowState
+from tcpha.proto.cookie import PERIOD_S, Agreement, Cookie
 from tcpha.proto.messages import Closed, Flows
+from tcpha.proto.tcp import Segment, decode_segment
 from tests.packet.fe_client import GET, GET_JPG, MASK, PLAIN_SYN, Client
 from tests.packet.fe_playbook import BE1, BE2, UTC, After, Playbook, Says, anything, gets, gets_rst, handoff, nothing
 from tests.packet.fe_states import BRING_TO
@@ -52,6 +53,41 @@ def test_any_state_syn_answered_elsewhere_port_reused_begins_anew(state: FlowSta
     BRING_TO[state](book, old)
     new = answered_elsewhere(family, 3_000_000_000)
     book >> new.sends(GET_JPG) << anything
+    assert book.flow(new).identity == new.identity
+    assert book.flow(new).backend == BE2
+
+
+def near(old: Client, iss_away: int) -> Client:
+    """A client on the same ports whose SYN was not seen here; its numbers are near those of the old one by chance."""
+    return Client(old.family, irs=old.irs + 5_000, iss=(old.iss + iss_away) & MASK)
+
+
+@pytest.mark.parametrize("away", [-STRANGE_OCTETS, -1 << 8])
+@pytest.mark.parametrize("state", [state for state in FlowState if state is not FlowState.FINISHED])
+def test_any_state_segment_acknowledges_what_was_before_the_connection_its_cookie_is_looked_at(
+    state: FlowState, away: int, family: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = Playbook()
+    old = book.connected(family)
+    BRING_TO[state](book, old)
+    new = near(old, away)
+    asked: list[Segment] = []
+    monkeypatch.setattr(book.dispatcher, "_cookie_of", asked.append)
+    book.dispatcher.on_segment(decode_segment(new.sends(GET_JPG)), book.now)
+    assert [segment.seg_ack for segment in asked] == [new.iss + 1]
+
+
+@pytest.mark.parametrize("away", [-STRANGE_OCTETS, -1 << 8, 1 << 8, STRANGE_OCTETS])
+@pytest.mark.parametrize("state", FlowState)
+def test_any_state_first_octets_come_with_their_cookie_however_near_their_numbers_are_port_begins_anew(
+    state: FlowState, away: int, family: int
+) -> None:
+    book = Playbook()
+    old = book.connected(family)
+    BRING_TO[state](book, old)
+    new = near(old, away)
+    cookie = Cookie(Agreement(1460, 7, True), UTC // PERIOD_S, None)
+    book.dispatcher.on_verified(decode_segment(new.sends(GET_JPG)), cookie, book.now)
     assert book.flow(new).identity == new.identity
     assert book.flow(new).backend == BE2
 

@@ -41,6 +41,8 @@ from tcpha.rules import Endpoint
 OVER_AT_ONCE = 256
 LATER_S = 0.1
 """What has time is done when it is so old; what is over also when it is so much."""
+OVER_AT_MOST = 1 << 14
+"""So much of what a carrier has refused to forget is told once more, the last that is over: it may refuse for ever."""
 
 
 class Known(Protocol):
@@ -126,6 +128,7 @@ class Carriage:
         self._carrier = carrier
         self._given: dict[ConnectionKey, _Given] = {}
         self._over: list[ConnectionKey] = []
+        self._over_at_once: float = OVER_AT_ONCE
         self._refused: list[ConnectionKey] = []
         self._later: dict[ConnectionKey, None] = {}
         self._later_at = inf
@@ -195,7 +198,7 @@ class Carriage:
         changed = self._table.take_changed()
         if changed:
             self._tell(self._settle_all(changed, now), self._settle, now)
-        if now >= self._later_at or len(self._over) >= OVER_AT_ONCE:
+        if now >= self._later_at or len(self._over) >= self._over_at_once:
             self._catch_up(now)
 
     def next_deadline(self) -> float:
@@ -272,13 +275,21 @@ class Carriage:
         later, self._later = self._later, {}
         refused, self._refused = self._refused, []
         self._later_at = inf
-        try:
-            # The ports of some may have been used again since.
-            self._carrier.forget_all([key for key in over if key not in self._given])
-        except EdgeError as error:
-            self._note_fault(error)
+        # The ports of some may have been used again since.
+        self._forget_all([key for key in over if key not in self._given], now)
         self._tell(self._settle_all(refused, now), self._settle, now)
         self._tell(later, self._confirm, now)
+
+    def _forget_all(self, keys: list[ConnectionKey], now: float) -> None:
+        """Tell that they are over; what is refused is told again a while later, not with the next burst."""
+        self._over_at_once = OVER_AT_ONCE
+        try:
+            self._carrier.forget_all(keys)
+        except EdgeError as error:
+            self._note_fault(error)
+            self._over = keys[-OVER_AT_MOST:]
+            self._over_at_once = inf
+            self._catch_up_later(now)
 
     def _confirm(self, key: ConnectionKey, now: float) -> None:
         flow = self._by_key.get(key)

@@ -34,7 +34,7 @@ from tcpha.flowtable import FlowTable
 from tcpha.kernel.fe_maps import BackEnd, Beginning
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.messages import Identity
-from tcpha.proto.seqnum import SeqNum, seq_lt
+from tcpha.proto.seqnum import MASK, SeqNum, seq_lt
 from tcpha.proto.tcp import Segment
 from tcpha.rules import Endpoint
 
@@ -127,7 +127,7 @@ class Carriage:
         self._backend_of = {server: (server.addr.packed, server.port) for server in servers}
         self._carrier = carrier
         self._given: dict[ConnectionKey, _Given] = {}
-        self._over: list[ConnectionKey] = []
+        self._over: dict[ConnectionKey, None] = {}
         self._over_at_once: float = OVER_AT_ONCE
         self._refused: list[ConnectionKey] = []
         self._later: dict[ConnectionKey, None] = {}
@@ -215,7 +215,10 @@ class Carriage:
         self._table.follow(None)
 
     def _settle_all(self, keys: Iterable[ConnectionKey], now: float) -> list[ConnectionKey]:
-        """Settle at once what nearly all have come to: handed over just now, or over. Return the others."""
+        """Settle at once what nearly all have come to: handed over just now, on ports of none, or over.
+
+        Return the others.
+        """
         by_key, given, over, backend_of = self._by_key, self._given, self._over, self._backend_of
         others: list[ConnectionKey] = []
         new: list[ConnectionKey] = []
@@ -224,8 +227,12 @@ class Carriage:
             flow = by_key.get(key)
             if flow is None or flow.state is FINISHED:
                 if given.pop(key, None) is not None:
-                    over.append(key)
-            elif flow.state is HANDING and flow.backend is not None and not _is_doubtful(flow):
+                    over[key] = None
+            elif (
+                flow.state is HANDING
+                and flow.backend is not None
+                and not (key in over or key in given or _is_doubtful(flow))
+            ):
                 backend = backend_of[flow.backend]
                 new.append(key)
                 beginnings.append((flow.identity, backend, flow.period, flow.last_ack, flow.last_seen, flow.noted))
@@ -256,9 +263,17 @@ class Carriage:
             else:
                 self._carry(flow)
         elif flow.state is HANDING and flow.backend is not None and not _is_doubtful(flow):
+            if key in self._over or key in self._given:
+                self._take_notes(flow)
             self._carry(flow, confirmed=False)
         else:
             self._hold(flow)
+
+    def _take_notes(self, flow: Flow) -> None:
+        """Take over the SYNs that were noted on its ports, whatever had them: the next one's may be among them."""
+        known = self._carrier.look_up(flow.key)
+        for first in reversed(known.noted if known is not None else ()):
+            flow.note_syn(SeqNum(first - 1 & MASK))
 
     def _put_off(self, key: ConnectionKey, now: float) -> None:
         self._later[key] = None
@@ -271,7 +286,7 @@ class Carriage:
 
     def _catch_up(self, now: float) -> None:
         """Tell what has had time. Of those that were to be told of as confirmed most are over by now."""
-        over, self._over = self._over, []
+        over, self._over = self._over, {}
         later, self._later = self._later, {}
         refused, self._refused = self._refused, []
         self._later_at = inf
@@ -287,7 +302,7 @@ class Carriage:
             self._carrier.forget_all(keys)
         except EdgeError as error:
             self._note_fault(error)
-            self._over = keys[-OVER_AT_MOST:]
+            self._over = dict.fromkeys(keys[-OVER_AT_MOST:])
             self._over_at_once = inf
             self._catch_up_later(now)
 

@@ -24,6 +24,13 @@ static __always_inline int goes_on(const struct flow *flow)
 	return flow && !is_read();
 }
 
+/* What looks like first octets: with a cookie the process need not look for one, and knows that they are. */
+static __always_inline void look_for_cookie(struct __sk_buff *skb, struct scratch *s, struct segment *g)
+{
+	if (!is_bare(g) && (g->flags & (ACK | RST)) == ACK && is_read())
+		cookie_of(skb, s, g);
+}
+
 SEC("tc/ingress")
 int fe_ingress(struct __sk_buff *skb)
 {
@@ -43,8 +50,11 @@ int fe_ingress(struct __sk_buff *skb)
 	if (g->flags & SYN)
 		return on_syn(skb, s, g, flow);
 	s->raised.has_cookie = 0;
-	if (flow && flow->doubted_until && is_doubted(flow, g->ack))
+	if (flow && flow->doubted_until && is_doubted(flow, g->ack)) {
+		if (is_noted(flow, g->seq))
+			look_for_cookie(skb, s, g);
 		RAISE(UP_REUSED);
+	}
 	if (may_begin(flow, g)) {
 		switch (cookie_of(skb, s, g)) {
 		case COOKIE_VALID:
@@ -70,9 +80,7 @@ int fe_ingress(struct __sk_buff *skb)
 		}
 	}
 	if (!flow) {
-		/* What looks like first octets: with a cookie the process need not look for one. */
-		if (!is_bare(g) && (g->flags & (ACK | RST)) == ACK && is_read())
-			cookie_of(skb, s, g);
+		look_for_cookie(skb, s, g);
 		RAISE(UP_UNKNOWN);
 	}
 	if (flow->state == FLOW_HELD || (flow->state == FLOW_HANDED && has_octets(g)))

@@ -137,6 +137,10 @@ class Bound:
         self.carriage.settle(now)
         return self.carrier.calls
 
+    def note(self, flow: Flow, *firsts: int) -> None:
+        """The carrier saw SYNs on its ports."""
+        self.carrier.entries[flow.key] = replace(self.entry(flow), noted=tuple(map(SeqNum, firsts)))
+
     def entry(self, flow: Flow) -> Entry:
         return self.carrier.entries[flow.key]
 
@@ -246,9 +250,32 @@ def test_port_is_used_again_before_the_old_flow_is_forgotten_the_new_one_stays(b
     new = Flow.of(identity(40_000, irs=8), 50_000_000, HANDING, NOW)
     new.assign(FAR)
     bound.table.insert(new, NOW)
-    assert bound.settled() == ["hand"]
+    assert bound.settled() == ["look up", "hand"]
     assert bound.settled(NOW + LATER_S) == []
     assert bound.entry(new).identity == new.identity
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_port_is_used_again_what_was_noted_there_meanwhile_is_noted_of_the_new_one(bound: Bound, is_over: bool) -> None:
+    """The carrier answers SYNs: that of a third connection may have come before the second was handed over."""
+    old = handed(bound)
+    bound.note(old, 700, 9)
+    if is_over:
+        bound.table.finish(old, NOW)
+        bound.carriage.settle(NOW)
+    new = Flow.of(identity(40_000, irs=8), 50_000_000, HANDING, NOW)
+    new.assign(FAR)
+    bound.table.insert(new, NOW)
+    bound.carriage.settle(NOW)
+    assert new.noted == bound.entry(new).noted == (700, 9)
+
+
+def test_handed_over_again_what_was_noted_of_it_stays_noted(bound: Bound) -> None:
+    flow = handed(bound)
+    bound.note(flow, 700)
+    bound.table.mark_changed(flow)
+    assert bound.settled() == ["look up", "hand"]
+    assert flow.noted == bound.entry(flow).noted == (700,)
 
 
 def test_flow_that_the_carrier_never_had_ends_nothing_is_told(bound: Bound) -> None:

@@ -93,6 +93,23 @@ def test_first_octets_of_a_port_used_again_come_with_their_cookie(fe_stage: Stag
     assert twins.core.counters.ports_reused == before + 1
 
 
+@BOTH
+def test_port_is_used_for_a_third_time_while_the_second_is_undecided_its_first_octets_come_with_their_cookie(
+    fe_stage: Stage, family: int
+) -> None:
+    twins = Twins(fe_stage)
+    twins.forward(Client(family), GET)
+    second, third = Client(family, irs=5_000_000), Client(family, irs=6_000_000)
+    twins.shake(second)
+    assert fe_stage.run(frame_of(second.sends(GET))).count == "up_reused"
+    twins.shake(third)
+    outcome = fe_stage.run(frame_of(third.sends(GET)))
+    assert (outcome.count, outcome.is_raised) == ("up_reused", True)
+    assert told(outcome.cookie) == twins.core._cookie_of(decode_segment(third.sends(GET)))
+    assert fe_stage.run(frame_of(third.ack())).cookie is None
+    assert fe_stage.run(frame_of(second.sends(GET, at=len(GET)))).cookie is None
+
+
 def test_cookie_is_wrong_or_of_a_refused_period_none_is_told(fe_stage: Stage) -> None:
     twins, client = greeted(fe_stage)
     assert fe_stage.run(frame_of(client.sends(GET, acks=1 << 20))).cookie is None

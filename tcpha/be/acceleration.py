@@ -187,11 +187,10 @@ class Acceleration:
         That it is the agent's proves nothing before this runs something there: the programs take a connection for over
         by a RST that they have seen, and that its socket may never have got, or not in time.
         """
-        key, is_agents = carried.identity.key, carried.whose is Whose.AGENT
-        if is_agents and self._agent.runs(key):
+        key = carried.identity.key
+        if carried.whose is Whose.AGENT and self._agent.runs(key):
             return None
-        found = self._connections.find_socket(key)
-        return None if is_agents and found is not None and found.state == TCP_TIME_WAIT else found
+        return self._connections.find_socket(key)
 
     def _take(self, four_tuple: bytes, identity: Identity, rank: Rank, left: TcpSocket | None) -> bool:
         """Make the four-tuple the agent's. `left`: a socket of a connection of the programs' that is over."""

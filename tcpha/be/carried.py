@@ -27,9 +27,9 @@ class CarriedConnections:
         self._mark = mark
 
     def find_socket(self, key: ConnectionKey) -> TcpSocket | None:
-        """The socket of a four-tuple if it is one that the programs made, or in TIME-WAIT, where nothing tells."""
+        """The socket of a four-tuple if it is one that the programs made: in TIME-WAIT, too, it bears the mark."""
         found = self._sockets.find_connection(key)
-        return found if found is not None and (found.mark == self._mark or found.state == TCP_TIME_WAIT) else None
+        return found if found is not None and found.mark == self._mark else None
 
     def has_open_socket(self, key: ConnectionKey) -> bool:
         """The same, and not in TIME-WAIT."""

@@ -32,7 +32,7 @@ from tcpha.net import clock
 from tcpha.net.footprint import Plan, Role
 from tcpha.net.nfqueue import PacketQueue
 from tcpha.net.raw import RawSender
-from tcpha.net.sockdiag import TCP_SYN_RECEIVED, SocketDiagnostics, TcpSocket
+from tcpha.net.sockdiag import TCP_SYN_RECEIVED, TCP_TIME_WAIT, SocketDiagnostics, TcpSocket
 from tcpha.net.tunnel import TunnelSocket, open_tunnels
 from tcpha.node import Node
 from tcpha.peers import OwnStatus
@@ -314,7 +314,8 @@ class BackEnd(Node):
         taken = False
         try:
             found = self._sockets.find_connection(action.key)
-            if found is not None and self._is_of_kernel(found):
+            # One in TIME-WAIT is of an earlier connection: no program runs a later one where the agent has begun.
+            if found is not None and found.state != TCP_TIME_WAIT and self._is_of_kernel(found):
                 self._do(self._agent.on_superseded(action.key, now), now)
                 return
             if found is not None and (action.embryonic or found.state != TCP_SYN_RECEIVED):

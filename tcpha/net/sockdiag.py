@@ -50,7 +50,7 @@ class TcpSocket:
     state: as linux/tcp_states.h numbers them (1 ESTABLISHED ... 11 CLOSING), request sockets as 3 SYN-RECEIVED.
     family: AF_INET or AF_INET6, as asked for (an IPv4 connection of a dual-stack IPv6 listener is found as AF_INET).
     identity: 36 octets, ports and addresses as asked for; cookie: 8 octets, unique to the socket. mark: the firewall
-    mark it bears, 0 if it has none, is in TIME-WAIT, or CAP_NET_ADMIN is missing.
+    mark it bears, in TIME-WAIT that of the socket before, 0 if it has none or CAP_NET_ADMIN is missing.
     """
 
     family: int

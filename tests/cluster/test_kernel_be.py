@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,9 +18,10 @@ from tcpha.lab.node import Node
 from tcpha.lab.waiting import wait_until
 from tests.cluster import host_state
 from tests.cluster.conftest import engine_lab
-from tests.cluster.conversation import Conversation, Family, get, post
+from tests.cluster.conversation import LIMIT_S, Conversation, Family, client_address, get, post, unconnected, vip
 from tests.cluster.engine_sight import await_no_flows, counters, digest, digest_line, sockets_at
 from tests.cluster.kernel_sight import pinned
+from tests.cluster.mishaps import kernel
 from tests.cluster.sniffing import sniffing
 
 pytestmark = pytest.mark.cluster
@@ -29,6 +31,8 @@ PATIENCE_S = 10.0
 FIRST_OCTETS = 100_000
 """Of a download, read before something happens."""
 SMALL_WINDOW_OCTETS = 65_536
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_SEND_QUEUE = 19, 20, 21, 2
+"""As linux/tcp.h has them."""
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +165,35 @@ def test_port_is_used_again_at_once_every_connection_is_answered(kernel_lab: Lab
             answer = client.ask(get("/1k.html", "Connection: close"))
             assert (answer.sha256, client.rest()) == (digest(kernel_lab, "1k.html"), b"")
     assert in_kernel(kernel_lab, "recycled") > recycled
+
+
+def numbered_from(lab: Lab, family: Family, port: int, iss: int) -> Conversation:
+    """A connection whose client counts from `iss` on: what a closed socket is told in repair mode it keeps."""
+    peer = unconnected(lab, family)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    peer.bind((client_address(lab, family), port))
+    with lab.client.enter():
+        repair = ((TCP_REPAIR, 1), (TCP_REPAIR_QUEUE, TCP_SEND_QUEUE), (TCP_QUEUE_SEQ, iss), (TCP_REPAIR, 0))
+        for option, value in repair:
+            peer.setsockopt(socket.IPPROTO_TCP, option, value)
+    peer.settimeout(LIMIT_S)
+    peer.connect((vip(lab, family), 80))
+    return Conversation(peer)
+
+
+def test_port_is_used_again_by_lower_numbers_without_timestamps_the_server_that_was_chosen_answers(
+    kernel_lab: Lab, family: Family
+) -> None:
+    """No SYN of that connection ends the TIME-WAIT (RFC 6191): only the agent can."""
+    port, left = 40_778, in_kernel(kernel_lab, "up_time_wait")
+    request = get("/1k.html", "Connection: close")
+    with kernel(kernel_lab.client, tcp_timestamps=0):
+        for iss in (0x60000000, 0x50000000):
+            assert in_kernel(kernel_lab, "up_time_wait") == left
+            with numbered_from(kernel_lab, family, port, iss) as client:
+                answer = client.ask(request)
+                assert (answer.status, answer.node, client.rest()) == (200, "be1", b"")
+    assert in_kernel(kernel_lab, "up_time_wait") == left + 1
 
 
 def test_agents_connection_is_aborted_and_its_port_used_again_at_once_each_answer_is_its_own(

@@ -149,6 +149,15 @@ def test_connection_is_found_by_its_four_tuple_with_the_mark_of_its_socket(serve
         assert (before.mark, after.mark, after.cookie) == (0, 0x7C0B, before.cookie)
 
 
+def test_time_wait_shows_the_mark_of_the_socket_before(server: Server) -> None:
+    client, accepted = server.connect()
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x7C0B)
+    port = client.getsockname()[1]
+    accepted.close()
+    client.close()
+    assert server.until_state(port, TCP_TIME_WAIT).mark == 0x7C0B
+
+
 def destroy_established(server: Server) -> None:
     client, accepted = server.connect()
     with client, accepted:

@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 
 from tcpha.be.acceleration import Acceleration
-from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Send
+from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Inject, Send
 from tcpha.be.flows import FlowState
 from tcpha.be.service import BackEnd
 from tcpha.errors import EdgeError
-from tcpha.net.sockdiag import SocketDiagnostics, TcpSocket
+from tcpha.net.sockdiag import TCP_ESTABLISHED, TCP_TIME_WAIT, SocketDiagnostics, TcpSocket
 from tcpha.peers import OwnStatus
 from tcpha.proto.messages import NodeState, Reason, Refused, Server, ServerState, Status
 from tcpha.rules import Endpoint
@@ -33,8 +33,23 @@ class Deaf:
 class Taken:
     """A connection that the kernel has adopted holds every four-tuple; what is done to it is a mistake."""
 
+    state = TCP_ESTABLISHED
+
     def find_connection(self, _key: object) -> TcpSocket:
-        return TcpSocket(AF_INET, 1, b"a cookie", bytes(36), KERNEL_MARK)
+        return TcpSocket(AF_INET, self.state, b"a cookie", bytes(36), KERNEL_MARK)
+
+
+class Left(Taken):
+    """One that is over: in TIME-WAIT."""
+
+    state = TCP_TIME_WAIT
+
+    def __init__(self) -> None:
+        self.destroyed: list[TcpSocket] = []
+
+    def destroy(self, found: TcpSocket) -> bool:
+        self.destroyed.append(found)
+        return True
 
 
 def process_of(book: Playbook, sockets: object = None) -> tuple[BackEnd, list[Action]]:
@@ -45,7 +60,7 @@ def process_of(book: Playbook, sockets: object = None) -> tuple[BackEnd, list[Ac
     made._sockets = cast(SocketDiagnostics, sockets or Deaf())
     made._kernel = cast(Acceleration, object())
     made._be_config = book.config.model_copy(update={"kernel_mark": KERNEL_MARK})
-    made._perform = {Send: lambda action, _now: performed.append(action)}
+    made._perform = {kind: lambda action, _now: performed.append(action) for kind in (Inject, Send)}
     return made, performed
 
 
@@ -108,6 +123,20 @@ def test_syn_sent_a_connection_of_the_kernel_has_the_four_tuple_it_stays_and_the
     assert isinstance(refusal.message, Refused)
     assert refusal.message.reason is Reason.OLDER_GENERATION
     assert book.key() not in book.agent.table.by_key
+
+
+@both_families
+def test_syn_sent_time_wait_of_the_kernels_connection_is_in_the_way_it_is_destroyed_and_the_syn_played(
+    family: int,
+) -> None:
+    """It was there before: where the agent has begun no program runs anything."""
+    book, left = Playbook(family), Left()
+    book.hands_off()
+    process, performed = process_of(book, left)
+    process._clear_tuple(ClearTuple(book.key(), embryonic=True), book.now)
+    assert [each.state for each in left.destroyed] == [TCP_TIME_WAIT]
+    assert [type(each) for each in performed] == [Inject]
+    assert book.agent.table.by_key[book.key()].state is FlowState.SYN_SENT
 
 
 @both_families

@@ -14,7 +14,6 @@ from tcpha.be.agent import Agent
 from tcpha.config import CONFIRM_TIME_S, RELEASE_TIME_S
 from tcpha.kernel.be_maps import Act, Answer, Ran, Rank, Whose, encode_tuple
 from tcpha.net import clock
-from tcpha.net.sockdiag import TCP_TIME_WAIT
 from tcpha.peers import Peer
 from tcpha.proto.cookie import Agreement
 from tcpha.proto.flow_fields import FIELD_OCTETS_IPV4, Fields, encode_field
@@ -136,38 +135,6 @@ def test_accept_queue_was_full_the_agent_takes_over(here: BackEnd) -> None:
     here.programs.ran[ONE] = Ran.ADOPTING
     assert here.gets(handoff()) == ([], handoff())
     assert (here.programs.whose(ONE), here.programs.ran[ONE]) == (Whose.AGENT, Ran.AGENT)
-
-
-def test_socket_of_one_that_is_over_is_in_time_wait_it_makes_way(here: BackEnd) -> None:
-    """Its answers would bear the mark, and never come to the agent."""
-    here.programs.add(carried(EARLIER, Whose.OVER))
-    here.sockets.present = [left := socket_of(EARLIER, state=TCP_TIME_WAIT)]
-    assert here.gets(handoff()) == ([], handoff())
-    assert here.sockets.destroyed == [left]
-
-
-def test_socket_of_one_that_is_over_lives_where_the_ports_are_the_agents_it_makes_way(here: BackEnd) -> None:
-    """A client's RST was seen, and never came to the socket; the note is of the HANDOFF that a program left here."""
-    here.programs.add(carried(ONE, Whose.AGENT))
-    here.sockets.present = [left := socket_of(EARLIER)]
-    assert here.gets(handoff()) == ([], handoff())
-    assert here.sockets.destroyed == [left]
-
-
-def test_socket_is_in_time_wait_where_the_ports_are_the_agents_it_stays(here: BackEnd) -> None:
-    """It is the agent's own, and answers a client that closes again."""
-    here.programs.add(carried(ONE, Whose.AGENT))
-    here.sockets.present = [socket_of(EARLIER, state=TCP_TIME_WAIT)]
-    assert here.gets(handoff()) == ([], handoff())
-    assert here.sockets.destroyed == []
-
-
-def test_agent_runs_the_connection_no_socket_is_destroyed(here: BackEnd) -> None:
-    here.programs.add(carried(ONE, Whose.AGENT))
-    here.agent.on_message(FRONT_END, handoff(), 0.0, NOW)
-    here.sockets.present = [socket_of(ONE)]
-    here.gets(handoff())
-    assert here.sockets.destroyed == []
 
 
 def test_program_changes_the_entry_meanwhile_it_is_decided_anew(here: BackEnd) -> None:

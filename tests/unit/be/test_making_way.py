@@ -1,0 +1,50 @@
+"""What earlier connections left on a four-tuple that the agent is to have: it makes way, or stays where it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from tcpha.kernel.be_maps import Whose
+from tcpha.net.sockdiag import TCP_TIME_WAIT
+from tests.unit.be.programs import MARK, carried, socket_of
+from tests.unit.be.test_acceleration import EARLIER, FRONT_END, NOW, ONE, BackEnd, handoff
+
+
+@pytest.fixture
+def here() -> BackEnd:
+    return BackEnd()
+
+
+def test_socket_of_one_that_is_over_is_in_time_wait_it_makes_way(here: BackEnd) -> None:
+    """Its answers would bear the mark, and never come to the agent."""
+    here.programs.add(carried(EARLIER, Whose.OVER))
+    here.sockets.present = [left := socket_of(EARLIER, state=TCP_TIME_WAIT)]
+    assert here.gets(handoff()) == ([], handoff())
+    assert here.sockets.destroyed == [left]
+
+
+def test_socket_of_one_that_is_over_lives_where_the_ports_are_the_agents_it_makes_way(here: BackEnd) -> None:
+    """A client's RST was seen, and never came to the socket; the note is of the HANDOFF that a program left here."""
+    here.programs.add(carried(ONE, Whose.AGENT))
+    here.sockets.present = [left := socket_of(EARLIER)]
+    assert here.gets(handoff()) == ([], handoff())
+    assert here.sockets.destroyed == [left]
+
+
+@pytest.mark.parametrize(("mark", "destroyed"), [(MARK, 1), (0, 0)])
+def test_socket_is_in_time_wait_where_the_ports_are_the_agents_the_programs_makes_way_its_own_stays(
+    here: BackEnd, mark: int, destroyed: int
+) -> None:
+    """Its own answers a client that closes again; the programs' would answer the agent, and not be heard."""
+    here.programs.add(carried(ONE, Whose.AGENT))
+    here.sockets.present = [left := socket_of(EARLIER, mark=mark, state=TCP_TIME_WAIT)]
+    assert here.gets(handoff()) == ([], handoff())
+    assert here.sockets.destroyed == [left] * destroyed
+
+
+def test_agent_runs_the_connection_no_socket_is_destroyed(here: BackEnd) -> None:
+    here.programs.add(carried(ONE, Whose.AGENT))
+    here.agent.on_message(FRONT_END, handoff(), 0.0, NOW)
+    here.sockets.present = [socket_of(ONE)]
+    here.gets(handoff())
+    assert here.sockets.destroyed == []

@@ -16,7 +16,7 @@ from tcpha.be.accelerated import Course, course, first_segment, period_of, rank_
 from tcpha.be.actions import Action, Inject, Send
 from tcpha.be.agent import Agent
 from tcpha.be.carried import CarriedConnections
-from tcpha.be.left_behind import take_stock
+from tcpha.be.left_behind import is_at, take_stock
 from tcpha.be.search import Search
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, StartError
@@ -354,7 +354,8 @@ class Acceleration:
         """Adopt nothing any more, and reset what was adopted; return how many could be."""
         self._is_held = True
         self._adopter.hold()
-        return sum([self._connections.destroy(each) for each in self._connections.open_sockets()])
+        adopted = [each for each in self._connections.open_sockets() if is_at(self._config, each)]
+        return sum([self._connections.destroy(each) for each in adopted])
 
     def counters(self) -> Mapping[str, int]:
         """What the programs counted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Any, cast
 
 import msgspec.structs
@@ -18,12 +19,13 @@ from tcpha.peers import Peer
 from tcpha.proto.cookie import Agreement
 from tcpha.proto.flow_fields import FIELD_OCTETS_IPV4, Fields, encode_field
 from tcpha.proto.handoff import Type
+from tcpha.proto.ip import connection_key
 from tcpha.proto.messages import Adopted, Closed, Flows, FlowsQuery, Handoff, Identity, Message, Reason, Refused
 from tcpha.proto.seqnum import SeqNum
 from tcpha.proto.tcp import ACK, FIN, RST, Segment, decode_segment, encode_segment
 from tcpha.rules import Endpoint
 from tests.packet.be_playbook import QUIET, be_config
-from tests.unit.be.programs import MARK, RANK, Programs, Sockets, carried, identity, socket_of
+from tests.unit.be.programs import CLIENT, MARK, RANK, Programs, Sockets, carried, identity, socket_of
 
 CONFIG = be_config(QUIET)
 FRONT_END, OTHER_FRONT_END = CONFIG.fe
@@ -399,12 +401,14 @@ def test_agent_is_full_nothing_is_adopted_and_again_when_it_is_not(
     assert here.programs.adopts
 
 
-def test_agent_ends_every_socket_is_destroyed_and_nothing_adopted(here: BackEnd) -> None:
-    theirs, others = [socket_of(identity(port)) for port in (1, 2)], socket_of(identity(3), mark=0)
-    here.sockets.present = [*theirs, others]
+def test_agent_ends_every_socket_at_its_addresses_is_destroyed_and_nothing_adopted(here: BackEnd) -> None:
+    theirs = [socket_of(identity(port)) for port in (1, 2)]
+    elsewhere = Identity(connection_key(CLIENT, 3, ip_address("198.18.0.77"), 80), ONE.irs, ONE.iss)
+    others = [socket_of(identity(3), mark=0), socket_of(elsewhere)]
+    here.sockets.present = [*theirs, *others]
     assert here.kernel.end_all() == 2
     here.ticks(RENEW_S)
-    assert (here.sockets.destroyed, here.sockets.present, here.programs.adopts) == (theirs, [others], False)
+    assert (here.sockets.destroyed, here.sockets.present, here.programs.adopts) == (theirs, others, False)
 
 
 def test_agent_ends_what_cannot_be_destroyed_is_not_counted(here: BackEnd) -> None:

@@ -109,7 +109,9 @@ class Programs:
         if act is Act.TAKE and rank is not None:
             if known is not None and (known.lives or (known.whose is Whose.UNSEEN and known.identity != of)):
                 return False
-            self.entries[four_tuple] = Carried(of, rank, Whose.AGENT, bytes(8))
+            is_noted = known is not None and known.whose is Whose.AGENT and known.identity != of
+            if known is None or not (is_noted and rank.is_before(known.rank)):  # a later one's note stays
+                self.entries[four_tuple] = Carried(of, rank, Whose.AGENT, bytes(8))
             return True
         if known is None or known.identity != of:
             return False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tcpha.kernel.be_maps import Whose
+from tcpha.kernel.be_maps import Act, Rank, Whose, encode_tuple
 from tcpha.net.sockdiag import TCP_TIME_WAIT
-from tests.unit.be.programs import MARK, carried, socket_of
+from tcpha.proto.messages import Identity
+from tests.unit.be.programs import MARK, RANK, carried, socket_of
 from tests.unit.be.test_acceleration import EARLIER, FRONT_END, NOW, ONE, BackEnd, handoff
 
 
@@ -48,3 +49,21 @@ def test_agent_runs_the_connection_no_socket_is_destroyed(here: BackEnd) -> None
     here.sockets.present = [socket_of(ONE)]
     here.gets(handoff())
     assert here.sockets.destroyed == []
+
+
+# --- notes
+
+
+def test_note_of_a_later_handoff_is_left_before_the_earlier_is_run_it_stays(
+    here: BackEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later one waits in the agent's socket: no program may run a third meanwhile."""
+    order = here.programs.order
+
+    def late(act: Act, of: Identity, rank: Rank | None = None) -> bool:
+        here.programs.add(carried(ONE, Whose.AGENT))
+        return order(act, of, rank)
+
+    monkeypatch.setattr(here.programs, "order", late)
+    assert here.gets(handoff(EARLIER), RANK.sequence - 1) == ([], handoff(EARLIER))
+    assert here.programs.entries[encode_tuple(ONE.key)] == carried(ONE, Whose.AGENT)

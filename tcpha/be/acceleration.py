@@ -148,6 +148,9 @@ class Acceleration:
         match message:
             case Handoff() if age_s <= self._config.stale_time:
                 return self._on_handoff(endpoint, message)
+            case Handoff():
+                self._let_go(message.identity)
+                return _NOTHING, message
             case Closed():
                 return _NOTHING, self._on_closed(message)
             case FlowsQuery():
@@ -200,6 +203,14 @@ class Acceleration:
         if left is not None:  # its answers would bear the mark, and never come to the agent
             self._connections.destroy(left)
         return True
+
+    def _let_go(self, identity: Identity) -> None:
+        """A HANDOFF comes too late to be run: its note goes, with what the agent runs there if it runs something."""
+        four_tuple = encode_tuple(identity.key)
+        if not self._agent.runs(identity.key):
+            self._adopter.order(Act.RELEASE, identity)
+        elif (noted := self._adopter.look_up(four_tuple)) is not None and noted.identity == identity:
+            self._taken[four_tuple] = identity
 
     def _on_closed(self, message: Closed) -> Closed:
         """A front end takes connections back: end those of the programs silently, and let none of them run later."""

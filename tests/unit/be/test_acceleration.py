@@ -62,10 +62,12 @@ class BackEnd:
         peer.sender_id, peer.freshness.epoch = sender, epoch
         self.kernel.on_peer(endpoint, peer)
 
-    def gets(self, message: Message, sequence: int = RANK.sequence + 1) -> tuple[list[Any], Message | None]:
+    def gets(
+        self, message: Message, sequence: int = RANK.sequence + 1, age_s: float = 0.0
+    ) -> tuple[list[Any], Message | None]:
         """What is done, and what is left to the agent."""
         self.kernel._claimed = (RANK.sender, RANK.epoch, sequence)
-        actions, rest = self.kernel.on_message(FRONT_END, message, 0.0, NOW)
+        actions, rest = self.kernel.on_message(FRONT_END, message, age_s, NOW)
         return list(actions), rest
 
     def holds(self, segment: Segment) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tcpha.kernel.be_maps import Act, Rank, Whose, encode_tuple
+from tcpha.be.acceleration import ROUND_S
+from tcpha.kernel.be_maps import Act, Rank, Whose, encode_tuple, seen_at
+from tcpha.net import clock
 from tcpha.net.sockdiag import TCP_TIME_WAIT
-from tcpha.proto.messages import Identity
-from tests.unit.be.programs import MARK, RANK, carried, socket_of
-from tests.unit.be.test_acceleration import EARLIER, FRONT_END, NOW, ONE, BackEnd, handoff
+from tcpha.proto.messages import Closed, Identity
+from tests.unit.be.programs import MARK, RANK, carried, identity, socket_of
+from tests.unit.be.test_acceleration import CONFIG, EARLIER, FRONT_END, NOW, ONE, BackEnd, handoff
+
+STALE_S = CONFIG.stale_time + 1.0
 
 
 @pytest.fixture
@@ -67,3 +71,32 @@ def test_note_of_a_later_handoff_is_left_before_the_earlier_is_run_it_stays(
     monkeypatch.setattr(here.programs, "order", late)
     assert here.gets(handoff(EARLIER), RANK.sequence - 1) == ([], handoff(EARLIER))
     assert here.programs.entries[encode_tuple(ONE.key)] == carried(ONE, Whose.AGENT)
+
+
+def test_stale_handoff_its_note_goes_and_nothing_else(here: BackEnd) -> None:
+    """Else everything that comes for those ports would be the agent's until the search finds the note."""
+    others = identity(2)
+    here.programs.add(carried(ONE, Whose.AGENT), carried(others))
+    for each in (handoff(), handoff(others), handoff(identity(3))):
+        assert here.gets(each, age_s=STALE_S) == ([], each)
+    assert (here.programs.whose(ONE), here.programs.whose(others)) == (None, Whose.PROGRAMS)
+
+
+def test_stale_handoff_its_note_is_of_what_the_agent_runs_it_stays(here: BackEnd) -> None:
+    here.gets(handoff())
+    here.agent.on_message(FRONT_END, handoff(), 0.0, NOW)
+    here.gets(handoff(), age_s=STALE_S)
+    here.ticks(ROUND_S)
+    assert here.programs.whose(ONE) is Whose.AGENT
+
+
+def test_stale_handoff_agent_runs_an_earlier_connection_the_note_goes_with_that(here: BackEnd) -> None:
+    here.gets(handoff(EARLIER))
+    here.agent.on_message(FRONT_END, handoff(EARLIER), 0.0, NOW)
+    here.programs.add(carried(ONE, Whose.AGENT, seen=seen_at(clock.now())))  # too young for the search
+    here.gets(handoff(), age_s=STALE_S)
+    here.ticks(ROUND_S)
+    assert here.programs.whose(ONE) is Whose.AGENT
+    here.agent.on_message(FRONT_END, Closed((EARLIER,)), 0.0, NOW)
+    here.ticks(2 * ROUND_S)
+    assert here.programs.entries == {}

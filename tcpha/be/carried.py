@@ -9,10 +9,14 @@ from __future__ import annotations
 import logging
 
 from tcpha.errors import EdgeError
-from tcpha.kernel.be_maps import Act, Carried, Whose
+from tcpha.kernel.be_maps import Act, Carried, Whose, encode_tuple
 from tcpha.net.bpf_adopter import Adopter
 from tcpha.net.sockdiag import TCP_TIME_WAIT, SocketDiagnostics, TcpSocket
 from tcpha.proto.ip import ConnectionKey
+from tcpha.proto.messages import Identity
+
+TRIES = 8
+"""Of an order that nobody gives once more, where a program changes the same entry at this moment."""
 
 log = logging.getLogger("tcpha.be")
 
@@ -51,12 +55,23 @@ class CarriedConnections:
     def end_silently(self, carried: Carried) -> None:
         """End a connection of the programs without a word to its client, unless it is another one by now."""
         identity = carried.identity
-        if not self._adopter.order(Act.SILENCE, identity):
+        if not self._insist(Act.SILENCE, identity):
             return
         socket = self.find_socket(identity.key)
         if socket is not None and carried.cookie in (socket.cookie, bytes(8)):
             self.destroy(socket)
-        self._adopter.order(Act.END, identity)
+        self._insist(Act.END, identity)
+
+    def _insist(self, act: Act, identity: Identity) -> bool:
+        """Order it until it is done, or the four-tuple has no such connection any more; was it done?"""
+        four_tuple = encode_tuple(identity.key)
+        for _ in range(TRIES):
+            if self._adopter.order(act, identity):
+                return True
+            known = self._adopter.look_up(four_tuple)
+            if known is None or known.identity != identity or known.whose not in (Whose.UNSEEN, Whose.PROGRAMS):
+                return False
+        return False
 
     def give_up(self, carried: Carried) -> None:
         """Nothing is there: it is over, or the four-tuple is nobody's."""

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
+from tcpha.be.carried import CarriedConnections
 from tcpha.kernel import be_maps
-from tcpha.kernel.be_maps import Ran, encode_number
-from tests.kernel.frames import PERIOD, handoff
+from tcpha.kernel.be_maps import Carried, Ran, encode_number, encode_tuple
+from tests.kernel.frames import MARK, PERIOD, handoff
 from tests.kernel.rehearsal import Rehearsal
+from tests.kernel.test_be_handoff import leaving
+from tests.unit.be.programs import Sockets
 
 pytestmark = pytest.mark.kernel
+
+HELD_AT = 44
+"""In an entry of `flows`: who changes whose it is holds it."""
 
 
 def known(programs: Rehearsal) -> set[int]:
@@ -47,3 +55,32 @@ def test_agent_is_full_for_a_while_what_is_taken_back_meanwhile_does_not_run_lat
     programs.adopter.remember(handoff(programs.family).identity)
     programs.adopter.renew(PERIOD)
     assert programs.arrive(programs.datagram().frame()).counts == {"up_ran": 1}
+
+
+def set_held(programs: Rehearsal, is_held: bool) -> None:
+    """As if a program on another processor had the connection's entry for itself, or let go of it."""
+    flows, four_tuple = programs.adopter._maps["flows"], encode_tuple(handoff(programs.family).identity.key)
+    value = bytearray(flows.lookup(four_tuple) or b"")
+    value[HELD_AT : HELD_AT + 4] = encode_number(is_held)
+    flows.update(four_tuple, bytes(value))
+
+
+def test_connection_is_taken_back_while_a_program_holds_its_entry_it_is_ended_once_that_lets_go(
+    programs: Rehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = CarriedConnections(programs.adopter, cast(Any, Sockets()), MARK)
+    programs.arrive(programs.datagram().frame())
+    programs.leave(leaving(programs.family, 1))
+    look_up = programs.adopter.look_up
+    four_tuple = encode_tuple(handoff(programs.family).identity.key)
+    carried = look_up(four_tuple)
+    assert carried is not None
+    set_held(programs, True)
+
+    def looked_up(asked: bytes) -> Carried | None:
+        set_held(programs, False)
+        return look_up(asked)
+
+    monkeypatch.setattr(programs.adopter, "look_up", looked_up)
+    connections.end_silently(carried)
+    assert (look_up(four_tuple), programs.adopter.live, programs.closed()) == (None, 0, [])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tcpha.be.acceleration import ROUND_S
-from tcpha.kernel.be_maps import Act, Rank, Whose, encode_tuple, seen_at
+from tcpha.be.carried import TRIES
+from tcpha.kernel.be_maps import Act, Carried, Rank, Whose, encode_tuple, seen_at
 from tcpha.net import clock
 from tcpha.net.sockdiag import TCP_TIME_WAIT
 from tcpha.proto.messages import Closed, Identity
@@ -100,3 +101,50 @@ def test_stale_handoff_agent_runs_an_earlier_connection_the_note_goes_with_that(
     here.agent.on_message(FRONT_END, Closed((EARLIER,)), 0.0, NOW)
     here.ticks(2 * ROUND_S)
     assert here.programs.entries == {}
+
+
+# --- orders
+
+
+@pytest.mark.parametrize("busy_times", [1, TRIES - 1])
+@pytest.mark.parametrize("act", [Act.SILENCE, Act.END])
+def test_front_end_takes_a_connection_back_a_program_changes_its_entry_meanwhile_it_is_ended(
+    here: BackEnd, monkeypatch: pytest.MonkeyPatch, act: Act, busy_times: int
+) -> None:
+    order = here.programs.order
+    in_vain = iter([False] * busy_times)
+
+    def busy(wanted: Act, of: Identity, rank: Rank | None = None) -> bool:
+        return (wanted is not act or next(in_vain, True)) and order(wanted, of, rank)
+
+    monkeypatch.setattr(here.programs, "order", busy)
+    here.programs.add(carried(ONE))
+    here.sockets.present = [its := socket_of(ONE)]
+    here.gets(Closed((ONE,)))
+    assert (here.sockets.destroyed, here.programs.entries) == ([its], {})
+
+
+def test_front_end_takes_a_connection_back_its_entry_is_held_for_good_nothing_is_done(here: BackEnd) -> None:
+    here.programs.busy_times = 2 * TRIES
+    here.programs.add(carried(ONE))
+    here.sockets.present = [socket_of(ONE)]
+    here.gets(Closed((ONE,)))
+    assert here.programs.orders == [(Act.SILENCE, ONE)] * TRIES
+    assert here.sockets.destroyed == []
+
+
+@pytest.mark.parametrize("now_there", [carried(EARLIER), carried(ONE, Whose.OVER), carried(ONE, Whose.AGENT)])
+def test_front_end_takes_a_connection_back_its_entry_is_not_its_own_by_now_it_is_left_alone(
+    here: BackEnd, monkeypatch: pytest.MonkeyPatch, now_there: Carried
+) -> None:
+    orders: list[Act] = []
+
+    def taken(act: Act, of: Identity, rank: Rank | None = None) -> bool:
+        orders.append(act)
+        here.programs.add(now_there)
+        return False
+
+    monkeypatch.setattr(here.programs, "order", taken)
+    here.programs.add(carried(ONE))
+    here.gets(Closed((ONE,)))
+    assert orders == [Act.SILENCE]

@@ -175,6 +175,7 @@ def test_backlog_of_one_and_many_clients_at_once_each_gets_one_answer(
 ) -> None:
     """SYNs are dropped, or answered with SYN cookies of the server's kernel (tcp_syncookies; 2: always)."""
     server = odd_lab.backends[0]
+    assert wait_until(lambda: serves(odd_lab), PATIENCE_S)  # it may have refused a moment ago
     before, taken = odd.order(backlog=1), extended_count(server, "SyncookiesRecv")
     by_kernel = adopted_by_kernel(server)
     body = os.urandom(3_000)

@@ -299,7 +299,7 @@ def captured_upload(lab: Lab, family: Family) -> Upload:
         def tunnelled() -> list[Any]:
             return [packet for packet in rdpcap(str(at_server.file)) if TCP in packet and packet[TCP].sport == port]
 
-        assert wait_until(lambda: any(packet[TCP].flags.F for packet in tunnelled()), 5.0), "the end was not captured"
+        assert wait_until(lambda: any(packet[TCP].flags.F for packet in tunnelled()), 15.0), "the end was not captured"
         syn_acks = [
             packet[TCP] for packet in rdpcap(str(at_client.file)) if TCP in packet and packet[TCP].flags == "SA"
         ]

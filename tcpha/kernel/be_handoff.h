@@ -77,10 +77,13 @@ static __always_inline int judge(struct __sk_buff *skb, const struct scratch *s,
 
 	if (flow->flags && !same && !is_later(&s->of, &flow->of))
 		return UP_OLDER;
+	/* Also if it went up before it was over: a note would take the place of what its TIME-WAIT is known by. */
+	if (same && (flow->flags & (FLOW_OVER | FLOW_STARTED)) == (FLOW_OVER | FLOW_STARTED))
+		return TOLD_AGAIN;
 	if (flow->flags & (FLOW_AGENT | FLOW_UP | FLOW_SILENT))
 		return UP_OWNED;
 	if (same && !is_carried(flow))
-		return flow->flags & FLOW_STARTED ? TOLD_AGAIN : UP_RAN;
+		return UP_RAN;
 	/* With a TLV the front end answers for octets, and the agent has to watch them. */
 	if (h->words != (is_ipv6 ? WORDS_IPV6 : WORDS_IPV4))
 		return UP_FORM;

@@ -416,21 +416,23 @@ class Adopter:
         if period in self._generations:
             return self._generations[period]
         place = None if self._pins is None else self._pins / f"{_PREFIX}{period}"
-        found = None if place is None else BpfMap.pinned(place, place.name, self._generation)
-        if found is None:
-            found = BpfMap.create(f"ran_{period % be_maps.GENERATIONS}", self._generation)
-            if place is not None:
+        number = be_maps.encode_number(period % be_maps.GENERATIONS)
+        with ExitStack() as undo:
+            left = None if place is None else BpfMap.pinned(place, place.name, self._generation)
+            found = undo.enter_context(left or BpfMap.create(f"ran_{period % be_maps.GENERATIONS}", self._generation))
+            if left is None and place is not None:
                 found.pin(place)
-        self._generations[period] = found
-        self._maps["ran"].update(be_maps.encode_number(period % be_maps.GENERATIONS), be_maps.encode_number(found.fd))
+            self._maps["ran"].update(number, be_maps.encode_number(found.fd))
+            undo.pop_all()
+        self._generations[period] = found  # last: until then it is tried again
         return found
 
     def _forget(self, period: int) -> None:
         if self._pins is not None:
             (self._pins / f"{_PREFIX}{period}").unlink(missing_ok=True)
-        if (old := self._generations.pop(period, None)) is not None:
+        if period in self._generations:
             self._maps["ran"].delete(be_maps.encode_number(period % be_maps.GENERATIONS))
-            old.close()
+            self._generations.pop(period).close()
 
 
 def _is_full(error: EdgeError) -> bool:

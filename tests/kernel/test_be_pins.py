@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pytest
 
 from tcpha.errors import EdgeError
 from tcpha.kernel import be_maps
+from tcpha.kernel.be_maps import GENERATIONS, encode_number
 from tcpha.net import bpf_terms
 from tcpha.net.bpf import BpfMap
 from tcpha.net.bpf_adopter import PROGRAMS, Adopter
 from tcpha.net.bpf_object import ObjectFile
 from tcpha.net.bpf_terms import Terms
-from tests.kernel.frames import KEYRING, MARK, RETRY_MARK
+from tests.kernel.frames import KEYRING, MARK, PERIOD, RETRY_MARK
 
 pytestmark = pytest.mark.kernel
 
@@ -38,6 +40,20 @@ def pins(place: Path) -> Path:
 
 def opened(place: Path, mark: int = MARK) -> Adopter:
     return Adopter((bytes(4), 666), KEYRING, mark=mark, retry_mark=RETRY_MARK, pins=place)
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def kernel_id(of: BpfMap) -> bytes:
+    """By which a map of maps tells of it."""
+    (line,) = (each for each in Path(f"/proc/self/fdinfo/{of.fd}").read_text().splitlines() if "map_id" in each)
+    return encode_number(int(line.split()[1]))
+
+
+def refuse(*_: object) -> bool:
+    raise EdgeError("no memory")
 
 
 def test_same_terms_the_next_process_goes_on(pins: Path) -> None:
@@ -84,3 +100,41 @@ def test_process_was_killed_before_it_pinned_the_rest_the_next_one_does(place: P
     bpf_terms.agree(place, Terms(be_maps.VERSION, MARK))
     opened(place).close()
     assert {"flows", "ran", "progress", "terms"} <= {each.name for each in place.iterdir()}
+
+
+def test_directory_of_the_pins_goes_nothing_is_left_open_and_all_is_well_when_it_is_back(pins: Path) -> None:
+    """What cannot be pinned is tried again five times a second."""
+    adopter = opened(pins)
+    adopter.renew(PERIOD)
+    for each in pins.iterdir():
+        each.unlink()
+    pins.rmdir()
+    before = open_descriptors()
+    for _ in range(3):
+        with pytest.raises(EdgeError, match="ran-"):
+            adopter.renew(PERIOD + 1)
+    assert open_descriptors() <= before
+    pins.mkdir(mode=0o700)
+    adopter.renew(PERIOD + 1)
+    assert f"ran-{PERIOD + 3}" in {each.name for each in pins.iterdir()}
+    adopter.close()
+
+
+@pytest.mark.parametrize("what", ["update", "delete"])
+def test_programs_cannot_be_told_of_another_period_once_they_are_when_it_is_tried_again(
+    pins: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    adopter = opened(pins)
+    adopter.renew(PERIOD)
+    ran, before = adopter._maps["ran"], open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(ran, what, refuse)
+        with pytest.raises(EdgeError, match="memory"):
+            adopter.renew(PERIOD + GENERATIONS)
+        assert open_descriptors() <= before
+    adopter.renew(PERIOD + GENERATIONS)
+    assert open_descriptors() == before
+    told = {number: ran.lookup(encode_number(number)) for number in range(GENERATIONS)}
+    known = {period % GENERATIONS: kernel_id(each) for period, each in adopter._generations.items()}
+    assert {number: each for number, each in told.items() if each is not None} == known
+    adopter.close()

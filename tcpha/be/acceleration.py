@@ -16,6 +16,7 @@ from tcpha.be.accelerated import Course, course, first_segment, period_of, rank_
 from tcpha.be.actions import Action, Inject, Send
 from tcpha.be.agent import Agent
 from tcpha.be.carried import CarriedConnections
+from tcpha.be.closing import is_late_at
 from tcpha.be.left_behind import is_at, take_stock
 from tcpha.be.search import Search
 from tcpha.config import BackEndConfig
@@ -41,7 +42,7 @@ from tcpha.proto.messages import (
     Reason,
     Refused,
 )
-from tcpha.proto.tcp import FIN, RST, Segment
+from tcpha.proto.tcp import ACK, FIN, RST, SYN, Segment
 from tcpha.rules import Endpoint
 
 LEASE_S = 0.5
@@ -247,13 +248,15 @@ class Acceleration:
         """Is a packet that came to the agent one of a connection that the programs adopted?
 
         Those that come in a tunnel are, and those that overtook their connection's socket. The programs are shown what
-        may end it, since they have not seen it, or not known it.
+        may end it, since they have not seen it, or not known it. Of one that is over the host tells a client that goes
+        on.
         """
         carried = self._adopter.look_up(encode_tuple(segment.key))
         if carried is None or carried.whose is Whose.AGENT:
             return False
         if self._connections.find_socket(segment.key) is None:
-            return False
+            is_over = carried.whose is Whose.OVER and segment.flags & (SYN | ACK) == ACK
+            return is_over and is_late_at(carried.rcv_nxt, carried.snd_nxt, segment)
         if segment.flags & (FIN | RST) or carried.is_closing:
             self._show(segment.packet)
         return True

@@ -13,7 +13,7 @@ from tcpha.be.actions import Send
 from tcpha.be.flows import Flow
 from tcpha.proto.handoff import FLOWS_A_MESSAGE, by_message
 from tcpha.proto.messages import Closed, Identity
-from tcpha.proto.seqnum import seq_add, seq_diff, seq_lt
+from tcpha.proto.seqnum import SeqNum, seq_add, seq_diff, seq_lt
 from tcpha.proto.tcp import ACK, FIN, RST, Segment
 from tcpha.rules import Endpoint
 
@@ -61,10 +61,17 @@ def watch_leaving(flow: Flow, segment: Segment) -> None:
 
 def is_late(flow: Flow, segment: Segment) -> bool:
     """May a packet belong to a connection that is over, rather than to the next one on the same ports?"""
-    if not 0 <= seq_diff(flow.rcv_nxt, segment.seg_seq) < LATE_OCTETS or flow.translation is None:
+    if flow.translation is None:
+        return False
+    return is_late_at(flow.rcv_nxt, seq_add(flow.server_seq, flow.translation.seq_delta), segment)
+
+
+def is_late_at(rcv_nxt: SeqNum, snd_nxt: SeqNum, segment: Segment) -> bool:
+    """The same, where the server has acknowledged and sent so far; `is_late` in tcpha/kernel/be_segments.h."""
+    if not 0 <= seq_diff(rcv_nxt, segment.seg_seq) < LATE_OCTETS:
         return False
     # The next one may begin there, too, if much was sent in a short time. It acknowledges other octets.
-    distance = seq_diff(segment.seg_ack, seq_add(flow.server_seq, flow.translation.seq_delta))
+    distance = seq_diff(segment.seg_ack, snd_nxt)
     return not segment.flags & ACK or -LATE_OCTETS < distance < LATE_OCTETS
 
 

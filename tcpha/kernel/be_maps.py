@@ -158,6 +158,10 @@ class Carried:
     """The server has closed, and its client's next packet may acknowledge it."""
     seen: int = field(default=0, compare=False)
     """When a packet passed last, as `seen_at` tells times: not what is known of it."""
+    rcv_nxt: SeqNum = field(default=SeqNum(0), compare=False)
+    """What the server has acknowledged, by the last packet of its that passed."""
+    snd_nxt: SeqNum = field(default=SeqNum(0), compare=False)
+    """What it has sent, by the same."""
 
     @property
     def lives(self) -> bool:
@@ -282,7 +286,9 @@ def is_quiet_since(value: bytes, seen: int, seen_if_over: int) -> bool:
 
 def decode_flow(four_tuple: bytes, value: bytes | memoryview) -> Carried:
     """An entry of `flows`."""
-    irs, iss, epoch, sequence, period, sender, flags, cookie, _, _, seen, *_ = _FLOW.unpack(value)
+    irs, iss, epoch, sequence, period, sender, flags, cookie, _, _, seen, _, _, rcv_nxt, snd_nxt, *_ = _FLOW.unpack(
+        value
+    )
     identity = Identity(decode_tuple(four_tuple), SeqNum(irs), SeqNum(iss))
     if not flags & _CARRIED:
         whose = Whose.AGENT
@@ -298,6 +304,8 @@ def decode_flow(four_tuple: bytes, value: bytes | memoryview) -> Carried:
         bool(flags & _SILENT),
         bool(flags & _FIN_LEAVING),
         seen,
+        SeqNum(rcv_nxt),
+        SeqNum(snd_nxt),
     )
 
 

@@ -40,6 +40,7 @@ ASKED = ("asked_ipv4", "asked_ipv6")
 """For each entry of `HELD` the sender id of the front end that asked."""
 
 _PURPOSE = b"tcpha handoff"
+_TUPLE_OCTETS = 36
 _MAPPED = bytes(10) + b"\xff\xff"
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
@@ -50,6 +51,7 @@ _PEER = struct.Struct("=IIHxx")
 _NAME = struct.Struct("=36sII")
 _FLOW = struct.Struct("=IIIIHHI8sIIIIIIIHH")
 _FLAGS_AND_SEEN = struct.Struct("=20xI16xI20x")
+_NUMBERS_AND_FLAGS = struct.Struct("=II12xI40x")
 _ORDER = struct.Struct("=36sIIIIHHII")
 _ANSWER_HEAD = struct.Struct("=II")
 PROGRESS = struct.Struct("=QQQ")
@@ -169,6 +171,36 @@ class Carried:
         return self.whose is Whose.PROGRAMS
 
 
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Some of `flows`, one behind the other: most of them nobody wants to know of, so no value is made of each."""
+
+    keys: bytes
+    values: bytes
+
+    def __len__(self) -> int:
+        return len(self.values) // _FLOW.size
+
+    def living(self) -> list[Identity]:
+        """The connections that live, as `Carried.lives` tells them."""
+        told = enumerate(_NUMBERS_AND_FLAGS.iter_unpack(self.values))
+        return [
+            Identity(decode_tuple(self._four_tuple(at)), SeqNum(irs), SeqNum(iss))
+            for at, (irs, iss, flags) in told
+            if flags & (_CARRIED | _STARTED | _OVER) == _CARRIED | _STARTED
+        ]
+
+    def quiet_since(self, seen: int, seen_if_over: int) -> tuple[list[bytes], list[bytes]]:
+        """Four-tuples of which no packet has passed since `seen`; and, of those that are over, since `seen_if_over`."""
+        told = enumerate(_FLAGS_AND_SEEN.iter_unpack(self.values))
+        found = [(at, flags) for at, (flags, last) in told if last <= (seen_if_over if flags & _OVER else seen)]
+        others = [self._four_tuple(at) for at, flags in found if not flags & _OVER]
+        return others, [self._four_tuple(at) for at, flags in found if flags & _OVER]
+
+    def _four_tuple(self, at: int) -> bytes:
+        return self.keys[at * _TUPLE_OCTETS : (at + 1) * _TUPLE_OCTETS]
+
+
 def encode_address(packed: bytes) -> bytes:
     """Return 16 octets for a packed address of 4 or 16."""
     return packed if len(packed) == 16 else _MAPPED + packed
@@ -276,12 +308,6 @@ def by_sender(fields: bytes, octets: int, senders: bytes) -> dict[int, bytes]:
 def seen_at(monotonic_s: float) -> int:
     """A time of CLOCK_MONOTONIC as `seen` of a flow tells it."""
     return max(int(monotonic_s * 1_000_000_000), 0) >> _SEEN_SHIFT
-
-
-def is_quiet_since(value: bytes, seen: int, seen_if_over: int) -> bool:
-    """Of an entry of `flows`: has no packet passed since `seen`, or, of one that is over, since `seen_if_over`?"""
-    flags, last = _FLAGS_AND_SEEN.unpack(value)
-    return bool(last <= (seen_if_over if flags & _OVER else seen))
 
 
 def decode_flow(four_tuple: bytes, value: bytes | memoryview) -> Carried:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tcpha.errors import EdgeError
 from tcpha.kernel import be_maps
-from tcpha.kernel.be_maps import Act, Answer, Carried, Ran, Rank
+from tcpha.kernel.be_maps import Act, Answer, Carried, Entries, Ran, Rank
 from tcpha.net import bpf_terms, sysctl
 from tcpha.net.bpf import BpfMap, MapShape
 from tcpha.net.bpf_attach import Direction, Filter, Link, attach
@@ -358,9 +358,9 @@ class Adopter:
         for four_tuple, value in self._flows.items():
             yield four_tuple, be_maps.decode_flow(four_tuple, value)
 
-    def walk(self) -> Iterator[tuple[bytes, bytes]]:
+    def walk(self) -> Iterator[Entries]:
         """The same as octets, piece by piece: what changes meanwhile may be missed. Raises: EdgeError."""
-        return self._flows.items()
+        return (Entries(keys, values) for keys, values in self._flows.pieces())
 
     def look_up(self, four_tuple: bytes) -> Carried | None:
         """Whose a four-tuple is, a key of `flows`. Raises: EdgeError."""

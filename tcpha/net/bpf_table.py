@@ -69,6 +69,13 @@ class Table:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every key with its value; while the map changes, some may be missed or seen twice. Raises: EdgeError."""
+        k, v = self._map.shape.key_octets, self._map.shape.value_octets
+        for keys, values in self.pieces():
+            for index in range(len(keys) // k):
+                yield keys[index * k : (index + 1) * k], values[index * v : (index + 1) * v]
+
+    def pieces(self) -> Iterator[tuple[bytes, bytes]]:
+        """The same, some at a time: their keys one behind the other, and their values. Raises: EdgeError."""
         shape = self._map.shape
         room = _AT_ONCE
         keys, values = (ctypes.create_string_buffer(room * octets) for octets in (shape.key_octets, shape.value_octets))
@@ -91,7 +98,8 @@ class Table:
                     raise
                 is_last = True
             begun = True
-            yield from self._pairs(keys.raw, values.raw, _count_of(attr))
+            count = _count_of(attr)
+            yield keys.raw[: count * shape.key_octets], values.raw[: count * shape.value_octets]
 
     def delete_all(self, keys: Sequence[bytes]) -> int:
         """Remove entries; return how many there were. Raises: EdgeError."""
@@ -129,11 +137,6 @@ class Table:
     def _batch(self, begin: int, end: int, keys: int, values: int, count: int) -> ctypes.Array[ctypes.c_char]:
         attr = _BATCH_ATTR.pack(begin, end, keys, values, count, self._map.fd, 0, 0)
         return ctypes.create_string_buffer(attr, len(attr))
-
-    def _pairs(self, keys: bytes, values: bytes, count: int) -> Iterator[tuple[bytes, bytes]]:
-        k, v = self._map.shape.key_octets, self._map.shape.value_octets
-        for index in range(count):
-            yield keys[index * k : (index + 1) * k], values[index * v : (index + 1) * v]
 
 
 def _count_of(attr: ctypes.Array[ctypes.c_char]) -> int:

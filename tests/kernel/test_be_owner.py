@@ -22,7 +22,6 @@ from tcpha.kernel.be_maps import (
     Whose,
     encode_number,
     encode_tuple,
-    is_quiet_since,
     seen_at,
 )  # fmt: skip
 from tcpha.net.bpf import BpfMap, MapShape
@@ -388,12 +387,12 @@ def test_packet_passes_the_entry_says_when(programs: Rehearsal) -> None:
     programs.leave(leaving(programs.family, 1))
     now = seen_at(time.monotonic())
     assert before < known(programs).seen <= now
-    ((_, living),) = programs.adopter.walk()
-    assert [is_quiet_since(living, *each) for each in ((before, now), (now, never))] == [False, True]
+    (living,) = programs.adopter.walk()
+    assert [living.quiet_since(*each) for each in ((before, now), (now, never))] == [([], []), ([living.keys], [])]
     programs.leave(leaving(programs.family, 1, flags="RA"))
     now = seen_at(time.monotonic())
-    ((_, over),) = programs.adopter.walk()
-    assert [is_quiet_since(over, *each) for each in ((now, before), (never, now))] == [False, True]
+    (over,) = programs.adopter.walk()
+    assert [over.quiet_since(*each) for each in ((now, before), (never, now))] == [([], []), ([], [over.keys])]
 
 
 def test_many_are_over_the_oldest_is_forgotten_and_the_map_does_not_grow(programs: Rehearsal) -> None:

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from tcpha.errors import EdgeError
-from tcpha.kernel.be_maps import Act, Answer, Carried, Ran, Rank, Whose, encode_tuple
+from tcpha.kernel.be_maps import Act, Answer, Carried, Entries, Ran, Rank, Whose, encode_tuple
 from tcpha.net.sockdiag import TCP_ESTABLISHED, TcpSocket, connection_of
 from tcpha.proto.flow_fields import Fields
 from tcpha.proto.ip import ConnectionKey, connection_key, key_addresses, key_ports
@@ -24,7 +24,9 @@ MARK = 0x7C0B
 VIP, CLIENT = ip_address(VIPS[4]), ip_address("198.18.0.10")
 RANK = Rank(23, 5, 10, 7)
 _FLAGS = {Whose.AGENT: 8, Whose.UNSEEN: 1, Whose.PROGRAMS: 3, Whose.OVER: 7}
-_VALUE = struct.Struct("=20xI16xI20x")
+_VALUE = struct.Struct("=II12xI16xI20x")
+PIECE = 1024
+"""Entries that are read at a time."""
 
 
 def identity(port: int = 40_000, iss: int = 200) -> Identity:
@@ -72,6 +74,7 @@ class Programs:
     faults: list[EdgeError] = field(default_factory=list)
     """What attaching says."""
     closed: int = 0
+    pieces_read: int = 0
     busy_times: int = 0
     """So often an order is in vain: somebody else changes the entry."""
 
@@ -95,9 +98,16 @@ class Programs:
     def flows(self) -> Iterator[tuple[bytes, Carried]]:
         yield from list(self.entries.items())
 
-    def walk(self) -> Iterator[tuple[bytes, bytes]]:
-        for four_tuple, each in list(self.entries.items()):
-            yield four_tuple, _VALUE.pack(_FLAGS[each.whose], each.seen)
+    def walk(self) -> Iterator[Entries]:
+        """They are there as they were at the beginning."""
+        values = [
+            _VALUE.pack(each.identity.irs, each.identity.iss, _FLAGS[each.whose], each.seen)
+            for each in self.entries.values()
+        ]
+        keys = list(self.entries)
+        for at in range(0, len(keys), PIECE):
+            self.pieces_read += 1
+            yield Entries(b"".join(keys[at : at + PIECE]), b"".join(values[at : at + PIECE]))
 
     def order(self, act: Act, of: Identity, rank: Rank | None = None) -> bool:
         self.orders.append((act, of))

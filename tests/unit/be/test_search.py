@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from tcpha.be.carried import CarriedConnections
-from tcpha.be.search import LOOKED_FOR, PIECE, REMEMBERED_S, SILENT_S, Search
+from tcpha.be.search import ENTRIES, FORGOTTEN, LOOKED_FOR, REMEMBERED_S, SILENT_S, Search
 from tcpha.kernel.be_maps import Whose, encode_tuple, seen_at
 from tcpha.net.sockdiag import TCP_TIME_WAIT
 from tcpha.proto.ip import ConnectionKey
@@ -105,12 +105,30 @@ def test_one_walk_is_over_the_next_begins(host: Host) -> None:
 
 
 def test_many_are_not_silent_one_step_passes_by_so_many(host: Host) -> None:
-    host.programs.add(*(carried(identity(port), seen=JUST_NOW) for port in range(1, PIECE + 1)))
-    host.programs.add(carried(identity(PIECE + 1), seen=LONG_AGO))
+    host.programs.add(*(carried(identity(port), seen=JUST_NOW) for port in range(1, ENTRIES + 1)))
+    host.programs.add(carried(identity(ENTRIES + 1), seen=LONG_AGO))
     host.walks(2)
     assert host.sockets.looked_for == []
     host.walks(1)
-    assert host.sockets.looked_for == [identity(PIECE + 1).key]
+    assert host.sockets.looked_for == [identity(ENTRIES + 1).key]
+
+
+def test_many_more_are_over_than_live_one_step_passes_them_by_all_the_same(host: Host) -> None:
+    host.programs.add(*(carried(identity(port), Whose.OVER, seen=LONG_AGO) for port in range(1, ENTRIES)))
+    host.programs.add(carried(identity(ENTRIES), seen=LONG_AGO))
+    host.walks()
+    assert host.programs.whose(identity(ENTRIES)) is Whose.OVER
+
+
+def test_many_are_over_for_long_so_many_are_forgotten_in_one_step_and_nobody_waits_for_the_others(host: Host) -> None:
+    long_over = seen_at(NOW - REMEMBERED_S - 2.0)
+    host.programs.add(*(carried(identity(port), Whose.OVER, seen=long_over) for port in range(1, 2 * FORGOTTEN + 2)))
+    host.programs.add(carried(identity(1, iss=999), seen=LONG_AGO), carried(identity(60_000), seen=LONG_AGO))
+    host.walks()
+    assert host.programs.whose(identity(60_000)) is Whose.OVER
+    assert len(host.programs.entries) == 2 * FORGOTTEN + 2 - FORGOTTEN
+    host.walks(4)
+    assert {each.identity for each in host.programs.entries.values()} == {identity(1, iss=999), identity(60_000)}
 
 
 def test_entry_is_another_ones_since_the_walk_read_it_nothing_is_done(host: Host) -> None:

@@ -18,6 +18,7 @@ from tcpha.be.agent import Agent
 from tcpha.be.carried import CarriedConnections
 from tcpha.be.closing import is_late_at
 from tcpha.be.left_behind import is_at, take_stock
+from tcpha.be.listing import Listing
 from tcpha.be.search import Search
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, StartError
@@ -92,6 +93,7 @@ class Acceleration:
         self._adopter = adopter
         self._agent = agent
         self._connections = CarriedConnections(adopter, sockets, config.kernel_mark)
+        self._listing = Listing(adopter, send)
         self._search = Search(adopter, self._connections, agent.runs)
         self._loop = loop
         self._send, self._send_flows = send, send_flows
@@ -229,8 +231,8 @@ class Acceleration:
         self, endpoint: Endpoint, query: FlowsQuery, now: float
     ) -> tuple[Sequence[Action], FlowsQuery | None]:  # fmt: skip
         if not query.keys:
-            living = [each.identity for _, each in self._adopter.flows() if each.lives]
-            return self._agent.list_flows(endpoint, living, now), None
+            self._listing.begin(endpoint, now)
+            return _NOTHING, query  # the agent has its own to name
         held: list[Identity] = []
         others: list[ConnectionKey] = []
         for key in query.keys:
@@ -334,13 +336,15 @@ class Acceleration:
             actions = self._tell(now)
         if now >= self._renew_at:
             self._renew(now)
+        if now >= self._listing.next_deadline():
+            self._listing.on_timer(now)
         if now >= self._round_at:
             self._go_round(now)
         return actions
 
     def next_deadline(self) -> float:
         """Return when `on_tick` wants to be called."""
-        return min(self._tell_at, self._renew_at, self._round_at)
+        return min(self._tell_at, self._renew_at, self._round_at, self._listing.next_deadline())
 
     def _renew(self, now: float) -> None:
         self._renew_at = now + RENEW_S

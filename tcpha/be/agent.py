@@ -12,7 +12,7 @@ delivered, and this file only watches for the end of the connection.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import inf
 
 from tcpha.be.actions import Action, Announce, ClearTuple, Examine, Inject, LeaveToHost, Note, Send
@@ -237,12 +237,11 @@ class Agent:
             held = tuple(flow.identity for flow in flows.values() if flow is not None and flow.is_adopted)
             absent = tuple(key for key, flow in flows.items() if flow is None or flow.is_over)
             return (Send(frontend, Flows(held, absent)),) if held or absent else _NOTHING
-        return self.list_flows(frontend, (), now)
+        return self._list_flows(frontend, now)
 
-    def list_flows(self, frontend: Endpoint, elsewhere: Iterable[Identity], now: float) -> Sequence[Action]:
-        """Tell a front end of every connection here, also of those that the kernel carries."""
+    def _list_flows(self, frontend: Endpoint, now: float) -> Sequence[Action]:
+        """Tell a front end of every connection in the table."""
         identities = [flow.identity for flow in self.table.by_key.values() if flow.state is ADOPTED]
-        identities += elsewhere
         self._answers = deque(answer for answer in self._answers if answer.frontend != frontend)
         self._answers.extend(Send(frontend, Flows(each)) for each in by_message(identities))
         return self._next_answers(now)

@@ -90,6 +90,7 @@ _LAYER_OF = {
     "tcpha.be.acceleration": "be process",
     "tcpha.be.carried": "be process",
     "tcpha.be.left_behind": "be process",
+    "tcpha.be.listing": "be process",
     "tcpha.be.search": "be process",
     "tcpha.be.service": "be process",
     "tcpha.be.__main__": "be process",

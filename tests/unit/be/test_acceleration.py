@@ -219,11 +219,6 @@ def test_front_end_asks_for_some_each_is_held_or_left_to_the_agent_or_not_known_
     assert rest == FlowsQuery((over.key, agents.key, nobodys.key))
 
 
-def test_front_end_asks_for_all_those_that_live_are_named(here: BackEnd) -> None:
-    here.programs.add(carried(ONE), carried(identity(2), Whose.OVER))
-    assert here.gets(FlowsQuery(())) == ([Send(FRONT_END, Flows((ONE,)))], None)
-
-
 # --- packets
 
 

@@ -9,12 +9,13 @@ docs/adr/0012.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 
 from tcpha.be.accelerated import Course, course, first_segment, period_of, rank_of
 from tcpha.be.actions import Action, Inject, Send
 from tcpha.be.agent import Agent
+from tcpha.be.backlog import Backlog
 from tcpha.be.carried import CarriedConnections
 from tcpha.be.closing import is_late_at
 from tcpha.be.left_behind import is_at, take_stock
@@ -108,6 +109,7 @@ class Acceleration:
         """Four-tuples that are the agent's, until it has nothing there any more."""
         self._doubted: set[Identity] = set()
         """Connections that a client's RST may have ended."""
+        self._taken_back = Backlog()
         self._is_held = False
         self._renew_at = self._round_at = self._tell_at = inf
         adopter.set_targets((each.packed, port) for each in config.vaddr for port in config.vport)
@@ -155,7 +157,7 @@ class Acceleration:
                 self._let_go(message.identity)
                 return _NOTHING, message
             case Closed():
-                return _NOTHING, self._on_closed(message)
+                return _NOTHING, self._on_closed(message, now)
             case FlowsQuery():
                 return self._on_query(endpoint, message, now)
             case _:
@@ -215,9 +217,14 @@ class Acceleration:
         elif (noted := self._adopter.look_up(four_tuple)) is not None and noted.identity == identity:
             self._taken[four_tuple] = identity
 
-    def _on_closed(self, message: Closed) -> Closed:
+    def _on_closed(self, message: Closed, now: float) -> Closed:
+        self._taken_back.add(message.identities)
+        self._end_taken_back(self._taken_back.take(now))
+        return message
+
+    def _end_taken_back(self, identities: Iterable[Identity]) -> None:
         """A front end takes connections back: end those of the programs silently, and let none of them run later."""
-        for identity in message.identities:
+        for identity in identities:
             carried = self._adopter.look_up(encode_tuple(identity.key))
             if carried is None or carried.identity != identity:
                 self._adopter.remember(identity)
@@ -225,7 +232,6 @@ class Acceleration:
             if carried is not None and carried.identity == identity:
                 self._adopter.remember(identity, carried.rank.period)
                 self._connections.end_silently(carried)
-        return message
 
     def _on_query(
         self, endpoint: Endpoint, query: FlowsQuery, now: float
@@ -336,6 +342,8 @@ class Acceleration:
             actions = self._tell(now)
         if now >= self._renew_at:
             self._renew(now)
+        if now >= self._taken_back.next_deadline():
+            self._end_taken_back(self._taken_back.take(now))
         if now >= self._listing.next_deadline():
             self._listing.on_timer(now)
         if now >= self._round_at:
@@ -344,7 +352,8 @@ class Acceleration:
 
     def next_deadline(self) -> float:
         """Return when `on_tick` wants to be called."""
-        return min(self._tell_at, self._renew_at, self._round_at, self._listing.next_deadline())
+        pieces = self._taken_back.next_deadline(), self._listing.next_deadline()
+        return min(self._tell_at, self._renew_at, self._round_at, *pieces)
 
     def _renew(self, now: float) -> None:
         self._renew_at = now + RENEW_S
@@ -367,6 +376,10 @@ class Acceleration:
     def live(self) -> int:
         """How many connections of the programs live."""
         return self._adopter.live
+
+    def on_leave(self) -> None:
+        """The process ends, and what was adopted goes on, but for what was taken back."""
+        self._end_taken_back(self._taken_back.take_all())
 
     def end_all(self) -> int:
         """Adopt nothing any more, and reset what was adopted; return how many could be."""

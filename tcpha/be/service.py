@@ -232,6 +232,11 @@ class BackEnd(Node):
         if self._kernel is not None and (ended := self._kernel.end_all()):
             log.info("ended %d connections that the kernel carried", ended)
 
+    def on_leave(self) -> None:
+        """Adopted connections go on."""
+        if self._kernel is not None:
+            self._kernel.on_leave()
+
     def own_status(self) -> OwnStatus:
         """Return what front ends are to know."""
         if self._kernel is not None:  # not the number of a while ago: CLOSED may have told since what is over

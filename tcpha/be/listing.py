@@ -32,7 +32,6 @@ class Listing:
 
     def begin(self, frontend: Endpoint, now: float) -> None:
         """It has asked. Raises: EdgeError."""
-        self._walks.pop(frontend, None)
         self._walks[frontend] = self._adopter.walk()
         if now >= self._next_at:
             self.on_timer(now)

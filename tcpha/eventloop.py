@@ -1,6 +1,7 @@
 """The only place where a process waits: for its sockets, for the next deadline, for signals.
 
-What the kernel does wrong at one source (`EdgeError` out of its callback) is counted and logged; the others go on.
+What goes wrong at one source, in the kernel (`EdgeError` out of its callback) or by a defect, is counted and logged;
+the others go on.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class EventLoop:
         self._arrived: list[int] = []
         self._running = True
         self.faults = 0
-        """Calls of a source that ended with an `EdgeError`."""
+        """Calls of a source that ended with an exception."""
         self._fault_log_at = -inf
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._epoll.register(self._wake_in, select.EPOLLIN)
@@ -130,16 +131,17 @@ class EventLoop:
             if descriptor in ready:
                 try:
                     callback()
-                except EdgeError as error:
-                    self._note_fault(error)
+                except Exception as fault:  # a defect costs one call, not the process
+                    self._note_fault(fault)
         return ready
 
-    def _note_fault(self, error: EdgeError) -> None:
+    def _note_fault(self, fault: Exception) -> None:
         self.faults += 1
         now = clock.now()
         if now >= self._fault_log_at:
             self._fault_log_at = now + LOG_INTERVAL_S
-            log.error("%s (fault %d of a source; the process goes on)", error, self.faults)
+            where = None if isinstance(fault, EdgeError) else fault  # the kernel's words say enough
+            log.error("%s (fault %d of a source; the process goes on)", fault, self.faults, exc_info=where)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._arrived.append(number)

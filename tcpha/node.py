@@ -238,12 +238,12 @@ class Node(ABC):
     def _on_channel(self) -> None:
         now = clock.now()
         for datagram, source, age_s in self._channel.read():
-            received = self._peers.on_datagram(datagram, source, now)
-            if received is None:
-                self._complain(source, now)
-                continue
             try:
-                self._on_received(received, age_s, now)
+                received = self._peers.on_datagram(datagram, source, now)
+                if received is None:
+                    self._complain(source, now)
+                else:
+                    self._on_received(received, age_s, now)
             except Exception as fault:  # as for packets: a defect costs one message, not the process
                 self.count_fault(fault, now, "dropped a message that failed")
         self._flush()

@@ -149,12 +149,13 @@ class BackEnd(Node):
             self._tunnelled += 1
             try:
                 actions, delivered = self._arrive(octets, now, tunnelled=True)
+                if delivered is not None:
+                    self._raw.send(delivered)
+                self._do(actions, now)
             except WireError as error:
                 self._agent.counters.refuse(error)
-                continue
-            if delivered is not None:
-                self._raw.send(delivered)
-            self._do(actions, now)
+            except Exception as fault:  # as for queued packets: a defect costs one packet, not the process
+                self.count_fault(fault, now, "dropped a packet that failed")
 
     def _arrive(self, octets: bytes, now: float, tunnelled: bool = False) -> tuple[Sequence[Action], bytes | None]:
         """Return what is to be done, and what the host's TCP is to get. Raises: WireError."""

@@ -272,7 +272,11 @@ class FrontEnd(Node):
     def _send_decided(self) -> None:
         """Send the messages of a burst. The kernel knows first what was decided: what they cause finds its way."""
         if self._acceleration is not None:
-            self._acceleration.settle(clock.now())
+            now = clock.now()
+            try:
+                self._acceleration.settle(now)
+            except Exception as fault:  # what the kernel does not know of comes here
+                self.count_fault(fault, now, "the kernel was not told what was decided")
         self.send_posted()
 
     def _pass_on_decided(self, action: PassOn, at_hand: bytes) -> None:

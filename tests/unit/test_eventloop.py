@@ -225,16 +225,33 @@ def test_source_fails_again_after_a_while_it_is_logged_again(
     assert caplog.text.count("no table") == 3
 
 
-def test_source_fails_otherwise_the_fault_ends_the_run(loop: EventLoop, pipes: Callable[[], tuple[int, int]]) -> None:
-    """A defect, not the kernel: whoever adds a source decides what to do about those."""
+def test_source_fails_by_a_defect_the_others_go_on_and_the_log_says_where(
+    loop: EventLoop, pipes: Callable[[], tuple[int, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[int] = []
 
     def fail() -> None:
         raise ZeroDivisionError
 
+    for callback in (fail, lambda: called.append(1)):
+        read, write = pipes()
+        loop.add(read, callback)
+        os.write(write, b"x")
+    loop.run(stop_after(loop, 6))
+    assert len(called) == loop.faults == 5
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_source_is_interrupted_the_run_ends(loop: EventLoop, pipes: Callable[[], tuple[int, int]]) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
     read, write = pipes()
-    loop.add(read, fail)
+    loop.add(read, interrupt)
     os.write(write, b"x")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(KeyboardInterrupt):
         loop.run(stop_after(loop, 5))
 
 

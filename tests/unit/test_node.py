@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from math import inf
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from tcpha.errors import EdgeError
 from tcpha.fe.service import FrontEnd
 from tcpha.net import clock
 from tcpha.node import LOG_INTERVAL_S, Node
@@ -64,3 +67,25 @@ def test_packets_come_all_the_time_what_is_due_is_looked_for_at_its_time_and_onc
         again_at = busy._on_timer()
         assert again_at > clock.now(), "or it would not rest"
     assert looked == [0, 5, 16, 27], "at its time, then every 10 ms"
+
+
+@pytest.mark.parametrize("fault", [EdgeError("no room"), ZeroDivisionError()])
+def test_datagram_cannot_be_judged_the_rest_of_its_burst_is_served(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    """Whoever is asked about its number may be the kernel."""
+    failing, judged, flushed = node(), list[bytes](), list[int]()
+
+    def judge(datagram: bytes, _source: tuple[str, int], _now: float) -> None:
+        if datagram == b"bad":
+            raise fault
+        judged.append(datagram)
+
+    burst = [(octets, ("198.18.0.33", 666), 0.0) for octets in (b"one", b"bad", b"two")]
+    failing._channel = cast(Any, SimpleNamespace(read=lambda: burst))
+    failing._peers = cast(Any, SimpleNamespace(on_datagram=judge))
+    monkeypatch.setattr(failing, "_complain", lambda *_: None)
+    monkeypatch.setattr(failing, "_flush", lambda: flushed.append(1))
+    failing._on_channel()
+    assert (judged, flushed, failing._faults) == ([b"one", b"two"], [1], 1)
+    assert caplog.messages == ["dropped a message that failed (1 so far)"]

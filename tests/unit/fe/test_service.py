@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import cast
 
 import pytest
@@ -155,6 +156,13 @@ class LastWords:
         """Nothing is carried."""
 
 
+class Forgetful(LastWords):
+    """One that cannot tell the kernel anything."""
+
+    def settle(self, now: float) -> None:
+        raise ZeroDivisionError
+
+
 def test_process_leaves_the_kernel_alone_what_waits_in_the_ring_is_decided_after_nothing_comes_there_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -163,3 +171,15 @@ def test_process_leaves_the_kernel_alone_what_waits_in_the_ring_is_decided_after
     monkeypatch.setattr(front_end, "send_posted", lambda: None)
     front_end.on_leave()
     assert kernel.asked == ["leave", "decide", "decide", "decide"]
+
+
+def test_kernel_cannot_be_told_what_was_decided_the_messages_of_the_burst_leave(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    front_end, kernel, left = unopened(MTU_OCTETS), Forgetful(2), list[int]()
+    front_end._acceleration, front_end._raised = cast(Acceleration, kernel), 0
+    front_end._faults, front_end._fault_log_at = 0, -inf
+    monkeypatch.setattr(front_end, "send_posted", lambda: left.append(1))
+    front_end._on_raised()
+    assert (kernel.asked, left, front_end._faults) == (["decide", "decide"], [1], 1)
+    assert "the kernel was not told what was decided (1 so far)" in caplog.messages

@@ -12,7 +12,6 @@ connections those are and which ones ran.
 from __future__ import annotations
 
 import errno
-import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from tcpha.kernel import be_maps
 from tcpha.kernel.be_maps import Act, Answer, Carried, Entries, Ran, Rank
 from tcpha.net import bpf_terms, sysctl
 from tcpha.net.bpf import BpfMap, MapShape
-from tcpha.net.bpf_attach import Direction, Filter, Link, attach
+from tcpha.net.bpf_attach import Direction, Filter, Link, attach, attach_for, pin_all
 from tcpha.net.bpf_journal import Journal, MappedArray, Piece, Progress
 from tcpha.net.bpf_object import Loaded, ObjectFile, kernel_function, load
 from tcpha.net.bpf_ring import RingReader
@@ -174,51 +173,32 @@ class Adopter:
 
         Raises: EdgeError, with nothing begun; what carried before goes on.
         """
-        left = {name for name, _ in _CARRYING if self._pins is not None and (self._pins / name).exists()}
+        programs, to_pin = self._loaded.programs, list[tuple[Link, Path]]()
         try:
             for name, direction in _CARRYING:
-                self._attached.append(self._attach_pinned(name, iface, direction))
+                if self._pins is None:
+                    self._attached.append(attach(programs[name], iface, direction))
+                else:
+                    to_pin.append((attach_for(self._pins / name, programs[name], iface, direction), self._pins / name))
+                    self._attached.append(to_pin[-1][0])
             # Behind the others: what it makes of a datagram they need not look at.
-            self._attached.append(attach(self._loaded.programs[_ADOPTING[0]], iface, _ADOPTING[1]))
+            self._attached.append(attach(programs[_ADOPTING[0]], iface, _ADOPTING[1]))
+            pin_all(to_pin)
         except EdgeError:
-            self._detach({name for name, _ in _CARRYING} - left)
+            self._end_attached()
             raise
 
     def detach(self) -> None:
         """End; sockets that were made stay, and their packets go where they went before. Raises: EdgeError."""
-        self._detach({name for name, _ in _CARRYING})
-
-    def _detach(self, names: Iterable[str]) -> None:
-        """`names`: of those that do not stay pinned."""
         if self._pins is not None:
-            for name in names:
+            for name, _ in _CARRYING:
                 (self._pins / name).unlink(missing_ok=True)
+        self._end_attached()
+
+    def _end_attached(self) -> None:
+        """But for what is pinned."""
         while self._attached:
             self._attached.pop().detach()
-
-    def _attach_pinned(self, name: str, iface: str, direction: Direction) -> Link | Filter:
-        program = self._loaded.programs[name]
-        place = None if self._pins is None else self._pins / name
-        if place is not None and (found := Link.pinned(place)) is not None:
-            with ExitStack() as undo:
-                undo.callback(found.close)
-                if found.iface_index() == socket.if_nametoindex(iface):
-                    found.replace(program)
-                    undo.pop_all()
-                    return found
-                place.unlink()
-        attached = attach(program, iface, direction)
-        if place is None:
-            return attached
-        if not isinstance(attached, Link):
-            attached.detach()
-            raise EdgeError(f"this kernel has no tcx at {iface}: what is there could not outlive the process")
-        try:
-            attached.pin(place)
-        except EdgeError:
-            attached.detach()
-            raise
-        return attached
 
     # --- who runs what
 

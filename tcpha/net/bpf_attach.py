@@ -2,6 +2,9 @@
 
 A link ends with the process, unless it is pinned; a filter stays until it is removed. tcx runs before clsact, and
 programs of others there stay as they are. Both know a program only by its descriptor.
+
+Where links of an earlier process may be pinned, and what they do has to go on until others do it: `attach_for` each
+place, then `pin_all`.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +38,7 @@ _CLSACT_PARENT = {"ingress": "ffff:fff2", "egress": "ffff:fff3"}
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
 _FILTER_PRIORITY = 0x7463  # ours: "tc"
 _GONE = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
+_NEW = "-new"  # a dot may be in no name of a bpf file system
 
 
 class Link(Owned):
@@ -97,6 +102,47 @@ def attach(program: BpfProgram, iface: str, direction: Direction = "ingress") ->
         if not isinstance(cause, OSError) or cause.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise
     return attach_clsact(program, iface, index, direction)
+
+
+def attach_for(place: Path, program: BpfProgram, iface: str, direction: Direction) -> Link:
+    """The same by a link that can be pinned at `place`. Raises: EdgeError, with nothing changed.
+
+    The one that is pinned there gets the program without a gap; where that one is at another interface it goes on, too,
+    until `pin_all`.
+    """
+    found = Link.pinned(place)
+    if found is not None:
+        try:
+            if found.iface_index() == _ethernet_index(iface):
+                found.replace(program)
+                return found
+        except BaseException:
+            found.close()
+            raise
+        found.close()
+    attached = attach(program, iface, direction)
+    if not isinstance(attached, Link):
+        attached.detach()
+        raise EdgeError(f"this kernel has no tcx at {iface}: what is there could not outlive the process")
+    return attached
+
+
+def pin_all(links: Collection[tuple[Link, Path]]) -> None:
+    """Pin them; what is pinned there ends, unless it is the same link. Raises: EdgeError, with no pin changed."""
+    fresh = [place.with_name(place.name + _NEW) for _, place in links]
+    try:
+        try:
+            for (link, _), new in zip(links, fresh, strict=True):
+                new.unlink(missing_ok=True)  # of a process that was killed here
+                link.pin(new)
+            for (_, place), new in zip(links, fresh, strict=True):
+                new.replace(place)
+        except BaseException:
+            for new in fresh:
+                new.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise EdgeError(f"links cannot be pinned in {fresh[0].parent}: {error.strerror}") from error
 
 
 def attach_tcx(program: BpfProgram, iface: str, index: int, direction: Direction) -> Link:

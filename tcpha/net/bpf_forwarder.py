@@ -32,7 +32,7 @@ from tcpha.kernel.fe_maps import (
     write_tuple,
 )
 from tcpha.net.bpf import bpffs_of
-from tcpha.net.bpf_attach import Filter, Link, attach
+from tcpha.net.bpf_attach import Filter, Link, attach, attach_for, pin_all
 from tcpha.net.bpf_object import Loaded, load
 from tcpha.net.bpf_ring import RingReader
 from tcpha.net.bpf_table import PLACES, Table
@@ -236,27 +236,17 @@ class Forwarder:
         Raises: EdgeError, with nothing begun; what was there goes on.
         """
         program = self._loaded.programs[_PROGRAM]
-        place = None if self._pins is None else self._pins / _LINK_PIN
-        if place is not None and (found := Link.pinned(place)) is not None:
-            with ExitStack() as undo:
-                undo.callback(found.close)
-                if found.iface_index() == socket.if_nametoindex(self._iface):
-                    found.replace(program)
-                    undo.pop_all()
-                    self._attached = found
-                    return
-                place.unlink()
-        self._attached = attach(program, self._iface, "ingress")
-        if place is None:
+        if self._pins is None:
+            self._attached = attach(program, self._iface, "ingress")
             return
-        if not isinstance(self._attached, Link):
-            self.detach()
-            raise EdgeError(f"this kernel has no tcx at {self._iface}: what is there could not outlive the process")
+        place = self._pins / _LINK_PIN
+        link = attach_for(place, program, self._iface, "ingress")
         try:
-            self._attached.pin(place)
+            pin_all([(link, place)])
         except EdgeError:
-            self.detach()
+            link.close()
             raise
+        self._attached = link
 
     def detach(self) -> None:
         """End; every packet goes up. Flows stay known. Raises: EdgeError."""

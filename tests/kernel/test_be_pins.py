@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tcpha.errors import EdgeError
 from tcpha.kernel import be_maps
 from tcpha.kernel.be_maps import GENERATIONS, encode_number
-from tcpha.net import bpf_terms
-from tcpha.net.bpf import BpfMap
+from tcpha.lab import namespaces
+from tcpha.net import bpf_adopter, bpf_attach, bpf_terms
+from tcpha.net.bpf import BpfMap, BpfProgram
 from tcpha.net.bpf_adopter import PROGRAMS, Adopter
+from tcpha.net.bpf_attach import Link, attach_tcx
 from tcpha.net.bpf_object import ObjectFile
 from tcpha.net.bpf_terms import Terms
+from tests.kernel.conftest import unique_name
 from tests.kernel.frames import KEYRING, MARK, PERIOD, RETRY_MARK
 
 pytestmark = pytest.mark.kernel
@@ -138,3 +145,47 @@ def test_programs_cannot_be_told_of_another_period_once_they_are_when_it_is_trie
     known = {period % GENERATIONS: kernel_id(each) for period, each in adopter._generations.items()}
     assert {number: each for number, each in told.items() if each is not None} == known
     adopter.close()
+
+
+@pytest.fixture
+def cable() -> Iterator[None]:
+    """A namespace with two interfaces."""
+    name = unique_name()
+    namespaces.create(name)
+    with namespaces.inside(name):
+        subprocess.run(["ip", "link", "add", "one", "type", "veth", "peer", "name", "two"], check=True)
+        yield
+    namespaces.remove(name)
+
+
+def places_of(pins: Path) -> list[str]:
+    """At which interfaces the programs are that go on without a process."""
+    found = [Link.pinned(pins / name) for name, _ in bpf_adopter._CARRYING]
+    names = [socket.if_indextoname(each.iface_index()) for each in found if each is not None]
+    for each in found:
+        if each is not None:
+            each.close()
+    return names
+
+
+def test_new_interface_takes_not_all_programs_those_of_the_earlier_one_go_on(
+    place: Path, cable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = opened(place)
+    earlier.attach("one")
+    earlier.close()
+
+    def attach(program: BpfProgram, *where: Any) -> Link:
+        if program.name == bpf_adopter._ADOPTING[0]:
+            raise EdgeError("no room")
+        return attach_tcx(program, *where)
+
+    following = opened(place)
+    with monkeypatch.context() as failing:
+        failing.setattr(bpf_attach, "attach_tcx", attach)
+        with pytest.raises(EdgeError, match="no room"):
+            following.attach("two")
+    assert places_of(place) == ["one", "one"]
+    following.attach("two")
+    following.close()
+    assert places_of(place) == ["two", "two"]

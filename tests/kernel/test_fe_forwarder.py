@@ -19,8 +19,9 @@ from tcpha.kernel import fe_maps
 from tcpha.kernel.be_maps import encode_endpoint, encode_number
 from tcpha.kernel.fe_maps import BackEnd
 from tcpha.lab import namespaces
-from tcpha.net import bpf_forwarder, bpf_object
+from tcpha.net import bpf_attach, bpf_forwarder, bpf_object
 from tcpha.net.bpf import BpfMap, MapShape, MapType
+from tcpha.net.bpf_attach import Link
 from tcpha.net.bpf_forwarder import PROGRAMS, Forwarder, obstacle
 from tcpha.net.bpf_object import ObjectFile, load
 from tcpha.net.bpf_syscall import Command, call
@@ -259,6 +260,33 @@ def test_program_of_an_interface_that_is_no_longer_ours_is_taken_away(inside: No
     forwarder.detach()
     forwarder.close()
     assert not _tcx("one")
+
+
+@pytest.mark.parametrize("step", ["attach", "pin"])
+def test_new_interface_takes_no_program_that_of_the_earlier_one_goes_on(
+    inside: None, bpffs: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    subprocess.run(["ip", "link", "add", "one", "type", "veth", "peer", "name", "two"], check=True)
+    pins = bpffs / "fe"
+    earlier = Forwarder("one", KEYRING, PROMISE, 65535, pins=pins)
+    earlier.attach()
+    earlier.close()
+
+    def refuse(*_: object) -> None:
+        raise EdgeError("no room")
+
+    following = Forwarder("two", KEYRING, PROMISE, 65535, pins=pins)
+    with monkeypatch.context() as failing:
+        failing.setattr(*((bpf_attach, "attach_tcx", refuse) if step == "attach" else (Link, "pin", refuse)))
+        with pytest.raises(EdgeError, match="no room"):
+            following.attach()
+    assert {each: _tcx(each) for each in ("one", "two")} == {"one": True, "two": False}
+    assert {each.name for each in pins.iterdir()} == set(bpf_forwarder.PINNED)
+    (pins / "link-new").symlink_to("link")  # as a process leaves it that is killed while it pins
+    following.attach()
+    following.close()
+    assert {each: _tcx(each) for each in ("one", "two")} == {"one": False, "two": True}
+    assert {each.name for each in pins.iterdir()} == set(bpf_forwarder.PINNED)
 
 
 def test_reasons_against_it_are_told(inside: None, bpffs: Path, tmp_path: Path) -> None:

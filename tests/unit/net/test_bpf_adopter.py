@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from tcpha.errors import EdgeError
-from tcpha.net import bpf_adopter, sysctl
+from tcpha.net import bpf_adopter, bpf_attach, sysctl
 from tcpha.net.bpf_adopter import Adopter
 
 
@@ -103,8 +103,10 @@ class Link:
 @pytest.fixture
 def adopter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Adopter:
     Link.faults, Link.opened = {}, []
-    monkeypatch.setattr(bpf_adopter, "Link", Link)
-    monkeypatch.setattr(bpf_adopter, "attach", Link.attach)
+    monkeypatch.setattr(bpf_attach, "Link", Link)
+    monkeypatch.setattr(bpf_attach, "_ethernet_index", lambda _: 1)
+    for module in (bpf_attach, bpf_adopter):
+        monkeypatch.setattr(module, "attach", Link.attach)
     made = Adopter.__new__(Adopter)
     programs = {name: name for name in ("be_segments", "be_egress", "be_ingress")}
     vars(made).update(_pins=tmp_path, _attached=[], _loaded=cast(Any, SimpleNamespace(programs=programs)))

@@ -20,6 +20,8 @@ from tcpha.proto.messages import Identity
 from tcpha.proto.promise import Promise
 from tcpha.proto.seqnum import SeqNum
 
+VERSION = 1
+"""Of what lies in pinned maps, as that of `be_maps`."""
 KEYS = 2
 WAYS = 1024
 COUNTS = (

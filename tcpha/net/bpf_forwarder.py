@@ -31,11 +31,13 @@ from tcpha.kernel.fe_maps import (
     write_flow,
     write_tuple,
 )
+from tcpha.net import bpf_terms
 from tcpha.net.bpf import bpffs_of
 from tcpha.net.bpf_attach import Filter, Link, attach, attach_for, pin_all
 from tcpha.net.bpf_object import Loaded, load
 from tcpha.net.bpf_ring import RingReader
 from tcpha.net.bpf_table import PLACES, Table
+from tcpha.net.bpf_terms import Terms
 from tcpha.proto.cookie import Cookie
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.keyring import Keyring
@@ -48,9 +50,10 @@ LEASE_S = 60
 """For so long the program goes on with cookies after `renew`."""
 READ_LEASE_S = 4
 """For so long it puts packets into the ring."""
-PINNED = (_LINK_PIN, "flows", "ways")
+PINNED = (_LINK_PIN, "flows", "ways", "terms")
 
 _PROGRAM = "fe_ingress"
+_NO_MARK = 0
 # To fetch a member from its class costs a quarter of a microsecond, and every connection asks.
 FORWARDED, HELD, HANDED = Standing.FORWARDED, Standing.HELD, Standing.HANDED
 
@@ -72,13 +75,17 @@ class Forwarder:
     def __init__(
         self, iface: str, keyring: Keyring, promise: Promise, window_octets: int, *, pins: Path | None = None
     ) -> None:
-        """Load it. `promise`, `window_octets`: what Handshake is made of. Raises: EdgeError."""
+        """Load it. `promise`, `window_octets`: what Handshake is made of. `pins`: a directory in a bpf file system.
+
+        What an earlier process left there goes on. Raises: EdgeError, also if that cannot go on.
+        """
         self._iface = iface
         self._mac = _mac_of(iface)
         self._pins = pins
         self._attached: Link | Filter | None = None
         if pins is not None:
             pins.mkdir(mode=0o700, parents=True, exist_ok=True)
+            bpf_terms.agree(pins, Terms(fe_maps.VERSION, _NO_MARK))
         with ExitStack() as undo:
             self._loaded: Loaded = undo.enter_context(load(PROGRAMS, pins=pins))
             self._maps = self._loaded.maps
@@ -97,15 +104,15 @@ class Forwarder:
     def retain(self, backends: Collection[BackEnd]) -> list[tuple[BackEnd, Carried]]:
         """Return the flows that an earlier process left, each with its back end; forget those of other back ends.
 
-        What is held is forgotten as well: only that process knew why. Raises: EdgeError.
+        What is held is forgotten as well: only that process knew why. So is what cannot be read. Raises: EdgeError.
         """
         names = {number: backend for backend, number in self._ways.items()}
         kept: list[tuple[BackEnd, Carried]] = []
         unwanted: list[bytes] = []
         for four_tuple, value in self._flows.items():
-            flow = fe_maps.decode_flow(four_tuple, value)
-            backend = names.get(flow.way)
-            if backend is None or backend not in backends or flow.is_held:
+            flow = _readable(four_tuple, value)
+            backend = None if flow is None else names.get(flow.way)
+            if flow is None or backend is None or backend not in backends or flow.is_held:
                 unwanted.append(four_tuple)
             else:
                 kept.append((backend, flow))
@@ -288,6 +295,13 @@ class Forwarder:
             octets = self._maps["ways"].lookup(encode_number(number))
             if octets is not None and (backend := fe_maps.decode_way(octets)[0]) is not None:
                 yield backend, number
+
+
+def _readable(four_tuple: bytes, value: bytes) -> Carried | None:
+    try:
+        return fe_maps.decode_flow(four_tuple, value)
+    except ValueError:  # a state that only another version knows
+        return None
 
 
 def _mac_of(iface: str) -> bytes:

@@ -21,6 +21,7 @@ from typing import Self
 
 from tcpha.errors import EdgeError
 from tcpha.net.bpf_syscall import ATTR_OCTETS, CAP_PERFMON, Command, call, holds
+from tcpha.net.pins import bpffs_of
 
 _NAME_OCTETS = 15
 _LOG_OCTETS = 1 << 20
@@ -318,18 +319,6 @@ class BpfProgram(Owned):
         """Return how many instructions the verifier walked through: a million is the limit. 0 before Linux 5.16."""
         info = _info(self.fd, _PROGRAM_INFO_OCTETS, self.name)
         return int(_U32.unpack_from(info, _VERIFIED_AT)[0])
-
-
-def bpffs_of(path: Path) -> Path | None:
-    """Return where the bpf file system that holds `path` is mounted, None if it is on another one."""
-    best: tuple[int, Path | None] = (-1, None)
-    parents = {str(parent) for parent in (path.resolve(), *path.resolve().parents)}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        words = line.split()
-        place = words[4].encode().decode("unicode_escape")
-        if place in parents and len(place) >= best[0]:
-            best = (len(place), Path(place) if words[words.index("-") + 1] == "bpf" else None)
-    return best[1]
 
 
 def possible_cpus() -> int:

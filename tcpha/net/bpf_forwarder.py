@@ -32,12 +32,12 @@ from tcpha.kernel.fe_maps import (
     write_tuple,
 )
 from tcpha.net import bpf_terms
-from tcpha.net.bpf import bpffs_of
 from tcpha.net.bpf_attach import Filter, Link, attach, attach_for, pin_all
 from tcpha.net.bpf_object import Loaded, load
 from tcpha.net.bpf_ring import RingReader
 from tcpha.net.bpf_table import PLACES, Table
 from tcpha.net.bpf_terms import Terms
+from tcpha.net.pins import bpffs_of
 from tcpha.proto.cookie import Cookie
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.keyring import Keyring

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import socket
 import stat
 import sys
@@ -22,6 +23,9 @@ SHARED = Path("/sys/fs/bpf")
 _SO_NETNS_COOKIE = 71
 _MNT_DETACH = 2
 _MODE = 0o700
+_MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+"""The kernel writes a space, a tab, a line's end and a backslash so, and all other octets as they are."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -85,14 +89,21 @@ def namespace() -> str:
             return f"inode {os.stat('/proc/thread-self/ns/net').st_ino}"
 
 
+def bpffs_of(path: Path) -> Path | None:
+    """Return where the bpf file system that holds `path` is mounted, None if it is on another one. proc(5)."""
+    best: tuple[int, Path | None] = (-1, None)
+    parents = {str(parent) for parent in (path.resolve(), *path.resolve().parents)}
+    for line in os.fsdecode(_MOUNTS.read_bytes()).split("\n")[:-1]:
+        words = line.split(" ")
+        place = _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), words[4])
+        if place in parents and len(place) >= best[0]:
+            best = (len(place), Path(place) if words[words.index("-") + 1] == "bpf" else None)
+    return best[1]
+
+
 def _is_mounted(place: Path) -> bool:
     """Is a bpf file system mounted at exactly this place?"""
-    wanted = str(place.resolve())
-    kinds = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        words = line.split()
-        kinds[words[4].encode().decode("unicode_escape")] = words[words.index("-") + 1]
-    return kinds.get(wanted) == "bpf"
+    return bpffs_of(place) == place.resolve()
 
 
 def _mount(place: Path) -> None:

@@ -15,11 +15,12 @@ from tcpha.errors import EdgeError
 from tcpha.kernel.be_maps import Ran, encode_name
 from tcpha.lab import namespaces
 from tcpha.net import bpf_object
-from tcpha.net.bpf import BpfMap, BpfProgram, MapShape, MapType, ProgramType, bpffs_of
+from tcpha.net.bpf import BpfMap, BpfProgram, MapShape, MapType, ProgramType
 from tcpha.net.bpf_adopter import PROGRAMS, Adopter, obstacle
 from tcpha.net.bpf_attach import attach, attach_clsact
 from tcpha.net.bpf_object import ObjectFile, kernel_function, load
 from tcpha.net.bpf_ring import RingReader
+from tcpha.net.pins import bpffs_of
 from tests.kernel.conftest import unique_name
 from tests.kernel.frames import KEYRING, PERIOD, handoff
 from tests.kernel.rehearsal import ASSIGN

@@ -12,6 +12,7 @@ import pytest
 from tcpha.errors import EdgeError
 from tcpha.lab import namespaces
 from tcpha.net import pins
+from tcpha.net.pins import _MOUNTS
 
 pytestmark = pytest.mark.skipif(namespaces.fault() is not None, reason="mounts and namespaces need root")
 
@@ -33,6 +34,45 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(pins, "SHARED", place)
     yield place
     subprocess.run(["umount", str(place)], check=True)
+
+
+NAMES = ["état", "a b", "tab\tnew\nline", r"back\slash", r"\040", "#", "line\u2028separator", os.fsdecode(b"\xff")]
+"""Names that /proc/self/mountinfo writes in another way, or that are easily read in another."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_is_written_in_another_way_its_file_system_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    escaped = os.fsencode(name)
+    for octet in b"\\ \t\n#":
+        escaped = escaped.replace(bytes((octet,)), b"\\%03o" % octet)
+    place, listing = tmp_path / name, tmp_path / "mountinfo"
+    root = b"21 1 0:20 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+    own = b"41 21 0:35 / %s/%s rw - bpf none rw\n" % (os.fsencode(tmp_path), escaped)
+    listing.write_bytes(root + own)
+    monkeypatch.setattr(pins, "_MOUNTS", listing)
+    assert pins.bpffs_of(place / "tcpha" / "fe") == place
+    assert pins._is_mounted(place)
+    assert not pins._is_mounted(place / "tcpha")
+    assert pins.bpffs_of(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_has_an_unusual_name_what_is_mounted_there_is_found_again(
+    nowhere: Path, name: str, request: pytest.FixtureRequest
+) -> None:
+    state = nowhere / name
+    try:
+        place = pins.directory("fe", state)
+    except EdgeError as error:
+        pytest.skip(str(error))
+    request.addfinalizer(lambda: subprocess.run(["umount", "-q", place.parent], check=False))
+    before = _MOUNTS.read_bytes()
+    assert pins.directory("fe", state) == place
+    assert _MOUNTS.read_bytes() == before, "nothing is mounted over it"
+    pins.remove("fe", state)
+    assert list(state.iterdir()) == []
 
 
 def mounts_below(place: Path) -> list[str]:

@@ -15,7 +15,7 @@ from tcpha.be.carried import CarriedConnections
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError
 from tcpha.kernel.be_maps import Whose, encode_address, encode_tuple
-from tcpha.net import bpf_terms, pins
+from tcpha.net import bpf_namespace, bpf_terms, pins
 from tcpha.net.bpf_adopter import Adopter
 from tcpha.net.bpf_syscall import tried_again
 from tcpha.net.sockdiag import SocketDiagnostics, TcpSocket, connection_of
@@ -58,6 +58,7 @@ def open_adopter(config: BackEndConfig, keyring: Keyring) -> Adopter:
     mark = config.kernel_mark
     retry_mark = next(each for each in (mark ^ 1, mark ^ 2, mark ^ 3) if each not in (0, config.mark))
     place = pins.directory(_ROLE, config.state)
+    bpf_namespace.remove_left(place)
     return Adopter((config.raddr.packed, config.port), keyring, mark=mark, retry_mark=retry_mark, pins=place)
 
 

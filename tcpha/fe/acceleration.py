@@ -17,7 +17,7 @@ from tcpha.errors import EdgeError, StartError
 from tcpha.fe.actions import Action
 from tcpha.fe.carriage import Carriage
 from tcpha.fe.dispatcher import Dispatcher
-from tcpha.net import bpf_terms, clock, pins
+from tcpha.net import bpf_namespace, bpf_terms, clock, pins
 from tcpha.net.bpf_forwarder import Forwarder
 from tcpha.net.bpf_syscall import tried_again
 from tcpha.proto.cookie import Cookie
@@ -83,6 +83,7 @@ def _forwarder(config: FrontEndConfig, iface: str, keyring: Keyring, dispatcher:
 
     def opened() -> Forwarder:
         place = pins.directory(_ROLE, config.state)
+        bpf_namespace.remove_left(place)
         return Forwarder(iface, keyring, dispatcher.promise, config.window, pins=place)
 
     was_pinned = bpf_terms.is_any_pinned(pins.places(_ROLE, config.state))

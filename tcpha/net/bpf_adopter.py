@@ -25,6 +25,7 @@ from tcpha.net import bpf_terms, sysctl
 from tcpha.net.bpf import BpfMap, MapShape
 from tcpha.net.bpf_attach import Direction, Filter, Link, attach, attach_for, pin_all
 from tcpha.net.bpf_journal import Journal, MappedArray, Piece, Progress
+from tcpha.net.bpf_namespace import PIN, attach_mark
 from tcpha.net.bpf_object import Loaded, ObjectFile, kernel_function, load
 from tcpha.net.bpf_ring import RingReader
 from tcpha.net.bpf_syscall import tried_again
@@ -183,6 +184,9 @@ class Adopter:
                     self._attached.append(to_pin[-1][0])
             # Behind the others: what it makes of a datagram they need not look at.
             self._attached.append(attach(programs[_ADOPTING[0]], iface, _ADOPTING[1]))
+            if self._pins is not None:
+                to_pin.append((attach_mark(), self._pins / PIN))
+                self._attached.append(to_pin[-1][0])
             pin_all(to_pin)
         except EdgeError:
             self._end_attached()

@@ -33,6 +33,7 @@ from tcpha.kernel.fe_maps import (
 )
 from tcpha.net import bpf_terms
 from tcpha.net.bpf_attach import Filter, Link, attach, attach_for, pin_all
+from tcpha.net.bpf_namespace import PIN, attach_mark
 from tcpha.net.bpf_object import Loaded, load
 from tcpha.net.bpf_ring import RingReader
 from tcpha.net.bpf_table import PLACES, Table
@@ -50,7 +51,7 @@ LEASE_S = 60
 """For so long the program goes on with cookies after `renew`."""
 READ_LEASE_S = 4
 """For so long it puts packets into the ring."""
-PINNED = (_LINK_PIN, "flows", "ways", "terms")
+PINNED = (_LINK_PIN, "flows", "ways", "terms", PIN)
 
 _PROGRAM = "fe_ingress"
 _NO_MARK = 0
@@ -249,7 +250,8 @@ class Forwarder:
         place = self._pins / _LINK_PIN
         link = attach_for(place, program, self._iface, "ingress")
         try:
-            pin_all([(link, place)])
+            with attach_mark() as mark:
+                pin_all([(link, place), (mark, self._pins / PIN)])
         except EdgeError:
             link.close()
             raise

@@ -26,7 +26,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tcpha.errors import EdgeError, StartError, TcphaError
-from tcpha.net import firewall, link, pins, sysctl
+from tcpha.net import bpf_namespace, firewall, link, pins, sysctl
 
 _IFA_F_NODAD = 0x02
 _FOREVER_S = 0xFFFFFFFF
@@ -137,6 +137,8 @@ class Footprint:
         with _collecting(faults):
             done += _rules_taken(firewall.remove(self._role))
             self._tidy_tables(record)
+        if gone := bpf_namespace.remove_left(pins.places(self._role, self._state_dir)[0]):
+            done.append(f"what was pinned for network namespaces that are gone: {gone}")
         with _collecting(faults):
             if pins.remove(self._role, self._state_dir):
                 done.append("programs of the kernel fast path and what they knew")

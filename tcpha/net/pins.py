@@ -14,6 +14,7 @@ import re
 import socket
 import stat
 import sys
+from itertools import islice
 from pathlib import Path
 
 from tcpha.errors import EdgeError
@@ -60,6 +61,12 @@ def places(role: str, state: Path) -> tuple[Path, Path]:
     """Return where the directory of the calling thread's network namespace is, or else would be."""
     # Where a file system is mounted only for this the kernel puts files of its own beside the directory.
     return SHARED / "tcpha" / f"{role}-{namespace()}", state / f"pins-{role}" / "tcpha"
+
+
+def beside(place: Path, at_most: int) -> list[Path]:
+    """Return the directories beside one of `places`, so many. Raises: OSError; EdgeError if others may write there."""
+    _check_owner(place.parent)
+    return [each for each in islice(place.parent.iterdir(), at_most) if each != place and each.is_dir()]
 
 
 def remove(role: str, state: Path) -> bool:

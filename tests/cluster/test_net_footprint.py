@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tcpha.net import sysctl
+from tcpha.net import bpf_namespace, pins, sysctl
 from tcpha.net.footprint import Footprint, Plan, Role
 from tcpha.net.netlink import Neighbours
 from tests.unit.net.footprints import (
@@ -67,6 +67,24 @@ def test_install_then_remove_host_is_as_before(host: Host, state: Path, role: Ro
     assert str(VIP4) in during
     assert str(VIP6) in during
     assert not list(state.glob("*.json"))
+
+
+def test_remove_takes_away_what_is_pinned_for_namespaces_that_are_gone(
+    host: Host, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+
+    def remove_left(place: Path) -> int:
+        looked.append(place)
+        return 2
+
+    monkeypatch.setattr(bpf_namespace, "remove_left", remove_left)
+    with host.inside():
+        own, _ = pins.places("fe", state)
+        footprint = Footprint("fe", state)
+        footprint.install(plan_of(host))
+        assert "what was pinned for network namespaces that are gone: 2" in footprint.remove()
+    assert looked == [own]
 
 
 def test_front_end_rules_in_their_order(host: Host, state: Path) -> None:

@@ -18,7 +18,7 @@ from tcpha.be.carried import CarriedConnections
 from tcpha.be.left_behind import end_left_behind, open_adopter, take_stock, with_what_is_left
 from tcpha.errors import EdgeError
 from tcpha.kernel.be_maps import Whose
-from tcpha.net import bpf_terms, pins
+from tcpha.net import bpf_namespace, bpf_terms, pins
 from tcpha.net.bpf_terms import Terms
 from tcpha.net.sockdiag import TcpSocket
 from tcpha.proto.ip import connection_key
@@ -159,6 +159,15 @@ def test_what_is_pinned_is_of_use_nothing_is_ended(kernel: Kernel, sockets: Sock
     sockets.present = [socket_of(identity())]
     open_it(sockets)
     assert (kernel.opened, kernel.removed, sockets.destroyed) == (1, 0, [])
+
+
+def test_programs_are_opened_what_is_pinned_for_namespaces_that_are_gone_is_removed(
+    kernel: Kernel, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(bpf_namespace, "remove_left", looked.append)
+    open_it(sockets)
+    assert looked == [pins.directory("be", CONFIG.state)]
 
 
 def test_what_is_pinned_is_of_another_version_its_connections_are_ended(

@@ -12,7 +12,7 @@ import pytest
 
 from tcpha.errors import EdgeError
 from tcpha.fe import acceleration
-from tcpha.net import pins
+from tcpha.net import bpf_namespace, pins
 from tests.packet.fe_playbook import Playbook
 
 KEPT = ["flows", "link", "ways"]
@@ -89,6 +89,15 @@ def begun() -> bool:
     book = Playbook()
     made = acceleration.begin(book.config, "eth0", cast(Any, None), book.dispatcher, lambda _: bytes(6))
     return made is not None
+
+
+def test_kernel_carries_what_is_pinned_for_namespaces_that_are_gone_is_removed(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(bpf_namespace, "remove_left", looked.append)
+    assert begun()
+    assert looked == [kernel.place]
 
 
 @pytest.mark.parametrize("code", [errno.ENOMEM, errno.EBUSY])

@@ -107,6 +107,7 @@ def adopter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Adopter:
     monkeypatch.setattr(bpf_attach, "_ethernet_index", lambda _: 1)
     for module in (bpf_attach, bpf_adopter):
         monkeypatch.setattr(module, "attach", Link.attach)
+    monkeypatch.setattr(bpf_adopter, "attach_mark", Link)
     made = Adopter.__new__(Adopter)
     programs = {name: name for name in ("be_segments", "be_egress", "be_ingress")}
     vars(made).update(_pins=tmp_path, _attached=[], _loaded=cast(Any, SimpleNamespace(programs=programs)))
@@ -132,5 +133,5 @@ def test_attaching_fails_what_was_pinned_stays_nothing_else_does_and_it_can_be_t
     assert sorted(each.name for each in tmp_path.iterdir()) == left
     assert not any(each.is_open for each in Link.opened)
     adopter.attach("lo")
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["be_egress", "be_segments"]
-    assert [each.is_open for each in Link.opened][-3:] == [True] * 3
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["be_egress", "be_segments", "namespace"]
+    assert [each.is_open for each in Link.opened][-4:] == [True] * 4

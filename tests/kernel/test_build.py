@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tcpha.be.closing import LATE_OCTETS
 from tcpha.kernel import be_maps
 from tcpha.net.bpf_object import ObjectFile
 from tcpha.proto.flow_fields import FIELD_OCTETS
@@ -64,6 +65,12 @@ def test_counts_have_the_names_of_the_source() -> None:
     listed = re.search(r"enum count \{([^}]*)COUNTS", source)
     assert listed is not None
     assert tuple(word.lower() for word in re.findall(r"\w+", listed[1])) == be_maps.COUNTS
+
+
+def test_late_is_as_far_for_the_programs_as_for_the_agent() -> None:
+    defined = re.search(r"^#define FAR_OCTETS \((\d+) << (\d+)\)$", (SOURCES / "be.h").read_text(), re.MULTILINE)
+    assert defined is not None
+    assert int(defined[1]) << int(defined[2]) == LATE_OCTETS
 
 
 def test_maps_have_the_sizes_that_python_writes() -> None:

@@ -18,7 +18,7 @@ from tcpha.fe.actions import Action
 from tcpha.fe.carriage import Carriage
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.net import bpf_namespace, bpf_terms, clock, pins
-from tcpha.net.bpf_forwarder import Forwarder
+from tcpha.net.bpf_forwarder import Forwarder, obstacle
 from tcpha.net.bpf_syscall import tried_again
 from tcpha.proto.cookie import Cookie
 from tcpha.proto.keyring import Keyring
@@ -52,9 +52,10 @@ def begin(
         return _opened(config, iface, keyring, dispatcher, mac_of)
     except EdgeError as error:
         pins.remove(_ROLE, config.state)
+        reason = obstacle() or str(error)  # a missing capability rather than what cannot be made without it
         if config.accelerate == "require":
-            raise StartError(f"accelerate = require, but the kernel carries nothing: {error}") from error
-        _log.info("not accelerated, this process carries all packets: %s", error)
+            raise StartError(f"accelerate = require: {reason}") from error
+        _log.info("not accelerated, this process carries all packets: %s", reason)
         return None
 
 

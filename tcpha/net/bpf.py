@@ -262,7 +262,10 @@ class BpfProgram(Owned):
         flags: int = 0,
         expected_attach_type: int = 0,
     ) -> BpfProgram:
-        """Let the kernel verify and compile instructions. Raises: EdgeError with the end of the verifier's words."""
+        """Let the kernel verify and compile instructions.
+
+        Raises: EdgeError with the end of the verifier's words, or with the capability that is missing.
+        """
         code = ctypes.create_string_buffer(instructions, len(instructions))
         terms = ctypes.create_string_buffer(licence.encode())
         log = ctypes.create_string_buffer(_LOG_OCTETS)
@@ -283,14 +286,11 @@ class BpfProgram(Owned):
         try:
             return cls(load(1), name)
         except EdgeError as error:
-            reason = str(error)
-            if (
-                isinstance(error.__cause__, OSError)
-                and error.__cause__.errno == errno.EACCES
-                and not holds(CAP_PERFMON)
-            ):
-                reason += ", CAP_PERFMON missing"  # the verifier forbids more without it
-            raise EdgeError(_with_log(reason, log.value)) from error.__cause__
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno == errno.EACCES and not holds(CAP_PERFMON):
+                # The verifier forbids more without it: what it says is about the program, which is not at fault.
+                raise EdgeError(f"{error}, CAP_PERFMON missing") from cause
+            raise EdgeError(_with_log(str(error), log.value)) from cause
 
     def run(self, octets: bytes = b"", context: bytes = b"", *, repeat: int = 0, room_octets: int = 256) -> TestRun:
         """Run it once, or `repeat` times in a row, on a packet of its own (BPF_PROG_TEST_RUN).

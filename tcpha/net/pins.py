@@ -115,7 +115,9 @@ def _is_mounted(place: Path) -> bool:
 
 def _mount(place: Path) -> None:
     if _libc.mount(b"tcpha", os.fsencode(place), b"bpf", 0, b"mode=0700"):
-        raise OSError(ctypes.get_errno(), f"mount of a bpf file system: {os.strerror(ctypes.get_errno())}")
+        code = ctypes.get_errno()
+        cure = f" (it takes CAP_SYS_ADMIN; or before: mount -t bpf bpf {SHARED})" if code == errno.EPERM else ""
+        raise OSError(code, f"mount of a bpf file system: {os.strerror(code)}{cure}")
 
 
 def _unmount(place: Path) -> bool:

@@ -69,7 +69,12 @@ def forbidding(error: str, command: Command | None = None) -> tuple[str, ...]:
 BOTH = {
     "CAP_BPF": Mask("CAP_BPF missing", before=without("bpf")),
     "CAP_PERFMON": Mask("CAP_PERFMON missing", before=without("perfmon")),
-    "bpf file system": Mask("mount of a bpf file system: Operation not permitted", WITHOUT_PINS, without()),
+    "bpf file system": Mask(
+        "bpf file system: Operation not permitted (it takes CAP_SYS_ADMIN; or before: mount -t bpf bpf /sys/fs/bpf)",
+        WITHOUT_PINS,
+        without(),
+    ),
+    "CAP_BPF, so that a file system is of no use": Mask("CAP_BPF missing", WITHOUT_PINS, without("bpf")),
     "bpf(2) by seccomp": Mask("a security module or a container forbids bpf(2)", before=forbidding("EPERM")),
     "bpf(2) at all": Mask("this kernel is built without bpf(2)", before=forbidding("ENOSYS")),
     "tcx": Mask("this kernel has no tcx at eth0", before=forbidding("EINVAL", Command.LINK_CREATE)),
@@ -100,7 +105,7 @@ NEVER_ACCELERATED = {
     "fe": "not accelerated, this process carries all packets: ",
     "be": "not accelerated, this process adopts all connections: ",
 }
-REFUSED = {"fe": "fe: accelerate = require, but the kernel carries nothing: ", "be": "be: accelerate = require: "}
+REFUSED = {role: f"{role}: accelerate = require: " for role in MASKS}
 
 
 @pytest.fixture(scope="module")

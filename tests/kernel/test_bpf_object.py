@@ -103,6 +103,7 @@ def test_capabilities_are_missing_error_names_them(bpf: None, held: str, missing
     done = subprocess.run(words, capture_output=True, text=True, cwd=PROGRAMS.parents[2], check=False)
     assert (done.returncode == 0) == (not missing)
     assert missing in done.stderr
+    assert "the verifier says" not in done.stderr, "where it is known what is missing"
 
 
 def test_verifier_refuses_error_holds_its_words(bpf: None) -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from tcpha.errors import EdgeError
+from tcpha.errors import EdgeError, StartError
 from tcpha.fe import acceleration
 from tcpha.net import bpf_namespace, pins
 from tests.packet.fe_playbook import Playbook
@@ -26,9 +26,11 @@ class Kernel:
         self.opening: list[EdgeError] = []
         self.attaching: list[EdgeError] = []
         self.waited_s: list[float] = []
+        self.obstacle: str | None = None
         for name in KEPT:
             (place / name).touch()
         monkeypatch.setattr(acceleration, "Forwarder", self.open)
+        monkeypatch.setattr(acceleration, "obstacle", lambda: self.obstacle)
         monkeypatch.setattr(pins, "directory", lambda *_: place)
         monkeypatch.setattr(pins, "places", lambda *_: (place, place / "beside"))
         monkeypatch.setattr(pins, "remove", lambda *_: self.remove())
@@ -85,8 +87,8 @@ def fault(code: int) -> EdgeError:
     return made
 
 
-def begun() -> bool:
-    book = Playbook()
+def begun(settings: str = "") -> bool:
+    book = Playbook(settings)
     made = acceleration.begin(book.config, "eth0", cast(Any, None), book.dispatcher, lambda _: bytes(6))
     return made is not None
 
@@ -128,3 +130,16 @@ def test_step_fails_for_good_nothing_stays_pinned_and_the_process_carries(kernel
     assert not begun()
     assert kernel.pinned == []
     assert sum(kernel.waited_s) <= 1.5
+
+
+@pytest.mark.parametrize(("obstacle", "told"), [("CAP_BPF missing", "CAP_BPF missing"), (None, "no mount")])
+def test_more_than_one_thing_is_missing_the_capability_is_named_before_what_fails_for_want_of_it(
+    kernel: Kernel, caplog: pytest.LogCaptureFixture, obstacle: str | None, told: str
+) -> None:
+    kernel.obstacle = obstacle
+    kernel.opening = [EdgeError("no mount") for _ in range(4)]
+    with caplog.at_level(logging.INFO):
+        assert not begun()
+    assert caplog.messages[-1] == f"not accelerated, this process carries all packets: {told}"
+    with pytest.raises(StartError, match=f"^accelerate = require: {told}$"):
+        begun("accelerate = require")

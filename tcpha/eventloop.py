@@ -1,7 +1,6 @@
 """The only place where a process waits: for its sockets, for the next deadline, for signals.
 
-What goes wrong at one source, in the kernel (`EdgeError` out of its callback) or by a defect, is counted and logged;
-the others go on.
+What goes wrong at one source is counted and logged; the others go on.
 """
 
 from __future__ import annotations
@@ -30,13 +29,15 @@ log = logging.getLogger("tcpha")
 class EventLoop:
     """Calls back in the order in which sources were added, then the timer."""
 
-    def __init__(self) -> None:
+    def __init__(self, survives: type[Exception] = Exception) -> None:
+        """`survives`: what may come out of a source's callback without an end of the run."""
         # Not `selectors`: what that makes of one ready descriptor costs as much as to wait for it.
         self._epoll = select.epoll()
         self._sources: dict[int, Callable[[], None]] = {}
         self._signals: dict[int, Callable[[], None]] = {}
         self._arrived: list[int] = []
         self._running = True
+        self._survives = survives
         self.faults = 0
         """Calls of a source that ended with an exception."""
         self._fault_log_at = -inf
@@ -131,7 +132,7 @@ class EventLoop:
             if descriptor in ready:
                 try:
                     callback()
-                except Exception as fault:  # a defect costs one call, not the process
+                except self._survives as fault:  # a defect costs one call, not the process
                     self._note_fault(fault)
         return ready
 

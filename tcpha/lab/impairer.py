@@ -52,7 +52,7 @@ class Impairer:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then let go what is held."""
-        loop = EventLoop()
+        loop = EventLoop(survives=EdgeError)  # without this program packets pass: better than with a broken one
         loop.add(self._queue.fileno(), self._queue.read)
         loop.on_signal(signal.SIGUSR1, self._log_counters)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -27,6 +27,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from tcpha.errors import EdgeError, StartError, TcphaError
 from tcpha.net import bpf_namespace, firewall, link, pins, sysctl
+from tcpha.net.occupancy import Occupancy
 
 _IFA_F_NODAD = 0x02
 _FOREVER_S = 0xFFFFFFFF
@@ -81,8 +82,8 @@ class Footprint:
     """The changes that one process, in the role of a front end or a back end, makes to its host.
 
     `state_dir` holds footprint-ROLE.json while anything is installed, also after a kill, and a lock that one process
-    holds at a time. All calls act on the network namespace of the calling thread, and none may be made from a coroutine
-    (pyroute2 runs an event loop of its own inside them).
+    holds at a time; so is the role in the network namespace held by one. All calls act on the network namespace of the
+    calling thread, and none may be made from a coroutine (pyroute2 runs an event loop of its own inside them).
     """
 
     def __init__(self, role: Role, state_dir: Path) -> None:
@@ -90,6 +91,7 @@ class Footprint:
         self._state_dir = state_dir
         self._file = state_dir / f"footprint-{role}.json"
         self._lock: int | None = None
+        self._occupancy = Occupancy(role)
 
     def install(self, plan: Plan) -> None:
         """Put everything in place, and take away what an earlier run left that is not in the plan. Idempotent.
@@ -122,10 +124,14 @@ class Footprint:
 
         Returns what was taken away, a phrase each, in the order in which it was done; nothing if nothing was there.
         Raises: EdgeError if something could not be taken away: the state file then still names it. StartError if
-        another process of this role holds the state directory.
+        another process of this role runs here, or holds the state directory.
         """
+        self._occupancy.take()
         if self._lock is None and not self._state_dir.exists():
-            return _rules_taken(firewall.remove(self._role))
+            try:
+                return self._remove_unrecorded()
+            finally:
+                self._occupancy.give_up()
         self._take_lock()
         record = self._load()
         faults: list[str] = []
@@ -140,8 +146,7 @@ class Footprint:
         if gone := bpf_namespace.remove_left(pins.places(self._role, self._state_dir)[0]):
             done.append(f"what was pinned for network namespaces that are gone: {gone}")
         with _collecting(faults):
-            if pins.remove(self._role, self._state_dir):
-                done.append("programs of the kernel fast path and what they knew")
+            done += self._remove_pins()
         settings = self._sysctls(record)
         for name in list(record.sysctls):
             with _collecting(faults):
@@ -159,7 +164,7 @@ class Footprint:
         return tuple(done)
 
     def release(self) -> None:
-        """Let go of the state directory and leave everything in place for the next start."""
+        """Let go of role and state directory, and leave everything in place for the next start."""
         self._release_lock()
 
     # the steps
@@ -208,6 +213,14 @@ class Footprint:
                 known[table] = others[table] if table in others else None if chains is None else sorted(chains)
         self._save(record)
         firewall.replace(self._role, rules)
+
+    def _remove_unrecorded(self) -> tuple[str, ...]:
+        """Take away what is known to be ours without a record."""
+        return (*_rules_taken(firewall.remove(self._role)), *self._remove_pins())
+
+    def _remove_pins(self) -> tuple[str, ...]:
+        gone = pins.remove(self._role, self._state_dir)
+        return ("programs of the kernel fast path and what they knew",) if gone else ()
 
     def _tidy_tables(self, record: _Record) -> None:
         for family, before in list(record.tables.items()):
@@ -286,8 +299,17 @@ class Footprint:
     # the state file
 
     def _take_lock(self) -> None:
+        """Be the only one of this role, here and with this state. Raises: StartError, holding nothing more."""
         if self._lock is not None:
             return
+        self._occupancy.take()
+        try:
+            self._lock = self._locked()
+        except StartError:
+            self._occupancy.give_up()
+            raise
+
+    def _locked(self) -> int:
         try:
             self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             about = self._state_dir.stat()
@@ -301,12 +323,13 @@ class Footprint:
         except OSError as error:
             os.close(descriptor)
             raise StartError(f"another process in this role holds {self._state_dir}") from error
-        self._lock = descriptor
+        return descriptor
 
     def _release_lock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+            self._occupancy.give_up()
 
     def _load(self) -> _Record:
         """Return what is ours here and now: nothing, if the file is of another boot or another network namespace."""

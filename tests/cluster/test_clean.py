@@ -78,7 +78,10 @@ def test_state_is_lost_clean_still_takes_the_rules_away(post: Post) -> None:
 def test_process_still_runs_clean_is_refused_and_it_goes_on(post: Post) -> None:
     with post.serving() as process:
         during = traces_of(post.host)
-        assert clean(post) == (2, "", f"{post.role}: another process in this role holds {post.state}\n")
+        told = f"{post.role}: another process in this role runs in this network namespace: process {process.pid}\n"
+        assert clean(post) == (2, "", told)
+        post.write(state=post.directory / "other")
+        assert clean(post) == (2, "", told)
         assert traces_of(post.host) == during
         assert process.poll() is None
 

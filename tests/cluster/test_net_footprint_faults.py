@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -11,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from tcpha.errors import EdgeError, StartError
-from tcpha.net import firewall, link, sysctl
+from tcpha.net import firewall, link, pins, sysctl
 from tcpha.net.footprint import Footprint, Plan, Role
 from tests.unit.net.footprints import (
     MARK,
     ROLES,
     VIP4,
+    install_and_kill,
     plan_of,
     rules_of,
     traces_of,
@@ -24,6 +28,15 @@ from tests.unit.net.footprints import (
 from tests.unit.net.namespaces import Host, pair
 
 pytestmark = pytest.mark.cluster
+
+SQUAT = """
+import socket, sys
+held = socket.socket(socket.AF_UNIX)
+held.bind("\\0tcpha fe")
+held.listen()
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -102,6 +115,64 @@ def test_second_process_in_the_same_role_is_refused_until_the_first_lets_go(host
         assert traces_of(host) == during
         second.remove()
     assert str(VIP4) not in traces_of(host)
+
+
+def test_other_process_with_another_state_runs_here_nothing_is_changed_until_it_lets_go(
+    hosts: tuple[Host, Host], state: Path
+) -> None:
+    """Rules, addresses and pins are the network namespace's, not the state directory's."""
+    host, neighbour = hosts
+    first, second = Footprint("fe", state), Footprint("fe", state.parent / "other")
+    complaint = f"another process in this role runs in this network namespace: process {os.getpid()}$"
+    with host.inside():
+        first.install(plan_of(host))
+        during = traces_of(host)
+        for attempt in (lambda: second.install(plan_of(host, VIP4)), second.remove):
+            with pytest.raises(StartError, match=complaint):
+                attempt()
+        assert traces_of(host) == during
+        with neighbour.inside():
+            assert second.remove() == ()
+        first.release()
+        second.install(plan_of(host))
+        with pytest.raises(StartError, match=complaint):
+            first.remove()
+        second.remove()
+
+
+def test_process_with_another_state_was_killed_the_next_one_starts(host: Host, state: Path) -> None:
+    install_and_kill(host, "be", state, VIP4)
+    footprint = Footprint("be", state.parent / "other")
+    with host.inside():
+        footprint.install(plan_of(host, VIP4))
+        footprint.remove()
+
+
+def test_state_is_lost_what_is_pinned_is_still_taken_away(
+    host: Host, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pins, "SHARED", state.parent / "shared")
+    with host.inside():
+        place, _ = pins.places("be", state)
+        place.mkdir(parents=True)
+        (place / "flows").symlink_to("by a process")
+        assert Footprint("be", state).remove() == ("programs of the kernel fast path and what they knew",)
+        assert not place.exists()
+        assert Footprint("be", state).remove() == ()
+
+
+def test_name_of_the_role_is_held_by_another_user_the_message_says_whose_it_is(host: Host, state: Path) -> None:
+    with host.inside():
+        squatter = subprocess.Popen(
+            ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", SQUAT],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with squatter:
+            assert squatter.stdout is not None
+            assert squatter.stdout.readline() == "held\n"
+            with pytest.raises(StartError, match=f": process {squatter.pid} of user 65534$"):
+                Footprint("fe", state).install(plan_of(host))
+            squatter.kill()
 
 
 def test_two_roles_on_one_host_the_last_one_takes_the_tables_away(host: Host, state: Path) -> None:

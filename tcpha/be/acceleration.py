@@ -9,8 +9,9 @@ docs/adr/0012.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
+from typing import Any
 
 from tcpha.be.accelerated import Course, course, first_segment, period_of, rank_of
 from tcpha.be.actions import Action, Inject, Send
@@ -60,6 +61,11 @@ for them. While clients' packets are held, which may be of any connection, all a
 ROUND_S, SELDOM_S = 1.0, 5.0
 DOUBTED = 128
 """Connections that are looked for at a time because their clients sent an RST, at most."""
+TWINS = {
+    "handoffs": "adopted", "repeats": "repeated", "late_duplicates": "told_again", "adopted": "started",
+    "arriving": "segments", "closed": "ended", "flows": "flows",
+}  # fmt: skip
+"""Counters of the agent, and what the programs count that means the same."""
 ATTEMPTS = 8
 """To decide about a HANDOFF, where something changes between the decision and what is done."""
 
@@ -388,6 +394,7 @@ class Acceleration:
         adopted = [each for each in self._connections.open_sockets() if is_at(self._config, each)]
         return sum([self._connections.destroy(each) for each in adopted])
 
-    def counters(self) -> Mapping[str, int]:
-        """What the programs counted."""
-        return {**self._adopter.counters(), "flows": self.live, "told_too_late": self._adopter.overruns}
+    def counted(self, own: dict[str, Any]) -> dict[str, Any]:
+        """Return the agent's counters with what the programs counted added, and that alone as `kernel`."""
+        counts = {**self._adopter.counters(), "flows": self.live, "told_too_late": self._adopter.overruns}
+        return {**own, **{name: own[name] + counts[twin] for name, twin in TWINS.items()}, "kernel": counts}

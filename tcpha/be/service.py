@@ -246,9 +246,10 @@ class BackEnd(Node):
 
     def counters(self) -> dict[str, Any]:
         """Return every counter and table size by its name."""
-        return {
+        shown = {
             **asdict(self._agent.counters),
             **self._agent.table.sizes(),
+            "accelerated": self._obstacle if self._kernel is None else True,
             "arriving_queue_packets": self._arriving.packets,
             "arriving_queue_faults": self._arriving.callback_errors,
             "arriving_queue_dropped": self._arriving.dropped_by_kernel(),
@@ -259,8 +260,8 @@ class BackEnd(Node):
             "tunnel_queue_dropped": sum(tunnel.dropped_by_kernel() for tunnel in self._tunnels),
             "tunnel_errors": dict(sum((Counter(tunnel.errors) for tunnel in self._tunnels), Counter())),
             "raw_errors": self._raw.errors,
-            **({} if self._kernel is None else {"kernel": self._kernel.counters()}),
         }
+        return shown if self._kernel is None else self._kernel.counted(shown)
 
     def installed(self) -> None:
         """Let the kernel adopt, if it can. Raises: StartError if it must and cannot after all."""

@@ -38,16 +38,17 @@ MacOf = Callable[[Address], bytes | None]
 
 def begin(
     config: FrontEndConfig, iface: str, keyring: Keyring, dispatcher: Dispatcher, mac_of: MacOf
-) -> Acceleration | None:
-    """Let the kernel carry packets from now on, if `accelerate` says so and it can; one line of the log says which.
+) -> Acceleration | str:
+    """Let the kernel carry packets from now on, if `accelerate` says so and it can, or return why not.
 
-    With `off` nothing is said. What an earlier process left in the kernel goes on, or is removed; what may pass is
-    waited for first, for 1.5 s in all. Raises: StartError where the kernel must but cannot; EdgeError if what was left
-    cannot be removed.
+    One line of the log says which; with `off` only that something was left, if so. What an earlier process left in the
+    kernel goes on, or is removed; what may pass is waited for first, for 1.5 s in all. Raises: StartError where the
+    kernel must but cannot; EdgeError if what was left cannot be removed.
     """
     if config.accelerate == "off":
-        pins.remove(_ROLE, config.state)
-        return None
+        if pins.remove(_ROLE, config.state):
+            _log.info("accelerate = off: what an earlier process left in the kernel is removed")
+        return "accelerate = off"
     try:
         return _opened(config, iface, keyring, dispatcher, mac_of)
     except EdgeError as error:
@@ -56,7 +57,7 @@ def begin(
         if config.accelerate == "require":
             raise StartError(f"accelerate = require: {reason}") from error
         _log.info("not accelerated, this process carries all packets: %s", reason)
-        return None
+        return reason
 
 
 def _opened(

@@ -79,6 +79,8 @@ class FrontEnd(Node):
         self._queue = PacketQueue(config.queue, self._on_packet, length=config.queue_length)
         self._acceleration: Acceleration | None = None
         """There is one once the host is prepared, where the kernel can and may."""
+        self._obstacle: str | None = None
+        """Why there is none then."""
         self._raised = 0
         """Packets that came by the program's ring."""
         self._unresolved = 0
@@ -235,6 +237,7 @@ class FrontEnd(Node):
         shown = {
             **asdict(self._dispatcher.counters),
             **self._dispatcher.table.sizes(),
+            "accelerated": self._obstacle if self._acceleration is None else True,
             "match_timeouts": self._rules.timeouts,
             "ring_packets": self._raised,
             "queue_packets": self._queue.packets,
@@ -250,10 +253,11 @@ class FrontEnd(Node):
 
     def installed(self) -> None:
         """Let the kernel carry what it can; say whose the virtual addresses are now. Raises: StartError."""
-        self._acceleration = acceleration.begin(
-            self._own_config, self.iface, self._keyring, self._dispatcher, self._neighbours.mac
-        )
-        if self._acceleration is not None:
+        begun = acceleration.begin(self._own_config, self.iface, self._keyring, self._dispatcher, self._neighbours.mac)
+        if isinstance(begun, str):
+            self._obstacle = begun
+        else:
+            self._acceleration = begun
             self.loop.add(self._acceleration.fileno(), self._on_raised)
             self._perform |= {PassOn: self._pass_on_decided, Forward: self._forward_decided, Send: self._post}
         announce(self.iface, self._own_config.vaddr)

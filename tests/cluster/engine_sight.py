@@ -71,23 +71,17 @@ def live_flows(lab: Lab) -> dict[str, int]:
     """Live flows of every running engine, by node."""
     nodes = (lab.fe, *lab.backends)
     shown = {node.name: counters(node) for node in nodes if node.engine.is_running}
-    return {name: each["flows"] + _adopted_by_kernel(each)["flows"] for name, each in shown.items()}
+    return {name: int(each["flows"]) for name, each in shown.items()}
 
 
 def adopted_by_kernel(node: Node) -> int:
     """How many connections the kernel of a back end has adopted so far."""
-    return _adopted_by_kernel(counters(node))["started"]
+    return int(counters(node).get("kernel", {}).get("started", 0))
 
 
 def adopted(node: Node) -> int:
     """How many connections a back end has adopted so far, its agent or its kernel."""
-    return int(counters(node)["adopted"]) + adopted_by_kernel(node)
-
-
-def _adopted_by_kernel(shown: dict[str, Any]) -> dict[str, int]:
-    """What a back end's programs counted; a front end's adopt nothing."""
-    found: dict[str, int] = shown.get("kernel", {})
-    return {name: found.get(name, 0) for name in ("flows", "started")}
+    return int(counters(node)["adopted"])
 
 
 def await_no_flows(lab: Lab, limit_s: float = 5.0) -> None:

@@ -112,7 +112,9 @@ def test_nothing_is_configured_the_kernel_carries_and_nothing_stays(silent_lab: 
         adopted = sum(map(adopted_by_kernel, lab.backends))
         served(lab)
         assert sum(map(adopted_by_kernel, lab.backends)) - adopted == len(FAMILIES) * len(ANSWERS)
-        assert [counters(node)["adopted"] for node in lab.backends] == [0, 0]
+        shown = [counters(node) for node in (lab.fe, *lab.backends)]
+        assert [each["accelerated"] for each in shown] == [True] * 3
+        assert [each["adopted"] for each in shown[1:]] == [each["kernel"]["started"] for each in shown[1:]]
         with Conversation.open(lab, "ipv4") as client:
             assert client.ask(get("/1k.jpg")).sha256 == digest(lab, "1k")
             assert wait_until(lambda: key_of(lab, "ipv4", client) in carried(lab), PATIENCE_S)
@@ -133,6 +135,7 @@ def test_nothing_is_configured_and_the_kernel_cannot_each_node_says_so_once_with
             (line,) = told(node)
             assert line.startswith(f"not accelerated, {INSTEAD[role(node)]}: ")
             assert "bpf file system: Operation not permitted" in line or "CAP_BPF missing" in line
+            assert line.endswith(f": {counters(node)['accelerated']}")
             assert not [line for line in warnings(node.engine.log) if "accelerat" in line or "earlier process" in line]
         served(lab)
         assert sum(counters(node)["adopted"] for node in lab.backends) >= len(FAMILIES) * len(ANSWERS)

@@ -88,9 +88,12 @@ def fault(code: int) -> EdgeError:
 
 
 def begun(settings: str = "") -> bool:
+    return not isinstance(outcome(settings), str)
+
+
+def outcome(settings: str = "") -> acceleration.Acceleration | str:
     book = Playbook(settings)
-    made = acceleration.begin(book.config, "eth0", cast(Any, None), book.dispatcher, lambda _: bytes(6))
-    return made is not None
+    return acceleration.begin(book.config, "eth0", cast(Any, None), book.dispatcher, lambda _: bytes(6))
 
 
 def test_kernel_carries_what_is_pinned_for_namespaces_that_are_gone_is_removed(
@@ -143,3 +146,17 @@ def test_more_than_one_thing_is_missing_the_capability_is_named_before_what_fail
     assert caplog.messages[-1] == f"not accelerated, this process carries all packets: {told}"
     with pytest.raises(StartError, match=f"^accelerate = require: {told}$"):
         begun("accelerate = require")
+
+
+def test_it_is_off_what_an_earlier_process_left_is_removed_and_the_log_says_so(
+    kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert [outcome("accelerate = off"), outcome("accelerate = off")] == ["accelerate = off", "accelerate = off"]
+    assert kernel.pinned == []
+    assert caplog.messages == ["accelerate = off: what an earlier process left in the kernel is removed"]
+
+
+def test_kernel_cannot_the_reason_is_returned(kernel: Kernel) -> None:
+    kernel.opening = [EdgeError("this kernel has no tcx") for _ in range(2)]
+    assert outcome() == "this kernel has no tcx"

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import re
 import socket
 import stat
 import sys
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -29,6 +31,8 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 """The kernel writes a space, a tab, a line's end and a backslash so, and all other octets as they are."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
+_log = logging.getLogger(__name__)
+
 
 def directory(role: str, state: Path) -> Path:
     """Return the directory of the calling thread's network namespace, and make it.
@@ -42,6 +46,7 @@ def directory(role: str, state: Path) -> Path:
             mounted.mkdir(mode=_MODE, parents=True, exist_ok=True)
             if not _is_mounted(mounted):
                 _mount(mounted)
+                _warn_of_own_mounts(mounted)
         for each in (place.parent, place):
             each.mkdir(mode=_MODE, exist_ok=True)
             _check_owner(each)
@@ -118,6 +123,15 @@ def _mount(place: Path) -> None:
         code = ctypes.get_errno()
         cure = f" (it takes CAP_SYS_ADMIN; or before: mount -t bpf bpf {SHARED})" if code == errno.EPERM else ""
         raise OSError(code, f"mount of a bpf file system: {os.strerror(code)}{cure}")
+
+
+def _warn_of_own_mounts(place: Path) -> None:
+    """Where nobody else sees the mounts of this process they go with it, and what is pinned with them."""
+    for other in (1, os.getppid()):
+        with suppress(OSError):  # not everybody may look at process 1
+            if os.readlink("/proc/self/ns/mnt") != os.readlink(f"/proc/{other}/ns/mnt"):
+                _log.warning("what is pinned in %s ends with this process: its mount namespace is its own", place)
+            return
 
 
 def _unmount(place: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,32 @@ def test_host_has_no_bpf_file_system_one_is_mounted_and_found_again_and_unmounte
     assert mounts_below(nowhere) == []
     assert list(nowhere.iterdir()) == []
     assert not pins.remove("fe", nowhere)
+
+
+PIN = """
+import logging, sys
+from pathlib import Path
+from tcpha.net import pins
+logging.basicConfig(format="%(levelname)s %(message)s")
+pins.SHARED = Path(sys.argv[1], "shared")
+pins.directory("fe", Path(sys.argv[1], "state"))
+pins.remove("fe", Path(sys.argv[1], "state"))
+"""
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+def test_file_system_is_mounted_in_a_mount_namespace_of_its_own_a_warning_says_what_that_means(
+    tmp_path: Path, is_own: bool
+) -> None:
+    words = [*(["unshare", "--mount"] if is_own else []), sys.executable, "-c", PIN, str(tmp_path)]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    if said.returncode:
+        pytest.skip(said.stderr)
+    told = (
+        f"WARNING what is pinned in {tmp_path}/state/pins-fe ends with this process: its mount namespace is its own\n"
+    )
+    assert said.stderr == (told if is_own else "")
+    assert mounts_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("level", ["tcpha", "role"])

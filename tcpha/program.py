@@ -40,9 +40,10 @@ def main(
     default_file: str,
     load: Callable[[Path], ConfigT],
     build: Callable[[ConfigT, Keyring], Runnable],
+    obstacle: Callable[[ConfigT], str | None],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Run one node; return its exit status."""
+    """Run one node; return its exit status. `obstacle`: why the kernel of this host could not carry its packets."""
     options = _parse(name, default_file, arguments)
     try:
         config = load(options.config)
@@ -54,6 +55,7 @@ def main(
         if options.check:
             _warn_of_secret(options.config, config)
             print(f"{options.config}: ok")
+            _tell_of_kernel(options.config, config, obstacle)
             return 0
         logging.basicConfig(
             level=config.log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -97,6 +99,17 @@ def _warn_of_secret(file: Path, config: NodeConfig) -> None:
         print(f"{file}: warning: {error}", file=sys.stderr)
 
 
+def _tell_of_kernel(file: Path, config: ConfigT, obstacle: Callable[[ConfigT], str | None]) -> None:
+    """Only tell: who checks a configuration need not have the rights that it takes, nor be on its host."""
+    if config.accelerate == "off":
+        return
+    try:
+        reason = obstacle(config)
+    except StartError as error:
+        reason = str(error)
+    print(f"{file}: " + ("this host can be accelerated" if reason is None else f"not accelerated here: {reason}"))
+
+
 def _parse(name: Role, default_file: str, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=command(f"tcpha.{name}"),
@@ -115,7 +128,8 @@ def _parse(name: Role, default_file: str, arguments: Sequence[str] | None) -> ar
         "--check",
         action="store_true",
         help="only validate the configuration: prints `ok`, or FILE:LINE and the reason; warns if the secret cannot be"
-        " used; needs no rights and changes nothing",
+        " used; says whether the kernel could carry packets here (`accelerate`), as far as the rights of who asks tell;"
+        " needs none and changes nothing",
     )
     mode.add_argument(
         "--keep", action="store_true", help="at the end leave addresses and rules on the host, for the next start"

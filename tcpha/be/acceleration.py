@@ -26,8 +26,9 @@ from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, StartError
 from tcpha.eventloop import EventLoop
 from tcpha.kernel.be_maps import TABLES, Act, Carried, Rank, Whose, encode_tuple
-from tcpha.net import clock
+from tcpha.net import clock, netlink
 from tcpha.net.bpf_adopter import Adopter, obstacle
+from tcpha.net.bpf_place import no_way_in, obstacle_at
 from tcpha.net.sockdiag import TCP_TIME_WAIT, SocketDiagnostics, TcpSocket
 from tcpha.peers import Peer
 from tcpha.proto.cookie import PERIOD_SHIFT
@@ -74,11 +75,19 @@ _NOTHING: tuple[Action, ...] = ()
 log = logging.getLogger("tcpha.be")
 
 
-def obstacle_to(config: BackEndConfig) -> str | None:
+def obstacle_here(config: BackEndConfig) -> str | None:
+    """Why the kernel of this host could adopt nothing; None if it could, as far as can be told without beginning.
+
+    Raises: StartError if it is not this configuration's host.
+    """
+    return obstacle_at(config.iface or netlink.interface_of(config.raddr), "be", config.state) or obstacle()
+
+
+def obstacle_to(config: BackEndConfig, iface: str) -> str | None:
     """Why connections are not adopted by the kernel; None if they can be. Raises: StartError if they must be."""
     if config.accelerate == "off":
         return "accelerate = off"
-    reason = obstacle()
+    reason = no_way_in(iface) or obstacle()
     if reason is not None and config.accelerate == "require":
         raise StartError(f"accelerate = require: {reason}")
     return reason

@@ -88,7 +88,7 @@ class BackEnd(Node):
         self.loop.add(self._arriving.fileno(), self._arriving.read)
         for tunnel in self._tunnels:
             self.loop.add(tunnel.fileno(), partial(self._on_tunnel, tunnel))
-        self._obstacle = obstacle_to(config)
+        self._obstacle = obstacle_to(config, self.iface)
         """Why connections are not adopted by the kernel."""
         kernel_mark = config.kernel_mark if self._obstacle is None else None
         self.plan = Plan(self.iface, config.vaddr, config.vport, config.queue, config.mark, kernel_mark)

@@ -17,8 +17,9 @@ from tcpha.errors import EdgeError, StartError
 from tcpha.fe.actions import Action
 from tcpha.fe.carriage import Carriage
 from tcpha.fe.dispatcher import Dispatcher
-from tcpha.net import bpf_namespace, bpf_terms, clock, pins
-from tcpha.net.bpf_forwarder import Forwarder, obstacle
+from tcpha.net import bpf_forwarder, bpf_namespace, bpf_terms, clock, netlink, pins
+from tcpha.net.bpf_forwarder import Forwarder
+from tcpha.net.bpf_place import no_way_in, obstacle_at
 from tcpha.net.bpf_syscall import tried_again
 from tcpha.proto.cookie import Cookie
 from tcpha.proto.keyring import Keyring
@@ -34,6 +35,15 @@ _log = logging.getLogger("tcpha.fe")
 
 MacOf = Callable[[Address], bytes | None]
 """A back end's hardware address, as far as it is known."""
+
+
+def obstacle_here(config: FrontEndConfig) -> str | None:
+    """Why the kernel of this host could carry nothing; None if it could, as far as can be told without beginning.
+
+    Raises: StartError if it is not this configuration's host.
+    """
+    iface = config.iface or netlink.interface_of(config.raddr)
+    return obstacle_at(iface, _ROLE, config.state) or bpf_forwarder.obstacle()
 
 
 def begin(
@@ -53,7 +63,7 @@ def begin(
         return _opened(config, iface, keyring, dispatcher, mac_of)
     except EdgeError as error:
         pins.remove(_ROLE, config.state)
-        reason = obstacle() or str(error)  # a missing capability rather than what cannot be made without it
+        reason = bpf_forwarder.obstacle() or str(error)  # a missing right rather than what cannot be done without it
         if config.accelerate == "require":
             raise StartError(f"accelerate = require: {reason}") from error
         _log.info("not accelerated, this process carries all packets: %s", reason)
@@ -63,6 +73,8 @@ def begin(
 def _opened(
     config: FrontEndConfig, iface: str, keyring: Keyring, dispatcher: Dispatcher, mac_of: MacOf
 ) -> Acceleration:
+    if (reason := no_way_in(iface)) is not None:
+        raise EdgeError(reason)
     with ExitStack() as undo:
         forwarder = _forwarder(config, iface, keyring, dispatcher)
         undo.callback(forwarder.close)

@@ -16,7 +16,7 @@ from tcpha.fe import acceleration
 from tcpha.fe.acceleration import Acceleration
 from tcpha.fe.actions import Action, Forward, LeaveToHost, Note, PassOn, Reply, Send
 from tcpha.fe.dispatcher import Dispatcher
-from tcpha.net import clock
+from tcpha.net import clock, netlink
 from tcpha.net.announce import announce
 from tcpha.net.footprint import Plan, Role
 from tcpha.net.link import LinkSender
@@ -29,7 +29,7 @@ from tcpha.proto.cookie import SynCookies
 from tcpha.proto.icmp import decode_icmp_error, encode_too_big, is_icmp
 from tcpha.proto.keyring import Keyring
 from tcpha.proto.messages import Message, NodeState, Status
-from tcpha.proto.tcp import decode_segment
+from tcpha.proto.tcp import SYN, decode_segment
 from tcpha.proto.tunnel import Tunnel
 from tcpha.rules import Address, Endpoint, RuleSet
 
@@ -83,6 +83,9 @@ class FrontEnd(Node):
         """Why there is none then."""
         self._raised = 0
         """Packets that came by the program's ring."""
+        self._iface_index = netlink.index_of(self.iface)
+        self._sees_all = True
+        """No client has come by another interface, as far as is known."""
         self._unresolved = 0
         self._unresolved_log_at = 0.0
         self._solicit_at = 0.0
@@ -120,6 +123,9 @@ class FrontEnd(Node):
             if self._acceleration is None:
                 actions = self._dispatcher.on_segment(segment, clock.now())
             else:
+                if segment.flags & SYN and packet.indev != self._iface_index and self._sees_all:
+                    self._sees_all = False
+                    self._tell_of_other_interface(packet.indev)
                 actions = self._acceleration.on_segment(segment, clock.now())
         except WireError as error:
             if is_icmp(octets):
@@ -132,6 +138,13 @@ class FrontEnd(Node):
         self._queue.drop_after_burst(packet)
         if self._acceleration is not None:
             self._send_decided()
+
+    def _tell_of_other_interface(self, index: int) -> None:
+        log.warning(
+            "clients come by %s, but the kernel carries at %s only: this process carries what comes by others",
+            netlink.name_of(index),
+            self.iface,
+        )
 
     def _on_raised(self) -> None:
         """Packets that the kernel's program left to us, a burst of them; it has taken them out of the host's hands."""

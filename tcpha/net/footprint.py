@@ -247,6 +247,9 @@ class Footprint:
         """
         if all(addr.version == 6 for addr in plan.vaddrs):
             return  # neighbour discovery never answers for addresses of lo
+        if plan.iface == "lo":
+            _log.warning("iface is lo: nothing here keeps other interfaces from answering ARP for addresses of lo")
+            return
         settings = self._sysctls(record)
         ignore, announce = f"ipv4/conf/{plan.iface}/arp_ignore", f"ipv4/conf/{plan.iface}/arp_announce"
         if _effective(ignore) not in _ARP_IGNORE_SILENT:

@@ -167,16 +167,25 @@ def mtu(iface: str) -> int:
     Raises: StartError if there is no such interface.
     """
     with IPRoute() as route:
-        for link in route.get_links(_index_of(iface)):
+        for link in route.get_links(index_of(iface)):
             return int(link.get_attr("IFLA_MTU"))
     raise StartError(f"there is no interface {iface}")
 
 
-def _index_of(iface: str) -> int:
+def index_of(iface: str) -> int:
+    """Return the number of an interface. Raises: StartError if there is none."""
     try:
         return socket.if_nametoindex(iface)
     except OSError as error:
         raise StartError(f"there is no interface {iface}") from error
+
+
+def name_of(index: int) -> str:
+    """Return the name of an interface, or its index in words if there is none any more."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return f"interface {index}"
 
 
 class Neighbours:
@@ -190,7 +199,7 @@ class Neighbours:
         """Raises: StartError if there is no such interface; EdgeError if the kernel does not answer."""
         self.overruns = 0
         self.errors = 0
-        self._index = _index_of(iface)
+        self._index = index_of(iface)
         self._usable: dict[bytes, bytes] = {}
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         try:

@@ -253,6 +253,16 @@ def test_back_end_neither_answers_arp_for_addresses_of_lo_nor_asks_in_their_name
         assert (sysctl.read(name + "ignore"), sysctl.read(name + "announce")) == ("0", "1")
 
 
+def test_back_ends_interface_is_lo_nothing_is_set_there_and_a_warning_says_what_that_means(
+    host: Host, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = host.run("sysctl net.ipv4.conf.lo.arp_ignore net.ipv4.conf.lo.arp_announce")
+    with host.inside():
+        Footprint("be", state).install(Plan("lo", (VIP4,), (80,), 660, MARK))
+    assert host.run("sysctl net.ipv4.conf.lo.arp_ignore net.ipv4.conf.lo.arp_announce") == before
+    assert [line for line in caplog.messages if "keeps other interfaces from answering ARP" in line]
+
+
 def test_back_end_keeps_a_setting_that_is_silent_already(host: Host, state: Path) -> None:
     with host.inside():
         sysctl.write(f"ipv4/conf/{host.iface}/arp_ignore", "8")

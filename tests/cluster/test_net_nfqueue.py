@@ -76,9 +76,11 @@ def test_plain_queue_large_packet_arrives_whole(
 
     def on_packet(packet: Packet) -> None:
         seen.append(packet.get_payload())
+        assert packet.indev == index
         packet.accept()
 
     with server.inside():
+        index = socket.if_nametoindex(server.iface)
         queue = PacketQueue(NUMBER, on_packet, length=100)
     target = str(server.addr4 if family == socket.AF_INET else server.addr6)
     with closing(queue), udp(client, family, bound=False) as source, udp(server, family, bound=True) as sink:
@@ -88,7 +90,7 @@ def test_plain_queue_large_packet_arrives_whole(
         assert sink.recv(65536) == sent
     header_octets = (20 if family == socket.AF_INET else 40) + 8
     assert seen[0][header_octets:] == sent
-    assert queue.packets == 1
+    assert (queue.packets, queue.callback_errors) == (1, 0)
 
 
 def test_long_then_short_packet_each_is_read_once(wide_hosts: tuple[Host, Host]) -> None:

@@ -179,6 +179,26 @@ def test_check_by_a_user_without_rights_is_ok_with_a_warning_and_touches_nothing
     assert not post.state.exists()
 
 
+def test_check_says_whether_the_kernel_could_carry_by_the_rights_of_who_asks(post: Post) -> None:
+    post.file.write_text(post.file.read_text().replace("accelerate = off", "accelerate = auto"))
+    said = post.run("--check", before=NOBODY).stdout.splitlines()
+    assert said[0] == f"{post.file}: ok"
+    assert said[1].startswith(f"{post.file}: not accelerated here: ")
+    assert "missing" in said[1]
+    post.file.write_text(post.file.read_text().replace("raddr = 10.77.0.1", "raddr = 10.77.0.9"))
+    said = post.run("--check").stdout.splitlines()
+    assert said[1] == f"{post.file}: not accelerated here: no interface of this host holds the address 10.77.0.9"
+
+
+@pytest.mark.usefixtures("_adopting")
+def test_check_on_a_host_whose_kernel_can_carry_says_so_and_leaves_nothing(post: Post) -> None:
+    post.file.write_text(post.file.read_text().replace("accelerate = off", "accelerate = auto"))
+    assert post.run("--check").stdout == f"{post.file}: ok\n{post.file}: this host can be accelerated\n"
+    post.file.write_text(post.file.read_text() + "iface = lo\n")
+    assert "not accelerated here: lo is the loopback interface" in post.run("--check").stdout
+    assert not post.state.exists()
+
+
 # What others hold
 
 

@@ -33,10 +33,16 @@ class Stub:
         self.built: list[tuple[FrontEndConfig, Keyring]] = []
         self.runs: list[tuple[Plan, bool]] = []
         self._fault = fault_at_run
+        self.obstacle: str | StartError | None = None
 
     def build(self, config: FrontEndConfig, keyring: Keyring) -> Stub:
         self.built.append((config, keyring))
         return self
+
+    def obstacle_here(self, config: FrontEndConfig) -> str | None:
+        if isinstance(self.obstacle, StartError):
+            raise self.obstacle
+        return self.obstacle
 
     def run(self, plan: Plan, keep: bool) -> None:
         self.runs.append((plan, keep))
@@ -66,7 +72,9 @@ def written(tmp_path: Path, secret: Path, *lines: str, instead_of: str | None = 
 
 
 def run(stub: Stub, *arguments: str | Path) -> int:
-    return main("fe", "/etc/tcpha/tcphafe.conf", load_front_end, stub.build, list(map(str, arguments)))
+    return main(
+        "fe", "/etc/tcpha/tcphafe.conf", load_front_end, stub.build, stub.obstacle_here, list(map(str, arguments))
+    )
 
 
 def only_line(text: str) -> str:
@@ -112,7 +120,7 @@ def test_fault_while_opening_is_a_fault_at_start(
     def build(_config: FrontEndConfig, _keyring: Keyring) -> Stub:
         raise fault
 
-    assert main("fe", "/nowhere", load_front_end, build, ["-c", str(file)]) == 2
+    assert main("fe", "/nowhere", load_front_end, build, Stub().obstacle_here, ["-c", str(file)]) == 2
     assert capsys.readouterr().err == "fe: no such thing\n"
 
 
@@ -120,13 +128,13 @@ def test_interrupted_while_opening_says_nothing(file: Path, capsys: pytest.Captu
     def build(_config: FrontEndConfig, _keyring: Keyring) -> Stub:
         raise KeyboardInterrupt
 
-    assert main("fe", "/nowhere", load_front_end, build, ["-c", str(file)]) == 130
+    assert main("fe", "/nowhere", load_front_end, build, Stub().obstacle_here, ["-c", str(file)]) == 130
     assert capsys.readouterr().err == ""
 
 
 def test_no_file_named_the_default_is_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     default = tmp_path / "absent.conf"
-    assert main("be", str(default), load_back_end, lambda *_: Stub(), []) == 2
+    assert main("be", str(default), load_back_end, lambda *_: Stub(), lambda _: None, []) == 2
     assert only_line(capsys.readouterr().err) == f"be: {default}: cannot be read: No such file or directory"
 
 
@@ -222,8 +230,30 @@ def test_check_of_a_sound_configuration_says_ok_and_opens_nothing(
 ) -> None:
     stub = Stub()
     assert run(stub, "--check", "-c", file) == 0
-    assert capsys.readouterr() == (f"{file}: ok\n", "")
+    assert capsys.readouterr() == (f"{file}: ok\n{file}: this host can be accelerated\n", "")
     assert not stub.built
+
+
+@pytest.mark.parametrize(
+    "obstacle", ["CAP_BPF missing", StartError("no interface of this host holds the address 192.0.2.23")]
+)
+def test_check_where_the_kernel_could_not_carry_says_why_and_is_ok(
+    file: Path, capsys: pytest.CaptureFixture[str], obstacle: str | StartError
+) -> None:
+    stub = Stub()
+    stub.obstacle = obstacle
+    assert run(stub, "--check", "-c", file) == 0
+    assert capsys.readouterr() == (f"{file}: ok\n{file}: not accelerated here: {obstacle}\n", "")
+
+
+def test_check_of_a_configuration_that_is_not_to_be_accelerated_does_not_look(
+    tmp_path: Path, secret: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path, secret, "accelerate = off")
+    stub = Stub()
+    stub.obstacle = "never asked for"
+    assert run(stub, "--check", "-c", file) == 0
+    assert capsys.readouterr() == (f"{file}: ok\n", "")
 
 
 @pytest.mark.parametrize(("forward", "warns"), [("direct", True), ("tunnel", False)])
@@ -233,7 +263,7 @@ def test_check_of_an_mtu_warns_where_the_way_to_the_back_ends_is_the_segment(
     file = written(tmp_path, secret, "mtu = 1400", f"forward = {forward}")
     assert run(Stub(), "--check", "-c", file) == 0
     captured = capsys.readouterr()
-    assert captured.out == f"{file}: ok\n"
+    assert captured.out.startswith(f"{file}: ok\n")
     assert (f"{file}: warning: mtu 1400 is for forward = tunnel" in captured.err) is warns
 
 
@@ -244,7 +274,7 @@ def test_check_with_an_unusable_secret_warns_and_is_ok(
     spoil(secret)
     assert run(Stub(), "--check", "-c", file) == 0
     captured = capsys.readouterr()
-    assert captured.out == f"{file}: ok\n"
+    assert captured.out.startswith(f"{file}: ok\n")
     assert only_line(captured.err).startswith(f"{file}: warning: {secret}: ")
 
 
@@ -300,7 +330,7 @@ def test_clean_that_fails_is_said_in_one_line_with_its_status(
 @pytest.mark.parametrize("name", ["fe", "be"])
 def test_help_names_every_option_and_what_check_does(name: Role, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(name, f"/etc/tcpha/tcpha{name}.conf", load_front_end, Stub().build, ["--help"])
+        main(name, f"/etc/tcpha/tcpha{name}.conf", load_front_end, Stub().build, Stub().obstacle_here, ["--help"])
     assert ended.value.code == 0
     said = re.sub(r"\s+", " ", capsys.readouterr().out)
     for text in (

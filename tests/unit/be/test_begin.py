@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from tcpha.be import service
+from tcpha.be import acceleration, service
 from tcpha.be.agent import Agent
 from tcpha.be.service import BackEnd
 from tcpha.errors import EdgeError, StartError
@@ -81,3 +81,17 @@ def test_attaching_fails_for_good_the_agent_adopts_unless_the_kernel_must(host: 
         host.backend.installed()
     assert host.backend._kernel is None
     assert sum(host.waited_s) <= 1.0
+
+
+@pytest.mark.parametrize("how", ["auto", "require"])
+def test_interface_is_the_loopback_one_the_agent_adopts_unless_the_kernel_must(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceleration, "obstacle", lambda: None)
+    config = be_config(f"{QUIET}accelerate = {how}\n")
+    assert acceleration.obstacle_to(config, "eth0") is None
+    if how == "require":
+        with pytest.raises(StartError, match="accelerate = require: lo is the loopback interface"):
+            acceleration.obstacle_to(config, "lo")
+    else:
+        assert str(acceleration.obstacle_to(config, "lo")).startswith("lo is the loopback interface")

@@ -12,7 +12,7 @@ import pytest
 
 from tcpha.errors import EdgeError, StartError
 from tcpha.fe import acceleration
-from tcpha.net import bpf_namespace, pins
+from tcpha.net import bpf_forwarder, bpf_namespace, pins
 from tests.packet.fe_playbook import Playbook
 
 KEPT = ["flows", "link", "ways"]
@@ -30,7 +30,7 @@ class Kernel:
         for name in KEPT:
             (place / name).touch()
         monkeypatch.setattr(acceleration, "Forwarder", self.open)
-        monkeypatch.setattr(acceleration, "obstacle", lambda: self.obstacle)
+        monkeypatch.setattr(bpf_forwarder, "obstacle", lambda: self.obstacle)
         monkeypatch.setattr(pins, "directory", lambda *_: place)
         monkeypatch.setattr(pins, "places", lambda *_: (place, place / "beside"))
         monkeypatch.setattr(pins, "remove", lambda *_: self.remove())
@@ -91,9 +91,9 @@ def begun(settings: str = "") -> bool:
     return not isinstance(outcome(settings), str)
 
 
-def outcome(settings: str = "") -> acceleration.Acceleration | str:
+def outcome(settings: str = "", iface: str = "eth0") -> acceleration.Acceleration | str:
     book = Playbook(settings)
-    return acceleration.begin(book.config, "eth0", cast(Any, None), book.dispatcher, lambda _: bytes(6))
+    return acceleration.begin(book.config, iface, cast(Any, None), book.dispatcher, lambda _: bytes(6))
 
 
 def test_kernel_carries_what_is_pinned_for_namespaces_that_are_gone_is_removed(
@@ -160,3 +160,13 @@ def test_it_is_off_what_an_earlier_process_left_is_removed_and_the_log_says_so(
 def test_kernel_cannot_the_reason_is_returned(kernel: Kernel) -> None:
     kernel.opening = [EdgeError("this kernel has no tcx") for _ in range(2)]
     assert outcome() == "this kernel has no tcx"
+
+
+def test_interface_is_the_loopback_one_the_process_carries_and_the_log_says_why(
+    kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        reason = outcome(iface="lo")
+    assert isinstance(reason, str)
+    assert reason.startswith("lo is the loopback interface")
+    assert caplog.messages == [f"not accelerated, this process carries all packets: {reason}"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from math import inf
-from typing import cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -17,10 +18,13 @@ from tcpha.fe.acceleration import Acceleration
 from tcpha.fe.actions import Action
 from tcpha.fe.dispatcher import Dispatcher
 from tcpha.fe.service import ERRORS_A_SECOND, ERRORS_AT_ONCE, FrontEnd
-from tcpha.net import clock
+from tcpha.net import clock, netlink
 from tcpha.net.raw import RawSender
 from tests.packet.fe_client import CLIENT, VIP
 from tests.packet.fe_playbook import BE1, front_end
+
+if TYPE_CHECKING:
+    from netfilterqueue import Packet
 
 MTU_OCTETS = 1500
 CARRIED_OCTETS = 1480
@@ -130,6 +134,37 @@ def test_error_too_big_for_the_tunnel_is_answered_by_none(frontend: FrontEnd) ->
     quoted = IP(src=VIP[4], dst=CLIENT[4]) / UDP()
     frontend._send_through_tunnel(BE1, packet(4, ICMP(type=3, code=4) / quoted))
     assert (sent_by(frontend), frontend._too_big, frontend._too_big_untold) == ([], 1, 0)
+
+
+# --- clients that come by another interface than the program's
+
+OWN, OTHER = 7, 8
+
+
+def queued(flags: str, indev: int) -> Packet:
+    octets = bytes(IP(src=CLIENT[4], dst=VIP[4]) / TCP(sport=40000, dport=80, flags=flags))
+    return cast("Packet", SimpleNamespace(get_payload=lambda: octets, indev=indev))
+
+
+@pytest.mark.parametrize("is_accelerated", [False, True])
+def test_syns_come_by_another_interface_it_is_told_once_and_only_where_the_kernel_carries(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_accelerated: bool
+) -> None:
+    made = unopened(MTU_OCTETS)
+    quiet = SimpleNamespace(on_segment=lambda *_: (), settle=lambda _: None)
+    made._dispatcher = cast(Dispatcher, quiet)
+    made._acceleration = cast(Acceleration, quiet) if is_accelerated else None
+    made._queue = cast(Any, SimpleNamespace(drop_after_burst=lambda _: None))
+    made._iface_index, made._sees_all = OWN, True
+    monkeypatch.setattr(made, "send_posted", lambda: None)
+    monkeypatch.setattr(netlink, "name_of", {OTHER: "eth8"}.__getitem__)
+    for flags, indev in (("S", OWN), ("A", OTHER)):
+        made._on_packet(queued(flags, indev))
+    assert caplog.messages == []
+    for _ in range(2):
+        made._on_packet(queued("S", OTHER))
+    told = "clients come by eth8, but the kernel carries at eth7 only: this process carries what comes by others"
+    assert caplog.messages == ([told] if is_accelerated else [])
 
 
 # --- the end, where the kernel carries

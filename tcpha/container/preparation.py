@@ -61,7 +61,7 @@ def prepare(role: Role, environment: Mapping[str, str], etc: Path, run: Path) ->
 
     etc: where a mounted configuration is looked for unless TCPHA_CONFIG names one. Raises: ConfigError, StartError.
     """
-    owner = pwd.getpwnam(AGENT_USER).pw_uid if os.geteuid() == 0 else os.geteuid()
+    owner = _agent_uid()
     try:
         _make_directory(run, owner)
         named = environment.get(CONFIG, "").strip()
@@ -115,6 +115,16 @@ def server_command(words: Sequence[str], environment: Mapping[str, str]) -> list
         return list(words)
     _let_write(1, account.pw_uid)
     return [*_as_user(user), "--inh-caps=-all", "--ambient-caps=-all", "--", *words]
+
+
+def _agent_uid() -> int:
+    """Whose the agent's files are. Raises: StartError where there is no such user."""
+    if os.geteuid() != 0:
+        return os.geteuid()
+    try:
+        return pwd.getpwnam(AGENT_USER).pw_uid
+    except KeyError:
+        raise StartError(f"there is no user {AGENT_USER} here: this is for the container's image") from None
 
 
 def _held() -> int:

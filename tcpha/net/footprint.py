@@ -269,6 +269,12 @@ class Footprint:
                 ifaces = held.get(addr, set())
                 if self._role == "be" and ifaces - {holder}:
                     raise StartError(f"{addr} is on {min(ifaces - {holder})}: a back end must hold it on lo only")
+                if self._role == "fe" and ifaces and [holder, str(addr)] not in record.addresses:
+                    _log.warning(
+                        "%s is on %s already, where it stays in the end: tcpha would put it there itself",
+                        addr,
+                        min(ifaces),
+                    )
                 # IPv4 answers ARP for an address on any interface; IPv6 only for one on the interface itself.
                 if holder in ifaces or (addr.version == 4 and ifaces):
                     continue

@@ -217,6 +217,17 @@ def test_address_that_was_there_before_stays(host: Host, state: Path, role: Role
     assert traces_of(host) == before
 
 
+def test_front_ends_address_was_there_before_a_warning_says_so_unless_a_killed_process_left_it(
+    host: Host, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_and_kill(host, "fe", state, VIP4, VIP6)
+    host.run(f"ip addr add 10.77.0.101/24 dev {host.iface}")
+    with host.inside():
+        Footprint("fe", state).install(plan_of(host, VIP4, VIP6, IPv4Address("10.77.0.101")))
+    told = f"10.77.0.101 is on {host.iface} already, where it stays in the end: tcpha would put it there itself"
+    assert caplog.messages == [told]
+
+
 def test_front_end_answers_for_its_addresses(hosts: tuple[Host, Host], state: Path) -> None:
     host, neighbour = hosts
     words = host.run(f"ip -o link show {host.iface}").split()

@@ -188,6 +188,16 @@ def test_directory_cannot_be_made_it_is_a_start_error(tmp_path: Path, environmen
         prepare("fe", environment, tmp_path / "etc", tmp_path / "file/run")
 
 
+def test_agents_user_is_missing_it_is_a_start_error_and_nothing_is_written(
+    tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(preparation, "AGENT_USER", "nobody-of-this-name")
+    with pytest.raises(StartError, match="there is no user nobody-of-this-name here"):
+        prepare("fe", environment, tmp_path / "etc", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("held", "further"),
     [("bf", ""), ("000001ffffffffff", ",+bpf,+perfmon"), ("0000008000000000", ",+bpf")],

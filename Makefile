@@ -91,7 +91,7 @@ install: ## on a real host, as root: /opt/tcpha (PREFIX, a directory of its own)
 	fi
 	@echo "Installed. Next: a secret (make secret), $(CONF)/tcphafe.conf or tcphabe.conf, then"
 	@if [ -d $(UNITS) ]; then echo "systemctl enable --now tcpha-fe (front end) or tcpha-be (back end)."; \
-	else echo "$(PREFIX)/bin/python -m tcpha.fe (front end) or -m tcpha.be (back end); there is no systemd here."; fi
+	else echo "$(PREFIX)/bin/python -P -m tcpha.fe (front end) or -m tcpha.be (back end); there is no systemd here."; fi
 
 uninstall: ## stop, tidy this host up, remove what install put there; /etc/tcpha stays
 	@[ "$$(id -u)" = 0 ] || { echo "make uninstall: needs root" >&2; exit 1; }
@@ -105,7 +105,7 @@ uninstall: ## stop, tidy this host up, remove what install put there; /etc/tcpha
 	@rm -f $(UNITS)/tcpha-fe.service $(UNITS)/tcpha-be.service
 	@systemctl daemon-reload 2>/dev/null || true
 	@tools/bootstrap remove "$(PREFIX)"
-	@echo "Removed. $(CONF) stays: it holds your configuration and secret."
+	@if [ -d $(CONF) ]; then echo "Removed. $(CONF) stays: it holds your configuration and secret."; else echo "Removed."; fi
 
 secret: ## how to make the secret that the nodes share
 	@echo "One secret for all nodes. Make it once, on one of them, as root:"

@@ -19,7 +19,7 @@ from tcpha.patterns import RuleError
 from tcpha.rule_text import Rule, parse_rule
 
 _WHOLE: Final = re.compile(r"[0-9]{1,15}")
-_HEXADECIMAL: Final = re.compile(r"0[xX][0-9a-fA-F]{1,8}")
+_HEXADECIMAL: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}")
 _SIZE: Final = re.compile(r"([0-9]{1,12})([kKmM]?)")
 _SIZE_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20}
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|ms|)")

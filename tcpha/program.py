@@ -132,7 +132,10 @@ def _parse(name: Role, default_file: str, arguments: Sequence[str] | None) -> ar
         " needs none and changes nothing",
     )
     mode.add_argument(
-        "--keep", action="store_true", help="at the end leave addresses and rules on the host, for the next start"
+        "--keep",
+        action="store_true",
+        help="at the end leave addresses, rules and what the kernel carries on the host, for the next start:"
+        " connections outlive that, but for those that a back end's agent carries itself",
     )
     mode.add_argument(
         "--clean",

@@ -51,4 +51,5 @@ def read_octets(path: Path) -> tuple[bytes, os.stat_result]:
 
 
 def _recipe(path: Path) -> str:
-    return f"""(umask 077; python3 -c 'import secrets; print(0, secrets.token_hex(32))' > {path})"""
+    made = f"""(umask 077; python3 -c 'import secrets; print(0, secrets.token_hex(32))' > {path})"""
+    return made if path.parent.exists() else f"install -d -m 755 {path.parent} && {made}"

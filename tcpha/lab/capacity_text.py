@@ -147,7 +147,7 @@ def costs_line(costs: Costs) -> str:
         ("server", costs.server),
     )
     parts = [f"{name} {cost.of_request_s(small) * 1e6:.0f} us and {cost.octet_s * 1e9:.2f} s" for name, cost in named]
-    return f"CPU of a new connection with 1 KB, and of a GB: {', '.join(parts)}"
+    return f"CPU of a new connection with 1 KB, and of a GB, with accelerate = off: {', '.join(parts)}"
 
 
 def _first_busy(costs: Costs, load: Load, cores: int, backends: int) -> int | None:

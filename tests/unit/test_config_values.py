@@ -86,7 +86,7 @@ def test_value_is_read(files: Files, line: str, value: object) -> None:
         ("vport = 65536", "'65536' is more than 65535"),
         ("vport = http", "'http' is no whole number"),
         ("mark = 0", "'0' is less than 1"),
-        ("mark = 0x1ffffffff", "is no whole number"),
+        ("mark = 0x1ffffffff", "is more than 4294967295"),
         ("queue = 65535", "'65535' is more than 65534"),
         ("server = 192.168.1.40", "no port after 192.168.1.40: write 192.168.1.40 666"),
         ("server = 192.168.1.40 666 x", "'192.168.1.40 666 x' is not ADDRESS PORT"),

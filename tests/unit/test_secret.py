@@ -65,8 +65,9 @@ def test_key_is_in_no_repr(secret: Path) -> None:
     assert repr(bytes.fromhex(KEY))[2:12] not in shown
 
 
-def test_missing_file_the_command_that_is_named_makes_one(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
+@pytest.mark.parametrize("name", ["secret", "etc/tcpha/secret"])
+def test_missing_file_the_command_that_is_named_makes_one(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     command = refusal(path).partition("make the secret with: ")[2]
     subprocess.run(["sh", "-c", command], check=True)
     assert len(load_keyring(path).keys) == 1

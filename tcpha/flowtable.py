@@ -131,6 +131,7 @@ class FlowTable(Generic[FlowT]):
         if old is not None:
             if old.is_over:  # all that `finish` does is done
                 self._lingerers -= 1
+                del self.by_key[key]  # or the old key would stay, and keep the memory around it in use
             else:
                 self.remember(old, now)
                 self.remove(old)

@@ -114,9 +114,8 @@ class Dispatcher:
         Raises: OptionError.
         """
         flow, identity = self.table.by_key.get(segment.key), identity_of(segment)
-        if flow is not None and identity.resembles(flow.identity):
-            return self.on_segment(segment, now)
-        if cookie.period <= self.table.finished.period_floor:
+        is_its_own = flow is not None and identity.resembles(flow.identity)
+        if is_its_own or cookie.period <= self.table.finished.period_floor:
             return self.on_segment(segment, now)
         return self._on_first(segment, identity, cookie, flow, now)
 

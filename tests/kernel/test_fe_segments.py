@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tcpha.fe.actions import PassOn, Send
-from tcpha.fe.flows import STRANGE_OCTETS, FlowState
+from tcpha.fe.flows import STRANGE_OCTETS, Flow, FlowState
 from tcpha.lab.waiting import wait_until
 from tcpha.proto.cookie import PERIOD_S
 from tcpha.proto.messages import Adopted, Identity
@@ -165,10 +165,11 @@ def test_forwarded_port_is_reused_behind_another_front_end_the_request_is_passed
     assert twins.see(new.sends(GET))[0].count == "up_reused"
 
 
-@pytest.mark.parametrize("away", [-STRANGE_OCTETS - 1, -STRANGE_OCTETS, 0, STRANGE_OCTETS, STRANGE_OCTETS + 1])
-def test_forwarded_acknowledgement_at_the_border_of_what_is_strange_program_and_core_agree(
-    fe_stage: Stage, away: int
-) -> None:
+def port_reused_unseen(fe_stage: Stage, away: int) -> tuple[Twins, Client, Flow]:
+    """A client on the ports of a forwarded flow whose SYN the twins have not seen, and that flow.
+
+    What the client acknowledges is `away` from what was acknowledged last.
+    """
     new = Client(irs=0x70000000)
     Twins(fe_stage).shake(new)
     twins = Twins(fe_stage)
@@ -176,6 +177,14 @@ def test_forwarded_acknowledgement_at_the_border_of_what_is_strange_program_and_
     flow = twins.flow(new.key)
     assert flow is not None
     flow.last_ack = SeqNum((new.iss + 1 - away) & 0xFFFFFFFF)
+    return twins, new, flow
+
+
+@pytest.mark.parametrize("away", [-STRANGE_OCTETS - 1, -STRANGE_OCTETS, 0, STRANGE_OCTETS, STRANGE_OCTETS + 1])
+def test_forwarded_acknowledgement_at_the_border_of_what_is_strange_program_and_core_agree(
+    fe_stage: Stage, away: int
+) -> None:
+    twins, new, _ = port_reused_unseen(fe_stage, away)
     twins.enter(new.key)
     is_strange = abs(away) > STRANGE_OCTETS
     assert twins.see(new.sends(GET))[0].count == ("up_reused" if is_strange else "forwarded")
@@ -186,13 +195,7 @@ def test_forwarded_acknowledgement_of_what_was_before_the_connection_program_and
     fe_stage: Stage, heard: int, away: int
 ) -> None:
     """The server has sent `heard` octets; what is acknowledged is `away` from them."""
-    new = Client(irs=0x70000000)
-    Twins(fe_stage).shake(new)
-    twins = Twins(fe_stage)
-    twins.forward(Client(), GET)
-    flow = twins.flow(new.key)
-    assert flow is not None
-    flow.last_ack = SeqNum((new.iss + 1 - away) & 0xFFFFFFFF)
+    twins, new, flow = port_reused_unseen(fe_stage, away)
     flow.identity = Identity(flow.key, flow.identity.irs, SeqNum((flow.last_ack - 1 - heard) & 0xFFFFFFFF))
     twins.enter(new.key)
     assert twins.see(new.sends(GET))[0].count == ("up_reused" if -away > heard else "forwarded")

@@ -191,6 +191,14 @@ def test_signal_callback_fails_the_fault_ends_the_run(loop: EventLoop) -> None:
         loop.run(lambda: 0.0)
 
 
+def add_readable(loop: EventLoop, pipes: Callable[[], tuple[int, int]], *callbacks: Callable[[], None]) -> None:
+    """Sources that nobody reads: each is ready in every round."""
+    for callback in callbacks:
+        read, write = pipes()
+        loop.add(read, callback)
+        os.write(write, b"x")
+
+
 def test_source_fails_at_the_edge_it_is_counted_logged_once_and_the_others_go_on(
     loop: EventLoop, pipes: Callable[[], tuple[int, int]], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -199,10 +207,7 @@ def test_source_fails_at_the_edge_it_is_counted_logged_once_and_the_others_go_on
     def fail() -> None:
         raise EdgeError("no table")
 
-    for callback in (fail, lambda: called.append(1)):
-        read, write = pipes()
-        loop.add(read, callback)
-        os.write(write, b"x")
+    add_readable(loop, pipes, fail, lambda: called.append(1))
     loop.run(stop_after(loop, 6))
     assert len(called) == loop.faults == 5
     assert caplog.text.count("no table") == 1
@@ -218,9 +223,7 @@ def test_source_fails_again_after_a_while_it_is_logged_again(
         raise EdgeError("no table")
 
     monkeypatch.setattr(eventloop, "LOG_INTERVAL_S", 0.0)
-    read, write = pipes()
-    loop.add(read, fail)
-    os.write(write, b"x")
+    add_readable(loop, pipes, fail)
     loop.run(stop_after(loop, 4))
     assert caplog.text.count("no table") == 3
 
@@ -233,10 +236,7 @@ def test_source_fails_by_a_defect_the_others_go_on_and_the_log_says_where(
     def fail() -> None:
         raise ZeroDivisionError
 
-    for callback in (fail, lambda: called.append(1)):
-        read, write = pipes()
-        loop.add(read, callback)
-        os.write(write, b"x")
+    add_readable(loop, pipes, fail, lambda: called.append(1))
     loop.run(stop_after(loop, 6))
     assert len(called) == loop.faults == 5
     (record,) = caplog.records

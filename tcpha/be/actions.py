@@ -45,7 +45,7 @@ class ClearTuple(Struct, frozen=True, gc=False):
 
 
 class Examine(Struct, frozen=True, gc=False):
-    """Find out whether a socket of the host holds this four-tuple, then call `on_examined`."""
+    """Find out what a socket of the host that holds this four-tuple has received, then call `on_examined`."""
 
     key: ConnectionKey
 

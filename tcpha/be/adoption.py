@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcpha.be.actions import Action, ClearTuple, DeliverArriving, DeliverLeaving, Inject, Send
+from tcpha.be.actions import Action, ClearTuple, DeliverArriving, DeliverLeaving, Examine, Inject, Send
 from tcpha.be.closing import watch_arriving
 from tcpha.be.confirmations import Confirmations
 from tcpha.be.counters import BackEndCounters
@@ -41,6 +41,10 @@ from tcpha.rules import Endpoint
 PLAUSIBLE_OCTETS = 1 << 20
 """How far the server's first acknowledgement may lie from what was injected; a packet of another connection lies
 anywhere."""
+
+LATE_S = 0.05
+"""So much later than a replay's time is up its connection may still be found to be taken: packets and timers wait for
+each other. Later the agent itself was away, and the front end may have turned elsewhere."""
 
 _NOTHING: tuple[Action, ...] = ()
 
@@ -155,6 +159,8 @@ class Adoption:
         if handoff is None or replay is None:
             return _NOTHING
         if now >= replay.give_up_at:
+            if flow.state is ACK_SENT and now < replay.give_up_at + LATE_S:
+                return (Examine(flow.key),)  # the server's acknowledgement may wait in the queue behind this timer
             return self.abandon(flow, now)
         replay.attempts += 1
         replay.clearing = False
@@ -167,6 +173,17 @@ class Adoption:
         # Hosts answer strange SYNs at a limited rate: silence, too, may mean that another socket is in the way; after
         # the second silence even one that is in SYN-RECEIVED, from a replay nobody remembers.
         return (ClearTuple(flow.key, embryonic=replay.attempts > 1),)
+
+    def on_examined(self, flow: Flow, received: int | None, now: float) -> Sequence[Action]:
+        """The time is up: what has just reached the server's TCP is adopted, anything else abandoned."""
+        if flow.handoff is None or flow.replay is None or now < flow.replay.give_up_at:
+            return _NOTHING
+        if not received:
+            return self.abandon(flow, now)
+        rcv_nxt = seq_add(flow.first, received)
+        actions = self._adopt(flow, flow.handoff, rcv_nxt, now)
+        flow.rcv_nxt = rcv_nxt  # as any packet of its server's would tell
+        return actions
 
     def abandon(self, flow: Flow, now: float) -> Sequence[Action]:
         """End a replay: undo it and say no, unless the server's TCP may have taken the request.
@@ -292,15 +309,19 @@ class Adoption:
             if refuted and flow.rst_arriving:  # the client's own RST ended the socket, which may have read the request
                 return (ClearTuple(flow.key, embryonic=False),)
             return self._play_again(flow) if refuted else _NOTHING
+        # A RST has been provoked or sent on purpose; the closing rules read it like any other.
+        return self._adopt(flow, handoff, None if segment.flags & RST else segment.seg_ack, now)
+
+    def _adopt(self, flow: Flow, handoff: Handoff, rcv_nxt: SeqNum | None, now: float) -> Sequence[Action]:
+        """The server's TCP has the connection, and the client's octets before `rcv_nxt`; None: it is about to end."""
         self._counters.adopted += 1
         flow.state = ADOPTED
         flow.handoff = flow.replay = None
-        # A RST has been provoked or sent on purpose; the closing rules read it like any other.
         flow.busy = True
         self._table.deadlines.clear(flow)
-        if not handoff.confirm or segment.flags & RST:
+        if not handoff.confirm or rcv_nxt is None:
             return _NOTHING
-        flow.rcv_nxt = segment.seg_ack
+        flow.rcv_nxt = rcv_nxt
         if flow.owed is None:
             self._confirmations.add(flow, now)
             return _NOTHING

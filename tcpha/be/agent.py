@@ -40,7 +40,8 @@ SWEEP_INTERVAL_S = 1.0
 SWEEP_FLOWS = 2000
 """Flows looked at in one step of the search for idle ones."""
 RESET_CHECK_S = 0.05
-"""After a client's RST, when to ask the host whether it took effect."""
+"""After a client's RST the host is asked at once whether it took effect, and once more so much later; no sooner again,
+however many come."""
 ANSWERS_AT_ONCE = 64
 ANSWER_INTERVAL_S = 0.01
 """A list of all flows goes out in pieces of so many messages."""
@@ -108,10 +109,13 @@ class Agent:
         self.counters.arriving += 1
         flow.last_seen = now
         if segment.flags & (FIN | RST) or flow.busy:
-            if segment.flags & RST and flow.state is ADOPTED:
-                self.table.deadlines.set(flow, min(flow.deadline, now + RESET_CHECK_S))
             watch_arriving(flow, segment)
             self._end_if_closed(flow, now)
+            if segment.flags & RST and flow.state is ADOPTED and flow.deadline == inf:
+                # Its port may be used again at once. What the next connection sends must not reach the host in this
+                # one's numbers: the host would answer it by an RST that the client believes.
+                self.table.deadlines.set(flow, now + RESET_CHECK_S)
+                return (*flow.arriving, Examine(flow.key))
         if (
             (segment.seg_seq - flow.first) & MASK < CUT_OCTETS
             and flow.translation is not None
@@ -148,8 +152,7 @@ class Agent:
             actions = self._adoption.on_leaving(flow, segment, now)
             if not flow.is_adopted:
                 return actions
-            if flow.rst_arriving:
-                self.table.deadlines.set(flow, now + RESET_CHECK_S)
+            self._check_reset(flow, now)
             return [*actions, *self._on_leaving_closely(flow, segment, now)]
         return self._on_leaving_closely(flow, segment, now)
 
@@ -175,6 +178,11 @@ class Agent:
         flow.busy = flow.owed is not None or flow.fin_arriving is not None or flow.fin_leaving is not None
         self._end_if_closed(flow, now)
         return actions
+
+    def _check_reset(self, flow: Flow, now: float) -> None:
+        """A client's RST that came while the connection was being adopted: soon its socket may be gone."""
+        if flow.is_adopted and flow.rst_arriving:
+            self.table.deadlines.set(flow, now + RESET_CHECK_S)
 
     def _hold(self, segment: Segment, now: float) -> Sequence[Action]:
         if segment.flags & (SYN | RST):
@@ -294,15 +302,19 @@ class Agent:
         self._end(flow, now)
         return _NOTHING
 
-    def on_examined(self, key: ConnectionKey, alive: bool, now: float) -> Sequence[Action]:
-        """Whether a socket of the host holds the four-tuple."""
+    def on_examined(self, key: ConnectionKey, received: int | None, now: float) -> Sequence[Action]:
+        """How many octets the socket that holds the four-tuple has received, at least; None: there is none."""
         flow = self.table.by_key.get(key)
+        if flow is not None and flow.state is ACK_SENT:
+            actions = self._adoption.on_examined(flow, received, now)
+            self._check_reset(flow, now)
+            return actions
         if flow is None or flow.state is not ADOPTED:
             return _NOTHING
-        if alive:
-            flow.last_seen = now
-        else:
+        if received is None:
             self._end(flow, now)
+        else:
+            flow.last_seen = now
         return _NOTHING
 
     # --- time

@@ -335,11 +335,11 @@ class BackEnd(Node):
     def _examine(self, action: Examine, now: float) -> None:
         try:
             found = self._sockets.find_connection(action.key)
-            alive = found is not None and not self._is_of_kernel(found)
+            received = None if found is None or self._is_of_kernel(found) else found.received
         except EdgeError as error:
             log.warning("%s", error)
-            alive = True  # nobody knows: ask again when the flow has been idle for longer
-        self._do(self._agent.on_examined(action.key, alive, now), now)
+            received = 0  # nobody knows: ask again when the flow has been idle for longer
+        self._do(self._agent.on_examined(action.key, received, now), now)
 
     def _is_of_kernel(self, found: TcpSocket) -> bool:
         """Is a socket of a connection that the kernel has adopted, and so none of the agent's?"""

@@ -36,6 +36,8 @@ _BYTECODE = 1  # INET_DIAG_REQ_BYTECODE
 _MARK_CONDITION = 10
 _MARK = 15  # INET_DIAG_MARK
 _NO_MARK = bytes(4)
+_INFO = 2  # INET_DIAG_INFO
+_RECEIVED_OFFSET = 128  # tcpi_bytes_received in tcp_info, 8 octets
 
 TCP_ESTABLISHED = 1
 TCP_SYN_RECEIVED = 3
@@ -50,7 +52,9 @@ class TcpSocket:
     state: as linux/tcp_states.h numbers them (1 ESTABLISHED ... 11 CLOSING), request sockets as 3 SYN-RECEIVED.
     family: AF_INET or AF_INET6, as asked for (an IPv4 connection of a dual-stack IPv6 listener is found as AF_INET).
     identity: 36 octets, ports and addresses as asked for; cookie: 8 octets, unique to the socket. mark: the firewall
-    mark it bears, in TIME-WAIT that of the socket before, 0 if it has none or CAP_NET_ADMIN is missing.
+    mark it bears, in TIME-WAIT that of the socket before, 0 if it has none or CAP_NET_ADMIN is missing. received: how
+    many octets it has received in order, a FIN counts as one; 0 where there is no more than a four-tuple (SYN-RECEIVED,
+    TIME-WAIT), and of sockets that were listed.
     """
 
     family: int
@@ -58,6 +62,7 @@ class TcpSocket:
     cookie: bytes
     identity: bytes
     mark: int = 0
+    received: int = 0
 
 
 class SocketDiagnostics:
@@ -89,7 +94,8 @@ class SocketDiagnostics:
         family = socket.AF_INET if local_addr.version == 4 else socket.AF_INET6
         identity = _IDENTITY.pack(local_port, remote_port, local_addr.packed, remote_addr.packed)
         try:
-            answers = self._netlink.request(_SOCK_DIAG_BY_FAMILY, 0, _encode(family, identity, _COOKIE_NONE))
+            body = _encode(family, identity, _COOKIE_NONE, extensions=1 << (_INFO - 1))
+            answers = self._netlink.request(_SOCK_DIAG_BY_FAMILY, 0, body)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -98,8 +104,12 @@ class SocketDiagnostics:
             return None
         answer = answers[0].body
         cookie = answer[_COOKIE_OFFSET : _COOKIE_OFFSET + len(_COOKIE_NONE)]
-        marked = decode_attributes(answer, _ANSWER_OCTETS).get(_MARK, _NO_MARK)
-        found = TcpSocket(family, answer[_STATE_OFFSET], cookie, identity, int.from_bytes(marked, sys.byteorder))
+        attributes = decode_attributes(answer, _ANSWER_OCTETS)
+        mark = int.from_bytes(attributes.get(_MARK, _NO_MARK), sys.byteorder)
+        received = attributes.get(_INFO, b"")[_RECEIVED_OFFSET : _RECEIVED_OFFSET + 8]
+        found = TcpSocket(
+            family, answer[_STATE_OFFSET], cookie, identity, mark, int.from_bytes(received, sys.byteorder)
+        )
         return None if found.state == TCP_LISTEN else found
 
     def find_connection(self, key: ConnectionKey) -> TcpSocket | None:
@@ -162,6 +172,6 @@ def connection_of(found: TcpSocket) -> ConnectionKey:
     return ConnectionKey(remote[:octets] + local[:octets] + _PORTS.pack(remote_port, local_port))
 
 
-def _encode(family: int, identity: bytes, cookie: bytes, states: int = _ALL_STATES) -> bytes:
+def _encode(family: int, identity: bytes, cookie: bytes, states: int = _ALL_STATES, extensions: int = 0) -> bytes:
     """Layout: inet_diag_req_v2, 56 octets."""
-    return _REQUEST.pack(family, socket.IPPROTO_TCP, 0, states) + identity + _INTERFACE_ANY + cookie
+    return _REQUEST.pack(family, socket.IPPROTO_TCP, extensions, states) + identity + _INTERFACE_ANY + cookie

@@ -105,6 +105,19 @@ def test_established_is_found_by_the_exact_tuple_only(server: Server) -> None:
         assert server.diagnostics.find(server.remote, port, server.local, PORT) is None
 
 
+def test_received_octets_are_those_in_order_read_or_not(server: Server) -> None:
+    client, accepted = server.connect()
+    with client, accepted:
+        port = client.getsockname()[1]
+        assert server.until_state(port, TCP_ESTABLISHED).received == 0
+        for octets in (1, 3_001):
+            client.sendall(bytes(octets - (octets > 1)))
+            until(lambda: getattr(server.find(port), "received", None) == octets)  # noqa: B023
+            accepted.recv(octets)
+        client.shutdown(socket.SHUT_WR)
+        until(lambda: getattr(server.find(port), "received", None) == 3_002)  # a FIN counts as one
+
+
 def test_closing_states_are_reported(server: Server) -> None:
     client, accepted = server.connect()
     with client, accepted:

@@ -385,8 +385,8 @@ class Life:
                     destroyed = self.host.destroy(key, embryonic) if self.is_honest else self._lie()
                     self._perform(self.agent.on_cleared(key, destroyed, self.now))
                 case Examine(key):
-                    alive = self.host.holds(key) if self.is_honest else self._lie()
-                    self._perform(self.agent.on_examined(key, alive, self.now))
+                    received = self.host.received_at(key) if self.is_honest else self._lie() or None
+                    self._perform(self.agent.on_examined(key, received, self.now))
                 case Note(text):
                     assert text.isprintable()
                 case _:

@@ -88,8 +88,11 @@ class Host:
             self._emit(key, found, RST | ACK)
         return True
 
-    def holds(self, key: ConnectionKey) -> bool:
-        return key in self.sockets
+    def received_at(self, key: ConnectionKey) -> int | None:
+        found = self.sockets.get(key)
+        if found is None:
+            return None
+        return len(found.received) + found.has_fin if found.state is State.ESTABLISHED else 0
 
     # --- the server
 

@@ -93,8 +93,8 @@ class HostedPlaybook(Playbook):
             self._emit("RA", found.snd_nxt, found.rcv_nxt)
         return True
 
-    def holds(self, key: ConnectionKey) -> bool:
-        return self.socket is not None
+    def received_at(self, key: ConnectionKey) -> int | None:
+        return None if self.socket is None else len(self.socket.received)
 
     def injected(self, packet: bytes) -> None:
         tcp = dissect(packet)[TCP]

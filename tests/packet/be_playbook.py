@@ -177,6 +177,7 @@ class Playbook:
         self.start = self.now = 1000.0
         self.server_iss = SERVER_ISS
         self.holder: str | None = None
+        self.received_octets = 0
         """Which socket of the host holds the four-tuple: None, "embryonic" or "established"."""
         if lines.startswith(QUIET):
             self.tick()
@@ -375,7 +376,7 @@ class Playbook:
                     events += self.perform(self.agent.on_cleared(key, destroyed, self.now))
                 case Examine(key):
                     events.append(self._event("examine", {"key": key}))
-                    events += self.perform(self.agent.on_examined(key, self.holds(key), self.now))
+                    events += self.perform(self.agent.on_examined(key, self.received_at(key), self.now))
                 case Announce():
                     events.append(self._event("announce", {}))
                 case Note(text):
@@ -391,8 +392,11 @@ class Playbook:
             self.holder = None
         return destroyed
 
-    def holds(self, key: ConnectionKey) -> bool:
-        return self.holder is not None
+    def received_at(self, key: ConnectionKey) -> int | None:
+        """What the socket has received; an embryo nothing."""
+        if self.holder is None:
+            return None
+        return self.received_octets if self.holder == "established" else 0
 
     def _delivered(self, action: DeliverArriving | DeliverLeaving, segment: Segment) -> Event:
         try:

@@ -234,7 +234,7 @@ class BackEnd(Process):
                 case be.ClearTuple(key, embryonic):
                     self.perform(self.core.on_cleared(key, self.host.destroys(key, embryonic), self.world.now))
                 case be.Examine(key):
-                    self.perform(self.core.on_examined(key, self.host.holds(key), self.world.now))
+                    self.perform(self.core.on_examined(key, self.host.received_at(key), self.world.now))
                 case be.Send(_, message):
                     self.world.sends(self.world.front_end, self.number, message)
                 case _:

@@ -77,8 +77,9 @@ class Host:
         self._random = random
         self._cookies = cookies
 
-    def holds(self, key: ConnectionKey) -> bool:
-        return key in self._sockets
+    def received_at(self, key: ConnectionKey) -> int | None:
+        found = self._sockets.get(key)
+        return None if found is None else len(found.received) + found.fin_received
 
     def destroys(self, key: ConnectionKey, embryonic: bool) -> bool:
         found = self._sockets.get(key)

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from tcpha.be.adoption import LATE_S
+from tcpha.be.agent import RESET_CHECK_S
+from tcpha.be.confirmations import CONFIRM_DELAY_S
 from tcpha.be.flows import FlowState
-from tcpha.proto.messages import Closed, Reason, Refused
+from tcpha.proto.messages import Adopted, Closed, Reason, Refused
+from tcpha.proto.seqnum import SeqNum, seq_add
 from tests.packet.be_host import HostedPlaybook, Socket
 from tests.packet.be_playbook import (
     IRS,
@@ -21,6 +25,7 @@ from tests.packet.be_playbook import (
     both_families,
     clear,
     confirmed,
+    examine,
     inject,
     send,
     stamps_option,
@@ -117,6 +122,7 @@ def test_ack_sent_silence_the_request_again_then_refused(family: int) -> None:
     again = {"flags": "PA", "seq": 1, "ack": 1, "payload": REQUEST}
     assert book.passes(5.0) == [
         *[inject(at=at, **again) for at in (0.035, 0.07, 0.105, 0.14, 0.175)],
+        examine,
         clear(embryonic=False, at=0.18),
         clear(embryonic=True, at=0.18),
         refused(book, Reason.BACKLOG_FULL, at=0.18),
@@ -135,6 +141,49 @@ def test_ack_sent_silence_of_an_established_server_reset_not_refused(family: int
     closed = Closed((book.identity(),))
     assert book.passes(1.0) == [send(closed, to=book.fe), send(closed, to=book.other_fe)]
     assert book.hands_off() == [send(closed, to=book.fe)], "and it stays so"
+
+
+@both_families
+def test_ack_sent_time_is_up_and_the_server_has_the_request_adopted(family: int) -> None:
+    """Its acknowledgement waits in the queue: read a moment earlier, it would have proved the same."""
+    book = Playbook(family).until_ack_sent()
+    book.passes(0.178)
+    book.holder, book.received_octets = "established", len(REQUEST)
+    assert book.passes(0.002) == [examine]
+    assert book.arrives("PA", seq=1, payload=REQUEST) == [inject(seq=5, payload=REQUEST[4:])]
+    assert book.passes(CONFIRM_DELAY_S) == [confirmed(book.identity())]
+    assert book.leaves(ack=NEXT) == [to_client(ack=NEXT)]
+    assert book.arrives() == [to_server()]
+    assert book.agent.counters.adopted == 1
+
+
+@both_families
+def test_ack_sent_time_is_up_and_the_server_has_what_the_front_end_acknowledged_told_at_once(family: int) -> None:
+    book = Playbook(family)
+    book.until_ack_sent(book.handoff(acknowledged=seq_add(SeqNum(IRS), 1 + len(REQUEST))))
+    book.holder, book.received_octets = "established", len(REQUEST)
+    assert book.passes(0.18)[-1] == send(Adopted(book.identity(), seq_add(SeqNum(IRS), 1 + len(REQUEST))))
+
+
+@both_families
+def test_ack_sent_time_is_up_and_the_client_has_reset_looked_at_soon(family: int) -> None:
+    book = Playbook(family).until_ack_sent()
+    book.arrives("R", options=[])
+    book.holder, book.received_octets = "established", len(REQUEST)
+    book.passes(0.18)
+    book.holder = None
+    assert examine in book.passes(RESET_CHECK_S)
+    assert book.agent.table.by_key[book.key()].state is FlowState.FINISHED
+
+
+@both_families
+def test_ack_sent_agent_slept_beyond_the_time_established_server_reset(family: int) -> None:
+    """The front end may have turned elsewhere: two servers must not answer."""
+    book = Playbook(family).until_ack_sent()
+    book.holder, book.received_octets = "established", len(REQUEST)
+    book.now += 0.18 + LATE_S
+    assert book.perform(book.agent.on_timer(book.now)) == [clear(embryonic=False)]
+    assert book.agent.table.by_key[book.key()].state is FlowState.FINISHED
 
 
 # --- another socket is in the way

@@ -7,7 +7,11 @@ import pytest
 from tcpha.be.confirmations import CONFIRM_DELAY_S
 from tcpha.be.flows import FlowState
 from tcpha.proto.messages import Closed
+from tests.packet.be_host import HostedPlaybook
 from tests.packet.be_playbook import (
+    IRS,
+    ISS,
+    MASK,
     NEXT,
     QUIET,
     Event,
@@ -179,7 +183,7 @@ def test_adopted_forged_acknowledgement_of_the_fin_ends_nothing(family: int, ack
 def test_adopted_forged_rst_ends_nothing(family: int, flags: str) -> None:
     """The server's TCP drops it or challenges it (RFC 5961): its socket is still there."""
     book = Playbook(family).until_adopted()
-    assert book.arrives(flags, seq=NEXT + 10_000) == [to_server(flags=flags, seq=NEXT + 10_000)]
+    assert book.arrives(flags, seq=NEXT + 10_000) == [to_server(flags=flags, seq=NEXT + 10_000), examine]
     assert book.passes(1.0) == [examine]
     assert state(book) is FlowState.ADOPTED
     assert book.arrives(payload=b"x") == [to_server(payload=b"x")]
@@ -190,9 +194,11 @@ def test_adopted_many_forged_rsts_one_examination_at_a_time(family: int) -> None
     book = Playbook(family).until_adopted()
     examined = []
     for _ in range(80):
-        book.arrives("R", seq=5, options=[])
-        examined += [event.fields["at"] for event in book.passes(0.001)]
-    assert examined == [pytest.approx(CONFIRM_DELAY_S + 0.05)], "neither more often nor put off by the next"
+        events = [*book.arrives("R", seq=5, options=[]), *book.passes(0.001)]
+        examined += [event.fields["at"] for event in events if event == examine]
+    began = CONFIRM_DELAY_S
+    expected = [began, began + 0.05, began + 0.051]
+    assert examined == [pytest.approx(at) for at in expected], "neither more often nor put off by the next"
 
 
 # --- RST
@@ -201,13 +207,34 @@ def test_adopted_many_forged_rsts_one_examination_at_a_time(family: int) -> None
 @both_families
 @pytest.mark.parametrize("flags", ["R", "RA"])
 def test_adopted_client_rst_closed_once_the_socket_is_gone(family: int, flags: str) -> None:
+    """At once, or when its owner lets go of it: what came meanwhile has to wait for that."""
     book = Playbook(family).until_adopted()
-    book.arrives(flags)
+    assert book.arrives(flags)[-1] == examine
     assert book.passes(0.049) == []
     book.holder = None
     assert book.passes(0.2) == [examine, *farewell(book)]
     assert state(book) is FlowState.FINISHED
     assert book.agent.counters.closed == 1
+
+
+@both_families
+@pytest.mark.parametrize("flags", ["R", "RA"])
+def test_client_resets_and_its_next_connection_speaks_before_its_handoff_the_host_hears_nothing_of_it(
+    family: int, flags: str
+) -> None:
+    """It would answer that nobody is there, and the client's new connection would believe it."""
+    book = HostedPlaybook(family)
+    book.hands_off()
+    book.reads()
+    book.arrives(flags, seq=NEXT)
+    assert state(book) is FlowState.FINISHED
+    assert book.arrives("A", seq=70_001, ack=2_000_000) == []
+    assert book.reads() == []
+    newer = book.handoff(identity=book.identity(irs=IRS + 70_000, iss=(ISS + 1_999_999) & MASK))
+    book.hands_off(newer)
+    assert not any(event.what == "to client" and "R" in str(event.fields["flags"]) for event in book.reads())
+    assert book.agent.table.by_key[book.key()].identity == newer.identity
+    assert book.agent.counters.adopted == 2
 
 
 @both_families

@@ -61,6 +61,7 @@ def process_of(book: Playbook, sockets: object = None) -> tuple[BackEnd, list[Ac
     made._kernel = cast(Acceleration, object())
     made._be_config = book.config.model_copy(update={"kernel_mark": KERNEL_MARK})
     made._perform = {kind: lambda action, _now: performed.append(action) for kind in (Inject, Send)}
+    made._perform[ClearTuple] = made._clear_tuple
     return made, performed
 
 
@@ -69,7 +70,7 @@ def late(book: Playbook) -> list[Any]:
     actions: list[Any] = []
     while not actions:
         book.now = max(book.now, book.agent.next_deadline())
-        actions = [each for each in book.agent.on_timer(book.now) if isinstance(each, ClearTuple)]
+        actions = [each for each in book.agent.on_timer(book.now) if isinstance(each, Examine)]
         assert book.now < book.start + 5
     return actions
 
@@ -83,8 +84,8 @@ def test_ack_sent_server_is_late_and_diagnostics_fail_request_is_not_refused(
     process, performed = process_of(book)
     (look,) = late(book)
     with caplog.at_level(logging.WARNING):
-        process._clear_tuple(look, book.now)
-    assert [record.message for record in caplog.records] == ["no answer"]
+        process._examine(look, book.now)
+    assert [record.message for record in caplog.records] == ["no answer"] * 2
     assert performed == []
     assert book.agent.counters.refused == 0
     assert book.agent.table.by_key[book.key()].state is FlowState.FINISHED

@@ -101,7 +101,7 @@ class Host:
                 case ClearTuple(key, _):
                     self.perform(self.agent.on_cleared(key, self._answer(), self.now))
                 case Examine(key):
-                    self.perform(self.agent.on_examined(key, self._answer(), self.now))
+                    self.perform(self.agent.on_examined(key, 1 if self._answer() else None, self.now))
                 case Send(_, message):
                     CODEC.encode(Envelope(1, 1, 1), message)
                 case Inject(packet):

@@ -186,13 +186,14 @@ def test_adopted_late_word_of_a_cleared_tuple_ignored(family: int) -> None:
 
 
 @both_families
-@pytest.mark.parametrize("alive", [False, True])
-def test_nothing_late_word_of_a_socket_ignored(family: int, alive: bool) -> None:
+@pytest.mark.parametrize("received", [None, 0, 7])
+def test_nothing_late_word_of_a_socket_ignored(family: int, received: int | None) -> None:
     book = Playbook(family)
-    assert book.perform(book.agent.on_examined(book.key(), alive, book.now)) == []
+    assert book.perform(book.agent.on_examined(book.key(), received, book.now)) == []
     book.hands_off()
-    assert book.perform(book.agent.on_examined(book.key(), alive, book.now)) == []
+    assert book.perform(book.agent.on_examined(book.key(), received, book.now)) == []
     assert book.syn_ack() == [inject(payload=REQUEST)]
+    assert book.perform(book.agent.on_examined(book.key(), received, book.now)) == [], "its time is not up"
 
 
 @both_families

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 
 from tcpha.be.translator import Translation
@@ -42,6 +44,10 @@ class ClearTuple(Struct, frozen=True, gc=False):
     """The client's direction."""
     embryonic: bool
     """Also a socket that is still in SYN-RECEIVED."""
+
+
+UNKNOWN: Final = -1
+"""How many octets a socket has received, where nobody could say."""
 
 
 class Examine(Struct, frozen=True, gc=False):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tcpha.be.actions import Action, ClearTuple, DeliverArriving, DeliverLeaving, Examine, Inject, Send
+from tcpha.be.actions import UNKNOWN, Action, ClearTuple, DeliverArriving, DeliverLeaving, Examine, Inject, Send
 from tcpha.be.closing import watch_arriving
 from tcpha.be.confirmations import Confirmations
 from tcpha.be.counters import BackEndCounters
@@ -175,11 +175,16 @@ class Adoption:
         return (ClearTuple(flow.key, embryonic=replay.attempts > 1),)
 
     def on_examined(self, flow: Flow, received: int | None, now: float) -> Sequence[Action]:
-        """The time is up: what has just reached the server's TCP is adopted, anything else abandoned."""
+        """The time is up: a request that has just reached the server's TCP is adopted, one that has not is refused.
+
+        What completes a handshake may be a later segment of the client's: then there is a socket without a request.
+        """
         if flow.handoff is None or flow.replay is None or now < flow.replay.give_up_at:
             return _NOTHING
-        if not received:
+        if received == UNKNOWN or (received is None and flow.rst_arriving):
             return self.abandon(flow, now)
+        if not received:
+            return self._give_up(flow, flow.handoff, self._reason(), reset=True, now=now)
         rcv_nxt = seq_add(flow.first, received)
         actions = self._adopt(flow, flow.handoff, rcv_nxt, now)
         flow.rcv_nxt = rcv_nxt  # as any packet of its server's would tell

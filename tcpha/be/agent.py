@@ -303,7 +303,7 @@ class Agent:
         return _NOTHING
 
     def on_examined(self, key: ConnectionKey, received: int | None, now: float) -> Sequence[Action]:
-        """How many octets the socket that holds the four-tuple has received, at least; None: there is none."""
+        """How many octets the socket that holds the four-tuple has received, or `UNKNOWN`; None: there is none."""
         flow = self.table.by_key.get(key)
         if flow is not None and flow.state is ACK_SENT:
             actions = self._adoption.on_examined(flow, received, now)

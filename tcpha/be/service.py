@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcpha.be.acceleration import Acceleration, obstacle_to
 from tcpha.be.actions import (
+    UNKNOWN,
     Action,
     Announce,
     ClearTuple,
@@ -335,10 +336,13 @@ class BackEnd(Node):
     def _examine(self, action: Examine, now: float) -> None:
         try:
             found = self._sockets.find_connection(action.key)
-            received = None if found is None or self._is_of_kernel(found) else found.received
+            if found is None or self._is_of_kernel(found):
+                received = None
+            else:
+                received = UNKNOWN if found.state == TCP_TIME_WAIT else found.received
         except EdgeError as error:
             log.warning("%s", error)
-            received = 0  # nobody knows: ask again when the flow has been idle for longer
+            received = UNKNOWN  # ask again when the flow has been idle for longer
         self._do(self._agent.on_examined(action.key, received, now), now)
 
     def _is_of_kernel(self, found: TcpSocket) -> bool:

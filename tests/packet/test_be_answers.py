@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tcpha.be.actions import UNKNOWN
 from tcpha.be.adoption import LATE_S
 from tcpha.be.agent import RESET_CHECK_S
 from tcpha.be.confirmations import CONFIRM_DELAY_S
@@ -123,7 +124,6 @@ def test_ack_sent_silence_the_request_again_then_refused(family: int) -> None:
     assert book.passes(5.0) == [
         *[inject(at=at, **again) for at in (0.035, 0.07, 0.105, 0.14, 0.175)],
         examine,
-        clear(embryonic=False, at=0.18),
         clear(embryonic=True, at=0.18),
         refused(book, Reason.BACKLOG_FULL, at=0.18),
     ]
@@ -131,10 +131,10 @@ def test_ack_sent_silence_the_request_again_then_refused(family: int) -> None:
 
 
 @both_families
-def test_ack_sent_silence_of_an_established_server_reset_not_refused(family: int) -> None:
+def test_ack_sent_silence_and_nobody_knows_what_the_server_has_reset_not_refused(family: int) -> None:
     """A request that a server may have read must not be handed to another: the client is told by RST."""
     book = Playbook(family).until_ack_sent()
-    book.holder = "established"
+    book.holder, book.received_octets = "established", UNKNOWN
     events = book.passes(0.18)
     assert events[-1] == clear(embryonic=False)
     assert book.leaves("RA", seq=1, ack=NEXT) == [to_client(flags="RA", seq=1, ack=NEXT)]
@@ -155,6 +155,17 @@ def test_ack_sent_time_is_up_and_the_server_has_the_request_adopted(family: int)
     assert book.leaves(ack=NEXT) == [to_client(ack=NEXT)]
     assert book.arrives() == [to_server()]
     assert book.agent.counters.adopted == 1
+
+
+@both_families
+def test_ack_sent_time_is_up_and_the_socket_is_gone_by_the_clients_reset_never_refused(family: int) -> None:
+    """It may have read the request before."""
+    book = Playbook(family).until_ack_sent()
+    book.holder = None
+    book.arrives("R", options=[])
+    assert [event for event in book.passes(0.3) if event.what == "send"] == [
+        send(Closed((book.identity(),)), to=fe) for fe in (book.fe, book.other_fe)
+    ]
 
 
 @both_families

@@ -20,6 +20,8 @@ MAX_WAIT_S = 1.0
 """Nobody sleeps longer: clocks and limits are looked at once a second even where nothing happens."""
 MOST_READY = 16
 """So many sources are served in one round; others are ready still in the next one."""
+FAULT_PAUSE_S = 0.1
+"""A source that failed by a defect may be ready still, and fail again: that must not take all the time."""
 LOG_INTERVAL_S = 10.0
 """A source may fail in every round; that is logged no more often."""
 
@@ -41,6 +43,8 @@ class EventLoop:
         self.faults = 0
         """Calls of a source that ended with an exception."""
         self._fault_log_at = -inf
+        self._resting: dict[int, float] = {}
+        """Sources that failed by a defect, and when they are listened to again."""
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._epoll.register(self._wake_in, select.EPOLLIN)
         signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
@@ -50,17 +54,10 @@ class EventLoop:
         self._epoll.register(descriptor, select.EPOLLIN)
         self._sources = {**self._sources, descriptor: callback}  # not in place: a round may be under way
 
-    def pause(self, descriptor: int) -> None:
-        """Do not call back for it until `resume`: what comes meanwhile is served at once then."""
-        self._epoll.unregister(descriptor)
-
-    def resume(self, descriptor: int) -> None:
-        """Call back again whenever the descriptor is readable."""
-        self._epoll.register(descriptor, select.EPOLLIN)
-
     def remove(self, descriptor: int) -> None:
         """Never call back for it again; to be called while it is open."""
-        self._epoll.unregister(descriptor)
+        if self._resting.pop(descriptor, None) is None:
+            self._epoll.unregister(descriptor)
         self._sources = {each: callback for each, callback in self._sources.items() if each != descriptor}
 
     def on_signal(self, number: signal.Signals, callback: Callable[[], None]) -> None:
@@ -117,6 +114,8 @@ class EventLoop:
         os.close(self._wake_out)
 
     def _round(self, deadline: float) -> set[int]:
+        if self._resting:
+            deadline = min(deadline, self._wake_rested())
         wait = MAX_WAIT_S if deadline == inf else min(max(deadline - clock.now(), 0.0), MAX_WAIT_S)
         ready = {descriptor for descriptor, _ in self._epoll.poll(wait, MOST_READY)}
         if self._wake_in in ready:
@@ -134,7 +133,23 @@ class EventLoop:
                     callback()
                 except self._survives as fault:  # a defect costs one call, not the process
                     self._note_fault(fault)
+                    if not isinstance(fault, EdgeError):
+                        self._rest(descriptor)
         return ready
+
+    def _rest(self, descriptor: int) -> None:
+        """Do not listen to it for a while; what comes meanwhile waits."""
+        if descriptor in self._sources:  # or it was removed by the call that failed
+            self._epoll.unregister(descriptor)
+            self._resting[descriptor] = clock.now() + FAULT_PAUSE_S
+
+    def _wake_rested(self) -> float:
+        """Listen again to those that have rested; return when the next one has, `math.inf` for none."""
+        now = clock.now()
+        for descriptor in [each for each, until in self._resting.items() if until <= now]:
+            del self._resting[descriptor]
+            self._epoll.register(descriptor, select.EPOLLIN)
+        return min(self._resting.values(), default=inf)
 
     def _note_fault(self, fault: Exception) -> None:
         self.faults += 1

@@ -257,14 +257,14 @@ class Carriage:
         flow = self._by_key.get(key)
         if flow is None:
             return
+        if flow.state is FORWARDED and self._given.get(key) is _UNCONFIRMED:
+            self._put_off(key, now)
+            return
+        if key in self._over or key in self._given:
+            self._take_notes(flow)
         if flow.state is FORWARDED:
-            if self._given.get(key) is _UNCONFIRMED:
-                self._put_off(key, now)
-            else:
-                self._carry(flow)
+            self._carry(flow)
         elif flow.state is HANDING and flow.backend is not None and not _is_doubtful(flow):
-            if key in self._over or key in self._given:
-                self._take_notes(flow)
             self._carry(flow, confirmed=False)
         else:
             self._hold(flow)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -238,10 +239,62 @@ def test_source_fails_by_a_defect_the_others_go_on_and_the_log_says_where(
 
     add_readable(loop, pipes, fail, lambda: called.append(1))
     loop.run(stop_after(loop, 6))
-    assert len(called) == loop.faults == 5
+    assert (len(called), loop.faults) == (5, 1)
     (record,) = caplog.records
     assert record.exc_info is not None
     assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_source_fails_by_a_defect_each_time_it_is_asked_again_after_a_rest(
+    loop: EventLoop, pipes: Callable[[], tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ready all the time: without a rest the process would do nothing else."""
+    monkeypatch.setattr(eventloop, "FAULT_PAUSE_S", 0.02)
+    failed: list[float] = []
+    rounds: list[int] = []
+
+    def fail() -> None:
+        failed.append(time.monotonic())
+        if len(failed) == 4:
+            loop.stop()
+        raise ZeroDivisionError
+
+    def on_timer() -> float:
+        rounds.append(1)
+        return inf
+
+    add_readable(loop, pipes, fail)
+    loop.run(on_timer)
+    assert all(later - earlier >= 0.02 for earlier, later in pairwise(failed))
+    assert len(rounds) < 20, "it sleeps meanwhile"
+
+
+def test_source_is_removed_while_it_rests_or_by_the_call_that_fails_it_is_never_asked_again(
+    loop: EventLoop, pipes: Callable[[], tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eventloop, "FAULT_PAUSE_S", 0.0)
+    failed: list[str] = []
+    (first, _), (second, write) = sources = [pipes(), pipes()]
+
+    def fail() -> None:
+        failed.append("at rest")
+        raise ZeroDivisionError
+
+    def fail_and_leave() -> None:
+        failed.append("by the call")
+        loop.remove(second)
+        raise ZeroDivisionError
+
+    loop.add(first, fail)
+    loop.add(second, fail_and_leave)
+    for _, end in sources:
+        os.write(end, b"x")
+    loop.run(stop_after(loop, 2))
+    loop.remove(first)
+    os.write(write, b"x")
+    loop._running = True
+    loop.run(stop_after(loop, 3))
+    assert failed == ["at rest", "by the call"]
 
 
 def test_source_is_interrupted_the_run_ends(loop: EventLoop, pipes: Callable[[], tuple[int, int]]) -> None:

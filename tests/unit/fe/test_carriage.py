@@ -278,6 +278,36 @@ def test_handed_over_again_what_was_noted_of_it_stays_noted(bound: Bound) -> Non
     assert flow.noted == bound.entry(flow).noted == (700,)
 
 
+@pytest.mark.parametrize(("before", "after"), [(READING, FORWARDED), (READING, HANDING), (READING, READING)])
+def test_flow_that_is_held_is_told_of_anew_what_was_noted_of_it_stays_noted(
+    bound: Bound, before: FlowState, after: FlowState
+) -> None:
+    """Its ports may have been used again: the first octets of that connection are still under way to here."""
+    flow = bound.flow(state=before)
+    bound.carriage.settle(NOW)
+    bound.note(flow, 700, 9)
+    flow.state = after
+    bound.table.mark_changed(flow)
+    bound.carriage.settle(NOW)
+    assert flow.noted == bound.entry(flow).noted == (700, 9)
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_port_of_a_carried_flow_is_read_from_again_what_was_noted_there_stays_noted(
+    bound: Bound, is_over: bool
+) -> None:
+    old = bound.flow()
+    bound.carriage.settle(NOW)
+    bound.note(old, 700, 9)
+    if is_over:
+        bound.table.finish(old, NOW)
+        bound.carriage.settle(NOW)
+    new = Flow.of(identity(40_000, irs=8), 50_000_000, READING, NOW)
+    bound.table.insert(new, NOW)
+    bound.carriage.settle(NOW)
+    assert new.noted == bound.entry(new).noted == (700, 9)
+
+
 def test_flow_that_the_carrier_never_had_ends_nothing_is_told(bound: Bound) -> None:
     flow = bound.flow(state=READING, backend=None)
     bound.table.finish(flow, NOW)
@@ -403,7 +433,7 @@ def test_carrier_doubts_a_flow_it_is_carried_again_once_the_dispatcher_has_decid
     bound.carrier.saw(flow.key, is_doubted=True)
     bound.carriage.on_packet(segment(flow, acks=1 << 30))
     assert bound.entry(flow).is_doubted, "not before"
-    assert bound.settled() == ["carry"]
+    assert bound.settled() == ["look up", "carry"]
     assert not bound.entry(flow).is_doubted
 
 
@@ -423,7 +453,7 @@ def test_carrier_doubts_a_flow_whose_confirmation_is_due_it_is_told_of_it_when_t
     assert bound.settled(NOW + 2 * LATER_S) == [], "one that was under way before it"
     bound.carriage.on_packet(segment(flow, acks=1 << 30))
     assert bound.entry(flow).is_doubted, "not before the dispatcher has decided"
-    assert bound.settled(NOW + 2 * LATER_S) == ["carry"]
+    assert bound.settled(NOW + 2 * LATER_S) == ["look up", "carry"]
     assert bound.entry(flow).is_confirmed
 
 

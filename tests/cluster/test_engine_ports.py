@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -156,19 +157,22 @@ def test_servers_host_loses_the_reset_and_the_port_is_used_again_its_answer_is_i
 ) -> None:
     """Programs of the kernel's have seen it by then, and take the connection for over; its socket lives."""
     port, server = next(_ports), lab.backends[0]
+    resets = ["-p", "tcp", "--sport", str(port), "--tcp-flags", "RST", "RST"]
     for number in range(5):
-        with Conversation.open(lab, family, port=port) as old:
-            assert old.ask(post(b"old")).node == server.name
-            resets = ["-p", "tcp", "--sport", str(port), "--tcp-flags", "RST", "RST"]
-            with sniffing(server) as heard, dropping(server, family, resets):
-                old.abort()
-                assert wait_until(lambda: any(TCP in each and each[TCP].flags.R for each in heard.hear()), 5.0)
-        assert "ESTAB" in states(server, port), "it is not lost"
-        body = os.urandom(64 + number)
-        with Conversation.open(lab, family, port=port, limit_s=10.0) as client:
-            answer = client.ask(post(body))
-            assert (answer.status, answer.node, answer.body) == (200, server.name, digest_line(body)), number
-            client.abort()
+        with ExitStack() as losing:  # also what answers a packet that the old server sends late
+            with Conversation.open(lab, family, port=port) as old:
+                assert old.ask(post(b"old")).node == server.name
+                losing.enter_context(dropping(server, family, resets))
+                with sniffing(server) as heard:
+                    old.abort()
+                    assert wait_until(lambda: any(TCP in each and each[TCP].flags.R for each in heard.hear()), 5.0)
+            assert "ESTAB" in states(server, port), "it is not lost"
+            body = os.urandom(64 + number)
+            with Conversation.open(lab, family, port=port, limit_s=10.0) as client:
+                answer = client.ask(post(body))
+                assert (answer.status, answer.node, answer.body) == (200, server.name, digest_line(body)), number
+                losing.close()
+                client.abort()
     await_no_flows(lab)
 
 

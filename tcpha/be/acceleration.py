@@ -9,19 +9,19 @@ docs/adr/0012.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
 from tcpha.be.accelerated import Course, course, first_segment, period_of, rank_of
 from tcpha.be.actions import Action, Inject, Send
 from tcpha.be.agent import Agent
-from tcpha.be.backlog import Backlog
 from tcpha.be.carried import CarriedConnections
 from tcpha.be.closing import is_late_at
 from tcpha.be.left_behind import is_at, take_stock
 from tcpha.be.listing import Listing
 from tcpha.be.search import Search
+from tcpha.be.taken_back import TakenBack
 from tcpha.config import BackEndConfig
 from tcpha.errors import EdgeError, StartError
 from tcpha.eventloop import EventLoop
@@ -109,6 +109,7 @@ class Acceleration:
         self._adopter = adopter
         self._agent = agent
         self._connections = CarriedConnections(adopter, sockets, config.kernel_mark)
+        self._taken_back = TakenBack(adopter, self._connections)
         self._listing = Listing(adopter, send)
         self._search = Search(adopter, self._connections, agent.runs)
         self._loop = loop
@@ -124,7 +125,6 @@ class Acceleration:
         """Four-tuples that are the agent's, until it has nothing there any more."""
         self._doubted: set[Identity] = set()
         """Connections that a client's RST may have ended."""
-        self._taken_back = Backlog()
         self._is_held = False
         self._renew_at = self._round_at = self._tell_at = inf
         adopter.set_targets((each.packed, port) for each in config.vaddr for port in config.vport)
@@ -172,7 +172,8 @@ class Acceleration:
                 self._let_go(message.identity)
                 return _NOTHING, message
             case Closed():
-                return _NOTHING, self._on_closed(message, now)
+                self._taken_back.add(message.identities, now)
+                return _NOTHING, message
             case FlowsQuery():
                 return self._on_query(endpoint, message, now)
             case _:
@@ -231,22 +232,6 @@ class Acceleration:
             self._adopter.order(Act.RELEASE, identity)
         elif (noted := self._adopter.look_up(four_tuple)) is not None and noted.identity == identity:
             self._taken[four_tuple] = identity
-
-    def _on_closed(self, message: Closed, now: float) -> Closed:
-        self._taken_back.add(message.identities)
-        self._end_taken_back(self._taken_back.take(now))
-        return message
-
-    def _end_taken_back(self, identities: Iterable[Identity]) -> None:
-        """A front end takes connections back: end those of the programs silently, and let none of them run later."""
-        for identity in identities:
-            carried = self._adopter.look_up(encode_tuple(identity.key))
-            if carried is None or carried.identity != identity:
-                self._adopter.remember(identity)
-                carried = self._adopter.look_up(encode_tuple(identity.key))  # a program may have been faster
-            if carried is not None and carried.identity == identity:
-                self._adopter.remember(identity, carried.rank.period)
-                self._connections.end_silently(carried)
 
     def _on_query(
         self, endpoint: Endpoint, query: FlowsQuery, now: float
@@ -358,7 +343,7 @@ class Acceleration:
         if now >= self._renew_at:
             self._renew(now)
         if now >= self._taken_back.next_deadline():
-            self._end_taken_back(self._taken_back.take(now))
+            self._taken_back.on_timer(now)
         if now >= self._listing.next_deadline():
             self._listing.on_timer(now)
         if now >= self._round_at:
@@ -394,7 +379,7 @@ class Acceleration:
 
     def on_leave(self) -> None:
         """The process ends, and what was adopted goes on, but for what was taken back."""
-        self._end_taken_back(self._taken_back.take_all())
+        self._taken_back.end_all(clock.now())
 
     def end_all(self) -> int:
         """Adopt nothing any more, and reset what was adopted; return how many could be."""
@@ -405,5 +390,8 @@ class Acceleration:
 
     def counted(self, own: dict[str, Any]) -> dict[str, Any]:
         """Return the agent's counters with what the programs counted added, and that alone as `kernel`."""
-        counts = {**self._adopter.counters(), "flows": self.live, "told_too_late": self._adopter.overruns}
+        counts = {
+            **self._adopter.counters(), "flows": self.live, "told_too_late": self._adopter.overruns,
+            "not_taken_back": self._taken_back.given_up,
+        }  # fmt: skip
         return {**own, **{name: own[name] + counts[twin] for name, twin in TWINS.items()}, "kernel": counts}

@@ -92,6 +92,7 @@ _LAYER_OF = {
     "tcpha.be.left_behind": "be process",
     "tcpha.be.listing": "be process",
     "tcpha.be.search": "be process",
+    "tcpha.be.taken_back": "be process",
     "tcpha.be.service": "be process",
     "tcpha.be.__main__": "be process",
     "tcpha.lab.capacity": "lab model",
@@ -133,6 +134,7 @@ EFFECTS_OF_PROCESS = {
     "tcpha.be.carried": {"logging"},
     "tcpha.be.left_behind": {"logging"},
     "tcpha.be.service": {"logging"},
+    "tcpha.be.taken_back": {"logging"},
 }
 """Which of them each file outside net/ and lab/ uses; all others none."""
 

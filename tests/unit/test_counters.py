@@ -66,7 +66,7 @@ def back_end() -> UnopenedBackEnd:
     """The same, with 100 connections in the programs' care."""
     node, programs = UnopenedBackEnd(), MagicMock(overruns=7)
     programs.counters.return_value = {name: at for at, name in enumerate(be_maps.COUNTS, start=1)}
-    node._kernel = made = MagicMock(_adopter=programs, live=100)
+    node._kernel = made = MagicMock(_adopter=programs, _taken_back=MagicMock(given_up=3), live=100)
     made.counted = partial(be_acceleration.Acceleration.counted, made)
     return node
 
@@ -109,7 +109,7 @@ def test_kernel_carries_a_back_ends_numbers_are_sums_and_the_programs_share_stan
     assert (shown["repeats"], shown["late_duplicates"]) == (counted["repeated"], counted["told_again"])
     assert (shown["arriving"], shown["closed"], shown["flows"]) == (counted["segments"], counted["ended"], 100)
     assert shown["leaving"] == 2000
-    assert shown["kernel"] == {**counted, "flows": 100, "told_too_late": 7}
+    assert shown["kernel"] == {**counted, "flows": 100, "told_too_late": 7, "not_taken_back": 3}
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf
+
 import pytest
 
 from tcpha.be import backlog
-from tcpha.be.backlog import AT_ONCE, PAUSE_S, Backlog
-from tcpha.kernel.be_maps import Act
+from tcpha.be.backlog import AT_ONCE, PAUSE_S, RETRY_S, TRIES, Backlog
+from tcpha.errors import EdgeError
+from tcpha.kernel.be_maps import Act, Rank
 from tcpha.proto.messages import Closed, Identity
 from tests.unit.be.programs import carried, identity
 from tests.unit.be.test_acceleration import NOW, BackEnd
@@ -24,6 +28,10 @@ def here() -> BackEnd:
 
 def ended(here: BackEnd) -> list[Identity]:
     return [each for act, each in here.programs.orders if act is Act.END]
+
+
+def taken(waiting: Backlog, now: float) -> list[Identity]:
+    return [each for each, _ in waiting.take(now)]
 
 
 def test_many_are_taken_back_in_one_burst_so_many_are_ended_and_the_others_a_little_later(here: BackEnd) -> None:
@@ -46,10 +54,84 @@ def test_process_leaves_what_waits_is_ended(here: BackEnd) -> None:
     assert ended(here) == MANY
 
 
+class Kernel:
+    """Says no to some orders."""
+
+    def __init__(
+        self, here: BackEnd, monkeypatch: pytest.MonkeyPatch, refuses: Callable[[Act, Identity], bool]
+    ) -> None:
+        self._order = here.programs.order
+        self.refuses = refuses
+        self.refused = 0
+        monkeypatch.setattr(here.programs, "order", self._obey)
+
+    def _obey(self, act: Act, of: Identity, rank: Rank | None = None) -> bool:
+        if self.refuses(act, of):
+            self.refused += 1
+            raise EdgeError("the kernel says no")
+        return self._order(act, of, rank)
+
+
+@pytest.mark.parametrize("act", [Act.SILENCE, Act.END])
+def test_kernel_says_no_to_one_the_others_are_ended_and_that_one_later(
+    here: BackEnd, monkeypatch: pytest.MonkeyPatch, act: Act
+) -> None:
+    kernel = Kernel(here, monkeypatch, lambda asked, of: (asked, of) == (act, MANY[1]))
+    assert here.gets(Closed(tuple(MANY[:3]))) == ([], Closed(tuple(MANY[:3]))), "the agent has some of them, too"
+    assert ended(here) == [MANY[0], MANY[2]]
+    kernel.refuses = lambda *_: False
+    here.kernel.on_tick(NOW + RETRY_S)
+    assert ended(here) == [MANY[0], MANY[2], MANY[1]]
+    assert (kernel.refused, here.kernel._taken_back.given_up) == (1, 0)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_kernel_says_no_every_time_it_is_counted_and_told(
+    here: BackEnd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, leaves: bool
+) -> None:
+    kernel = Kernel(here, monkeypatch, lambda _, of: of == MANY[1])
+    here.gets(Closed(tuple(MANY[:3])))
+    for turn in range(1, 2 * TRIES):
+        if leaves:
+            here.kernel.on_leave()
+        else:
+            here.kernel.on_tick(NOW + 2 * RETRY_S * turn)
+    assert (kernel.refused, ended(here)) == (TRIES, [MANY[0], MANY[2]])
+    assert here.kernel._taken_back.given_up == 1
+    assert caplog.messages == ["1 connections that a front end has taken back cannot be ended: the kernel says no"]
+
+
 def test_too_many_wait_they_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "WAITING", AT_ONCE)
     waiting = Backlog()
     waiting.add(MANY)
-    assert list(waiting.take(NOW)) == MANY[:-AT_ONCE]
-    assert list(waiting.take(NOW)) == []
-    assert list(waiting.take(NOW + PAUSE_S)) == MANY[-AT_ONCE:]
+    assert taken(waiting, NOW) == MANY[:-AT_ONCE]
+    assert taken(waiting, NOW) == []
+    assert taken(waiting, NOW + PAUSE_S) == MANY[-AT_ONCE:]
+
+
+def test_one_is_taken_back_twice_it_is_ended_once() -> None:
+    waiting = Backlog()
+    waiting.add(MANY[:2])
+    waiting.add(MANY[:3])
+    assert taken(waiting, NOW) == MANY[:3]
+
+
+def test_kernel_says_no_all_wait_and_what_was_tried_comes_behind_the_others() -> None:
+    waiting = Backlog()
+    waiting.add(MANY[: AT_ONCE + 1])
+    tried = list(waiting.take(NOW))
+    assert waiting.put_back(tried[:2], NOW) == 0
+    assert waiting.next_deadline() == NOW + RETRY_S
+    assert taken(waiting, NOW + RETRY_S / 2) == []
+    assert taken(waiting, NOW + RETRY_S) == [MANY[AT_ONCE], *MANY[:2]]
+
+
+def test_kernel_says_no_every_time_one_is_given_up_after_so_many() -> None:
+    waiting = Backlog()
+    waiting.add(MANY[:1])
+    given_up = []
+    while (now := max(waiting.next_deadline(), NOW)) < inf:
+        given_up.append(waiting.put_back(list(waiting.take(now)), now))
+    assert given_up == [0] * (TRIES - 1) + [1]
+    assert (len(waiting), waiting.next_deadline()) == (0, inf)

@@ -382,9 +382,13 @@ class Acceleration:
         self._taken_back.end_all(clock.now())
 
     def end_all(self) -> int:
-        """Adopt nothing any more, and reset what was adopted; return how many could be."""
+        """Adopt nothing any more, and reset what was adopted; return how many could be.
+
+        What was taken back is ended first, without a word: its client is another back end's, and would believe a reset.
+        """
         self._is_held = True
         self._adopter.hold()
+        self._taken_back.end_all(clock.now())
         adopted = [each for each in self._connections.open_sockets() if is_at(self._config, each)]
         return sum([self._connections.destroy(each) for each in adopted])
 

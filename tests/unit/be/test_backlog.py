@@ -10,9 +10,10 @@ import pytest
 from tcpha.be import backlog
 from tcpha.be.backlog import AT_ONCE, PAUSE_S, RETRY_S, TRIES, Backlog
 from tcpha.errors import EdgeError
-from tcpha.kernel.be_maps import Act, Rank
+from tcpha.kernel.be_maps import Act, Rank, encode_tuple
+from tcpha.net.sockdiag import TcpSocket, connection_of
 from tcpha.proto.messages import Closed, Identity
-from tests.unit.be.programs import carried, identity
+from tests.unit.be.programs import carried, identity, socket_of
 from tests.unit.be.test_acceleration import NOW, BackEnd
 
 MANY = [identity(port) for port in range(1, 3 * AT_ONCE + 1)]
@@ -52,6 +53,25 @@ def test_process_leaves_what_waits_is_ended(here: BackEnd) -> None:
     here.gets(Closed(tuple(MANY)))
     here.kernel.on_leave()
     assert ended(here) == MANY
+
+
+def test_process_stops_what_waits_is_ended_without_a_word_and_only_others_are_reset(
+    here: BackEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.programs.add(carried(other := identity(len(MANY) + 1)))
+    here.sockets.present = [socket_of(each) for each in (*MANY, other)]
+    destroy, heard = here.sockets.destroy, list[TcpSocket]()
+
+    def destroyed(found: TcpSocket) -> bool:
+        known = here.programs.look_up(encode_tuple(connection_of(found)))
+        if known is None or not known.is_silent:
+            heard.append(found)
+        return destroy(found)
+
+    here.gets(Closed(tuple(MANY)))
+    monkeypatch.setattr(here.sockets, "destroy", destroyed)
+    assert here.kernel.end_all() == 1
+    assert (heard, here.sockets.present) == ([socket_of(other)], [])
 
 
 class Kernel:

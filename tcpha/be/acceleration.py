@@ -110,7 +110,7 @@ class Acceleration:
         self._agent = agent
         self._connections = CarriedConnections(adopter, sockets, config.kernel_mark)
         self._taken_back = TakenBack(adopter, self._connections)
-        self._listing = Listing(adopter, send)
+        self._listing = Listing(adopter, send, self._taken_back)
         self._search = Search(adopter, self._connections, agent.runs)
         self._loop = loop
         self._send, self._send_flows = send, send_flows
@@ -243,12 +243,15 @@ class Acceleration:
         others: list[ConnectionKey] = []
         for key in query.keys:
             carried = self._adopter.look_up(encode_tuple(key))
-            if carried is None or carried.whose in (Whose.AGENT, Whose.OVER):
+            if carried is None or carried.whose in (Whose.AGENT, Whose.OVER) or self._is_taken_back(carried):
                 others.append(key)
             elif carried.lives:  # of one whose socket was never seen nobody knows how it ends
                 held.append(carried.identity)
         answer = (Send(endpoint, Flows(tuple(held))),) if held else _NOTHING
         return answer, FlowsQuery(tuple(others)) if others else None
+
+    def _is_taken_back(self, carried: Carried) -> bool:
+        return carried.is_silent or carried.identity in self._taken_back
 
     # --- packets
 

@@ -2,12 +2,12 @@
 
 Packets do not wait for all of it, and the receiver's socket can hold it. Who asks again is told anew. What begins while
 the walk is on may be left out: who handed it over knows. What a piece names lived when that was read, and is named at
-once: its CLOSED comes later.
+once: its CLOSED comes later. What a front end has taken back, and waits for its end, is not named: no CLOSED comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from math import inf
 
 from tcpha.kernel.be_maps import Entries
@@ -24,9 +24,12 @@ INTERVAL_S = 0.01
 class Listing:
     """One walk for each front end that has asked."""
 
-    def __init__(self, adopter: Adopter, send: Callable[[Endpoint, Message], None]) -> None:
+    def __init__(
+        self, adopter: Adopter, send: Callable[[Endpoint, Message], None], taken_back: Container[Identity]
+    ) -> None:  # fmt: skip
         self._adopter = adopter
         self._send = send
+        self._taken_back = taken_back
         self._walks: dict[Endpoint, Iterator[Entries]] = {}
         self._next_at = -inf
 
@@ -44,7 +47,7 @@ class Listing:
         living: list[Identity] = []
         read = 0
         for entries in walk:
-            living += entries.living()
+            living += [each for each in entries.living() if each not in self._taken_back]
             read += len(entries)
             if len(living) >= NAMED or read >= ENTRIES:
                 self._walks[frontend] = walk  # behind the others

@@ -182,12 +182,12 @@ class Entries:
         return len(self.values) // _FLOW.size
 
     def living(self) -> list[Identity]:
-        """The connections that live, as `Carried.lives` tells them."""
+        """The connections that live, as `Carried.lives` tells them, and that the agent is not about to end."""
         told = enumerate(_NUMBERS_AND_FLAGS.iter_unpack(self.values))
         return [
             Identity(decode_tuple(self._four_tuple(at)), SeqNum(irs), SeqNum(iss))
             for at, (irs, iss, flags) in told
-            if flags & (_CARRIED | _STARTED | _OVER) == _CARRIED | _STARTED
+            if flags & (_CARRIED | _STARTED | _OVER | _SILENT) == _CARRIED | _STARTED
         ]
 
     def quiet_since(self, seen: int, seen_if_over: int) -> tuple[list[bytes], list[bytes]]:

@@ -101,7 +101,7 @@ class Programs:
     def walk(self) -> Iterator[Entries]:
         """They are there as they were at the beginning."""
         values = [
-            _VALUE.pack(each.identity.irs, each.identity.iss, _FLAGS[each.whose], each.seen)
+            _VALUE.pack(each.identity.irs, each.identity.iss, _FLAGS[each.whose] | 32 * each.is_silent, each.seen)
             for each in self.entries.values()
         ]
         keys = list(self.entries)

@@ -8,13 +8,14 @@ from math import inf
 import pytest
 
 from tcpha.be import backlog
+from tcpha.be.actions import Send
 from tcpha.be.backlog import AT_ONCE, PAUSE_S, RETRY_S, TRIES, Backlog
 from tcpha.errors import EdgeError
-from tcpha.kernel.be_maps import Act, Rank, encode_tuple
+from tcpha.kernel.be_maps import Act, Rank, Whose, encode_tuple
 from tcpha.net.sockdiag import TcpSocket, connection_of
-from tcpha.proto.messages import Closed, Identity
+from tcpha.proto.messages import Closed, Flows, FlowsQuery, Identity
 from tests.unit.be.programs import carried, identity, socket_of
-from tests.unit.be.test_acceleration import NOW, BackEnd
+from tests.unit.be.test_acceleration import FRONT_END, NOW, BackEnd
 
 MANY = [identity(port) for port in range(1, 3 * AT_ONCE + 1)]
 
@@ -74,6 +75,25 @@ def test_process_stops_what_waits_is_ended_without_a_word_and_only_others_are_re
     assert (heard, here.sockets.present) == ([socket_of(other)], [])
 
 
+def test_front_end_asks_what_waits_is_not_held_any_more(here: BackEnd) -> None:
+    here.programs.add(carried(other := identity(len(MANY) + 1)))
+    here.gets(Closed(tuple(MANY)))
+    waiting = MANY[-1]
+    assert here.programs.whose(waiting) is Whose.PROGRAMS
+    actions, rest = here.gets(FlowsQuery((waiting.key, other.key)))
+    assert (actions, rest) == ([Send(FRONT_END, Flows((other,)))], FlowsQuery((waiting.key,)))
+    here.gets(FlowsQuery(()))
+    assert here.sent == [(FRONT_END, Flows((other,)))]
+
+
+def test_later_connection_is_on_the_ports_of_one_that_waits_it_is_held(here: BackEnd) -> None:
+    here.gets(Closed(tuple(MANY)))
+    here.programs.add(carried(later := identity(len(MANY), iss=9)))
+    assert here.gets(FlowsQuery((later.key,))) == ([Send(FRONT_END, Flows((later,)))], None)
+    here.gets(FlowsQuery(()))
+    assert here.sent == [(FRONT_END, Flows((later,)))]
+
+
 class Kernel:
     """Says no to some orders."""
 
@@ -99,6 +119,7 @@ def test_kernel_says_no_to_one_the_others_are_ended_and_that_one_later(
     kernel = Kernel(here, monkeypatch, lambda asked, of: (asked, of) == (act, MANY[1]))
     assert here.gets(Closed(tuple(MANY[:3]))) == ([], Closed(tuple(MANY[:3]))), "the agent has some of them, too"
     assert ended(here) == [MANY[0], MANY[2]]
+    assert here.gets(FlowsQuery((MANY[1].key,))) == ([], FlowsQuery((MANY[1].key,)))
     kernel.refuses = lambda *_: False
     here.kernel.on_tick(NOW + RETRY_S)
     assert ended(here) == [MANY[0], MANY[2], MANY[1]]

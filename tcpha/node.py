@@ -36,6 +36,8 @@ _QUIET_S = 0.25
 """A node that ended connections goes when no packet has come for so long: longer than a delayed acknowledgement."""
 _STOP_LIMIT_S = 2.0
 """It goes after this even while packets come: clients may go on for ever."""
+_LAST_BURSTS = 64
+"""So many bursts of datagrams are read before connections are ended, at most: about what the socket holds."""
 _YOUNG_OBJECTS = 10_000
 """So many new objects are there before the collector looks at them, not Python's 700."""
 _TIMER_STEP_S = 0.002
@@ -228,6 +230,10 @@ class Node(ABC):
         self._flush()
 
     def _end_flows(self) -> None:
+        # A node that was busy, or hung, may have been told of many that they are another one's: it must not reset them.
+        for _ in range(_LAST_BURSTS):
+            if not self._hear():
+                break
         carried = self.own_status().flows
         self.on_stop(clock.now())
         self._flush()
@@ -236,8 +242,13 @@ class Node(ABC):
             self.loop.run_until_quiet(_QUIET_S, _STOP_LIMIT_S, self._on_timer, aside=[self._channel.fileno()])
 
     def _on_channel(self) -> None:
+        self._hear()
+
+    def _hear(self) -> bool:
+        """Serve a burst of datagrams; was there any?"""
         now = clock.now()
-        for datagram, source, age_s in self._channel.read():
+        burst = self._channel.read()
+        for datagram, source, age_s in burst:
             try:
                 received = self._peers.on_datagram(datagram, source, now)
                 if received is None:
@@ -247,6 +258,7 @@ class Node(ABC):
             except Exception as fault:  # as for packets: a defect costs one message, not the process
                 self.count_fault(fault, now, "dropped a message that failed")
         self._flush()
+        return bool(burst)
 
     def _on_received(self, received: Received, age_s: float, now: float) -> None:
         endpoint = self._endpoint_of[received.peer.address]

@@ -89,3 +89,32 @@ def test_datagram_cannot_be_judged_the_rest_of_its_burst_is_served(
     failing._on_channel()
     assert (judged, flushed, failing._faults) == ([b"one", b"two"], [1], 1)
     assert caplog.messages == ["dropped a message that failed (1 so far)"]
+
+
+def test_node_is_told_to_stop_what_waits_for_it_is_heard_before_anything_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reset would be believed by a client whose connection is another node's by then."""
+    stopping, seen = node(), list[object]()
+    bursts = [[(octets, ("198.18.0.33", 666), 0.0)] * 256 for octets in (b"one", b"two")]
+    stopping._channel = cast(Any, SimpleNamespace(read=lambda: bursts.pop(0) if bursts else []))
+    stopping._peers = cast(Any, SimpleNamespace(on_datagram=lambda datagram, *_: seen.append(datagram)))
+    monkeypatch.setattr(stopping, "_complain", lambda *_: None)
+    monkeypatch.setattr(stopping, "_flush", lambda: None)
+    monkeypatch.setattr(stopping, "own_status", lambda: SimpleNamespace(flows=0))
+    monkeypatch.setattr(stopping, "on_stop", lambda _now: seen.append("stops"))
+    stopping._end_flows()
+    assert seen == [b"one"] * 256 + [b"two"] * 256 + ["stops"]
+
+
+def test_node_is_told_to_stop_while_datagrams_come_for_ever_it_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping, stopped = node(), list[float]()
+    endless = [(b"x", ("198.18.0.33", 666), 0.0)]
+    stopping._channel = cast(Any, SimpleNamespace(read=lambda: endless))
+    stopping._peers = cast(Any, SimpleNamespace(on_datagram=lambda *_: None))
+    monkeypatch.setattr(stopping, "_complain", lambda *_: None)
+    monkeypatch.setattr(stopping, "_flush", lambda: None)
+    monkeypatch.setattr(stopping, "own_status", lambda: SimpleNamespace(flows=0))
+    monkeypatch.setattr(stopping, "on_stop", stopped.append)
+    stopping._end_flows()
+    assert len(stopped) == 1

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tcpha.errors import EdgeError, StartError
-from tcpha.net import firewall, link, pins, sysctl
+from tcpha.net import firewall, link, occupancy, pins, sysctl
 from tcpha.net.footprint import Footprint, Plan, Role
 from tests.unit.net.footprints import (
     MARK,
@@ -33,10 +36,30 @@ SQUAT = """
 import socket, sys
 held = socket.socket(socket.AF_UNIX)
 held.bind("\\0tcpha fe")
-held.listen()
+askers = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+if sys.argv[1] != "unheard":
+    held.listen(0 if sys.argv[1] == "full" else 8)
+if sys.argv[1] == "full":
+    for each in askers:
+        each.setblocking(False)
+        each.connect_ex("\\0tcpha fe")
 print("held", flush=True)
 sys.stdin.read()
 """
+"""Who does not listen is asked in vain, and so is who has been asked too often."""
+
+
+@contextmanager
+def squatting(manner: str, *, uid: int) -> Iterator[int]:
+    """A process of `uid` holds the front end's name; its process number."""
+    words = ["setpriv", f"--reuid={uid}", "--clear-groups", sys.executable, "-c", SQUAT, manner]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as squatter:
+        try:
+            assert squatter.stdout is not None
+            assert squatter.stdout.readline() == "held\n"
+            yield squatter.pid
+        finally:
+            squatter.kill()
 
 
 @pytest.fixture
@@ -161,18 +184,69 @@ def test_state_is_lost_what_is_pinned_is_still_taken_away(
         assert Footprint("be", state).remove() == ()
 
 
-def test_name_of_the_role_is_held_by_another_user_the_message_says_whose_it_is(host: Host, state: Path) -> None:
+@pytest.mark.parametrize(
+    ("manner", "holder"), [("open", "process {}"), ("unheard", "a process"), ("full", "a process")]
+)
+def test_name_of_the_role_is_held_by_another_user_a_warning_says_whose_it_is_and_nothing_is_refused(
+    host: Host, state: Path, caplog: pytest.LogCaptureFixture, manner: str, holder: str
+) -> None:
+    before = traces_of(host)
+    first, second = Footprint("fe", state), Footprint("fe", state)
+    told = "{} of user 65534 holds the name @tcpha fe: going on without it, so another process in this role is refused"
+    with host.inside(), squatting(manner, uid=65534) as pid:
+        first.install(plan_of(host))
+        assert [each.split(" only ")[0] for each in caplog.messages] == [told.format(holder.format(pid))]
+        with pytest.raises(StartError, match=f"another process in this role holds {state}"):
+            second.install(plan_of(host))
+        first.release()
+        second.remove()
+    assert traces_of(host) == before
+
+
+@pytest.mark.parametrize("manner", ["open", "unheard", "full"])
+def test_name_of_the_role_is_held_by_root_nothing_is_changed(host: Host, state: Path, manner: str) -> None:
+    """However many have asked who it is, and also in the moment before it listens."""
+    before = traces_of(host)
+    with host.inside(), squatting(manner, uid=0) as pid:
+        told = "another process in this role runs in this network namespace"
+        for attempt in (lambda: Footprint("fe", state).install(plan_of(host)), Footprint("fe", state).remove):
+            with pytest.raises(StartError) as refusal:
+                attempt()
+            assert str(refusal.value) == (f"{told}: process {pid}" if manner == "open" else told)
+    assert traces_of(host) == before
+
+
+def test_name_of_the_role_is_held_by_nobody_knows_whom_nothing_is_refused(
+    host: Host, state: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that lists no such sockets (UNIX_DIAG)."""
+
+    def refuse(protocol: int) -> NoReturn:
+        raise OSError(errno.EPROTONOSUPPORT, f"protocol {protocol}")
+
+    monkeypatch.setattr(occupancy, "NetlinkSocket", refuse)
+    with host.inside(), squatting("unheard", uid=65534):
+        Footprint("fe", state).install(plan_of(host))
+    assert caplog.messages[0].startswith("a process of nobody knows which user holds the name @tcpha fe: ")
+
+
+def test_process_ended_just_when_it_was_asked_for_the_next_one_has_the_name(
+    host: Host, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (occupancy.Occupancy("fe") for _ in range(3))
+    asked = occupancy._holder
+
+    def end(name: bytes) -> occupancy._Holder:
+        first.give_up()
+        return asked(name)
+
+    monkeypatch.setattr(occupancy, "_holder", end)
     with host.inside():
-        squatter = subprocess.Popen(
-            ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", SQUAT],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        with squatter:
-            assert squatter.stdout is not None
-            assert squatter.stdout.readline() == "held\n"
-            with pytest.raises(StartError, match=f": process {squatter.pid} of user 65534$"):
-                Footprint("fe", state).install(plan_of(host))
-            squatter.kill()
+        first.take()
+        second.take()
+        with pytest.raises(StartError, match="another process"):
+            third.take()
+    assert not caplog.messages
 
 
 def test_two_roles_on_one_host_the_last_one_takes_the_tables_away(host: Host, state: Path) -> None:

@@ -143,8 +143,6 @@ class Footprint:
         with _collecting(faults):
             done += _rules_taken(firewall.remove(self._role))
             self._tidy_tables(record)
-        if gone := bpf_namespace.remove_left(pins.places(self._role, self._state_dir)[0]):
-            done.append(f"what was pinned for network namespaces that are gone: {gone}")
         with _collecting(faults):
             done += self._remove_pins()
         settings = self._sysctls(record)
@@ -219,8 +217,12 @@ class Footprint:
         return (*_rules_taken(firewall.remove(self._role)), *self._remove_pins())
 
     def _remove_pins(self) -> tuple[str, ...]:
-        gone = pins.remove(self._role, self._state_dir)
-        return ("programs of the kernel fast path and what they knew",) if gone else ()
+        left = bpf_namespace.remove_left(pins.places(self._role, self._state_dir)[0])
+        own = pins.remove(self._role, self._state_dir)
+        return (
+            *((f"what was pinned for network namespaces that are gone: {left}",) if left else ()),
+            *(("programs of the kernel fast path and what they knew",) if own else ()),
+        )
 
     def _tidy_tables(self, record: _Record) -> None:
         for family, before in list(record.tables.items()):

@@ -8,30 +8,21 @@ Knows nothing of packets. A host is afterwards as before: addresses, iptables-sa
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import logging
 import os
-import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from tcpha.errors import EdgeError, StartError, TcphaError
-from tcpha.net import bpf_namespace, firewall, link, pins, sysctl
+from tcpha.net import addresses, bpf_namespace, firewall, link, pins, sysctl
 from tcpha.net.occupancy import Occupancy
-
-_IFA_F_NODAD = 0x02
-_FOREVER_S = 0xFFFFFFFF
-_GONE = (errno.ENODEV, errno.EADDRNOTAVAIL)  # the interface or the address went away by itself
 
 _INHERITS_MARK = "ipv4/tcp_fwmark_accept"
 _LARGE_BELOW, _LARGE_BELOW_DEFAULT, _LARGE_BELOW_16_MS = "ipv4/tcp_tso_rtt_log", "9", "14"
@@ -43,6 +34,7 @@ _ARP_IGNORE_SILENT = ("1", "2", "8")
 _log = logging.getLogger(__name__)
 
 Role = Literal["fe", "be"]
+_NAMES: dict[Role, str] = {"fe": "front end", "be": "back end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +92,7 @@ class Footprint:
 
         Raises: StartError with everything of ours removed again.
         """
-        if not _exists(plan.iface):
+        if not addresses.exists(plan.iface):
             raise StartError(f"there is no interface {plan.iface}")
         self._take_lock()
         try:
@@ -188,7 +180,7 @@ class Footprint:
             link.set_merges_on_receive(iface, False)
 
     def _switch_merging_on(self, record: _Record, iface: str) -> None:
-        if _exists(iface):
+        if addresses.exists(iface):
             link.set_merges_on_receive(iface, True)
         record.merging.remove(iface)
 
@@ -204,7 +196,7 @@ class Footprint:
                 continue
             now = firewall.tables_in_kernel(family)
             known = record.tables.setdefault(str(family), {})
-            others = self._tables_of_other_role(record.host).get(str(family), {})
+            others = self._record_of_other_role(record.host).tables.get(str(family), {})
             for table in tables - set(known):
                 # A table that the other role's process made on this host is ours to remove as well: the last one does.
                 chains = now.get(table)
@@ -264,36 +256,35 @@ class Footprint:
             )
 
     def _add_addresses(self, record: _Record, plan: Plan) -> None:
-        with IPRoute() as route:
-            held = _held(route)
-            for addr in plan.vaddrs:
-                holder = self._holder(addr, plan.iface)
-                ifaces = held.get(addr, set())
-                if self._role == "be" and ifaces - {holder}:
-                    raise StartError(f"{addr} is on {min(ifaces - {holder})}: a back end must hold it on lo only")
-                if self._role == "fe" and ifaces and [holder, str(addr)] not in record.addresses:
-                    _log.warning(
-                        "%s is on %s already, where it stays in the end: tcpha would put it there itself",
-                        addr,
-                        min(ifaces),
-                    )
-                # IPv4 answers ARP for an address on any interface; IPv6 only for one on the interface itself.
-                if holder in ifaces or (addr.version == 4 and ifaces):
-                    continue
-                if [holder, str(addr)] not in record.addresses:
-                    record.addresses.append([holder, str(addr)])
-                    self._save(record)
-                _add_address(route, holder, addr)
+        held = addresses.held()
+        for addr in plan.vaddrs:
+            holder = self._holder(addr, plan.iface)
+            ifaces = held.get(addr, set())
+            if self._role == "be" and ifaces - {holder}:
+                raise StartError(f"{addr} is on {min(ifaces - {holder})}: a back end must hold it on lo only")
+            if ifaces and [holder, str(addr)] not in record.addresses:
+                self._warn_of_present(record.host, addr, ifaces)
+            # IPv4 answers ARP for an address on any interface; IPv6 only for one on the interface itself.
+            if holder in ifaces or (addr.version == 4 and ifaces):
+                continue
+            if [holder, str(addr)] not in record.addresses:
+                record.addresses.append([holder, str(addr)])
+                self._save(record)
+            addresses.add(holder, addr)
+
+    def _warn_of_present(self, host: str, addr: IPv4Address | IPv6Address, ifaces: set[str]) -> None:
+        """An address that was there before is not this process's to remove; another one's may go beneath it."""
+        other = _other(self._role)
+        known = self._record_of_other_role(host).addresses
+        if theirs := [iface for iface in sorted(ifaces) if [iface, str(addr)] in known]:
+            told = "%s is on %s already, by this host's %s: it is gone when that ends, until this process starts again"
+            _log.warning(told, addr, theirs[0], _NAMES[other])
+        elif self._role == "fe":
+            told = "%s is on %s already, where it stays in the end: tcpha would put it there itself"
+            _log.warning(told, addr, min(ifaces))
 
     def _remove_address(self, record: _Record, iface: str, addr: str) -> None:
-        if _exists(iface):
-            prefix = 32 if ip_address(addr).version == 4 else 128
-            try:
-                with IPRoute() as route:
-                    route.addr("del", index=socket.if_nametoindex(iface), address=addr, prefixlen=prefix)
-            except (NetlinkError, OSError) as error:
-                if not isinstance(error, NetlinkError) or error.code not in _GONE:
-                    raise EdgeError(f"{addr} cannot be taken off {iface}: {error}") from error
+        addresses.remove(iface, addr)
         record.addresses.remove([iface, addr])
 
     def _holder(self, addr: IPv4Address | IPv6Address, iface: str) -> str:
@@ -358,13 +349,16 @@ class Footprint:
         except OSError as error:
             raise EdgeError(f"{self._file}: {error.strerror}") from error
 
-    def _tables_of_other_role(self, host: str) -> dict[str, dict[str, list[str] | None]]:
-        other = "be" if self._role == "fe" else "fe"
-        record = _read_record(self._state_dir / f"footprint-{other}.json")
-        return record.tables if record is not None and record.host == host else {}
+    def _record_of_other_role(self, host: str) -> _Record:
+        record = _read_record(self._state_dir / f"footprint-{_other(self._role)}.json")
+        return record if record is not None and record.host == host else _Record(host)
 
     def _sysctls(self, record: _Record) -> sysctl.Sysctls:
         return sysctl.Sysctls(record.sysctls, lambda: self._save(record))
+
+
+def _other(role: Role) -> Role:
+    return "be" if role == "fe" else "fe"
 
 
 def _is_kept(name: str, plan: Plan) -> bool:
@@ -400,44 +394,6 @@ def _effective(name: str) -> str:
     """Return what the kernel goes by, for settings of which it takes the greater: the interface's or that of "all"."""
     top, _, last = name.rpartition("/")
     return str(max(int(sysctl.read(name)), int(sysctl.read(f"{top.rpartition('/')[0]}/all/{last}"))))
-
-
-def _exists(iface: str) -> bool:
-    try:
-        socket.if_nametoindex(iface)
-    except OSError:
-        return False
-    return True
-
-
-def _held(route: IPRoute) -> dict[IPv4Address | IPv6Address, set[str]]:
-    """Return every address of this host with the interfaces that hold it."""
-    held: dict[IPv4Address | IPv6Address, set[str]] = {}
-    for entry in route.get_addr():
-        addr = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
-        if addr is not None:
-            held.setdefault(ip_address(addr), set()).add(socket.if_indextoname(entry["index"]))
-    return held
-
-
-def _add_address(route: IPRoute, iface: str, addr: IPv4Address | IPv6Address) -> None:
-    index = socket.if_nametoindex(iface)
-    try:
-        if addr.version == 4:
-            route.addr("add", index=index, address=str(addr), prefixlen=32)
-        else:
-            # Deprecated (RFC 4862, 5.5.4): answered, but never chosen as the source of this host's own connections.
-            route.addr(
-                "add",
-                index=index,
-                address=str(addr),
-                prefixlen=128,
-                flags=_IFA_F_NODAD,
-                preferred_lft=0,
-                valid_lft=_FOREVER_S,
-            )
-    except NetlinkError as error:
-        raise EdgeError(f"{addr} cannot be put on {iface}: {error}") from error
 
 
 @contextmanager

@@ -231,6 +231,27 @@ def test_front_ends_address_was_there_before_a_warning_says_so_unless_a_killed_p
     assert caplog.messages == [told]
 
 
+@pytest.mark.parametrize(("first", "second", "whose"), [("be", "fe", "back end"), ("fe", "be", "front end")])
+def test_address_is_the_other_roles_a_warning_says_that_it_goes_with_that_one(
+    host: Host, state: Path, caplog: pytest.LogCaptureFixture, first: Role, second: Role, whose: str
+) -> None:
+    before = traces_of(host)
+    theirs, own = Footprint(first, state), Footprint(second, state)
+    with host.inside():
+        theirs.install(plan_of(host, VIP4))
+        own.install(plan_of(host, VIP4))
+        told = f"{VIP4} is on lo already, by this host's {whose}: "
+        told += "it is gone when that ends, until this process starts again"
+        assert caplog.messages == [told]
+        theirs.remove()
+        assert str(VIP4) not in host.run("ip -o addr")
+        own.install(plan_of(host, VIP4))
+        assert caplog.messages == [told]
+        assert str(VIP4) in host.run("ip -o addr")
+        own.remove()
+    assert traces_of(host) == before
+
+
 def test_front_end_answers_for_its_addresses(hosts: tuple[Host, Host], state: Path) -> None:
     host, neighbour = hosts
     words = host.run(f"ip -o link show {host.iface}").split()

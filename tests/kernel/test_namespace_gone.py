@@ -109,12 +109,13 @@ def test_nothing_says_whose_it_was_it_stays(namespace: str, shared: Path) -> Non
 
 
 def test_others_may_write_there_nothing_is_removed(namespace: str, shared: Path) -> None:
-    pinned("fe", namespace, shared)
+    place = pinned("fe", namespace, shared)
     namespaces.remove(namespace)
+    assert wait_until(lambda: not has_interface(place / PIN), PATIENCE_S)
     shared.chmod(0o777)
-    assert not wait_until(lambda: remove_left(shared / "fe-own") != 0, 0.5)
+    assert remove_left(shared / "fe-own") == 0
     shared.chmod(0o700)
-    assert wait_until(lambda: remove_left(shared / "fe-own") == 1, PATIENCE_S)
+    assert remove_left(shared / "fe-own") == 1
 
 
 def test_removal_was_broken_off_it_is_ended_later(

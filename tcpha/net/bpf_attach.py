@@ -128,7 +128,11 @@ def attach_for(place: Path, program: BpfProgram, iface: str, direction: Directio
 
 
 def pin_all(links: Collection[tuple[Link, Path]]) -> None:
-    """Pin them; what is pinned there ends, unless it is the same link. Raises: EdgeError, with no pin changed."""
+    """Pin them, one after the other; what is pinned there ends, unless it is the same link.
+
+    Raises: EdgeError, with no pin changed where a link cannot be pinned at all: first each gets a name beside its own.
+    Where one cannot be renamed then, those before it are pinned.
+    """
     fresh = [place.with_name(place.name + _NEW) for _, place in links]
     try:
         try:

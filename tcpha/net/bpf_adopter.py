@@ -157,10 +157,6 @@ class Adopter:
         """
         self._maps["peers"].update(be_maps.encode_endpoint(address, port), be_maps.encode_peer(epoch, table, sender))
 
-    def forget_peer(self, address: bytes, port: int) -> None:
-        """Accept nothing of it any more. Raises: EdgeError."""
-        self._maps["peers"].delete(be_maps.encode_endpoint(address, port))
-
     def set_targets(self, targets: Iterable[tuple[bytes, int]]) -> None:
         """Adopt for these virtual addresses and ports, and for no others. Raises: EdgeError."""
         wanted = {be_maps.encode_endpoint(address, port) for address, port in targets}

@@ -38,7 +38,6 @@ from tcpha.net.bpf_object import Loaded, load
 from tcpha.net.bpf_ring import RingReader
 from tcpha.net.bpf_table import PLACES, Table
 from tcpha.net.bpf_terms import Terms
-from tcpha.net.pins import bpffs_of
 from tcpha.proto.cookie import Cookie
 from tcpha.proto.ip import ConnectionKey
 from tcpha.proto.keyring import Keyring
@@ -59,10 +58,8 @@ _NO_MARK = 0
 FORWARDED, HELD, HANDED = Standing.FORWARDED, Standing.HELD, Standing.HANDED
 
 
-def obstacle(pins: Path | None = None) -> str | None:
+def obstacle() -> str | None:
     """Why this host cannot run the program, in words for a person; None if nothing speaks against it."""
-    if pins is not None and bpffs_of(pins) is None:
-        return f"{pins} is in no bpf file system"
     try:
         load(PROGRAMS).close()
     except EdgeError as error:

@@ -20,7 +20,6 @@ from tests.kernel.frames import (
     CLIENT,
     CLIENT_PORT,
     ETHER_OCTETS,
-    FRONT_END,
     MARK,
     PERIOD,
     PORT,
@@ -300,11 +299,6 @@ def test_stranger_sends_it_goes_to_the_agent(programs: Rehearsal, changes: dict[
     outcome = programs.arrive(frame)
     assert outcome.count == count
     assert is_untouched(outcome, frame)
-
-
-def test_front_end_is_forgotten_its_handoff_goes_to_the_agent(programs: Rehearsal) -> None:
-    programs.adopter.forget_peer(ip_address(FRONT_END[programs.family]).packed, PORT)
-    assert programs.arrive(programs.datagram().frame()).count == "up_stranger"
 
 
 def test_address_is_no_target_handoff_goes_to_the_agent(programs: Rehearsal) -> None:

@@ -374,5 +374,5 @@ class Agent:
             else:
                 actions += self._adoption.abandon(flow, now)
         if flows:
-            actions.append(Note(f"ends {len(flows)} connections"))
+            actions.append(Note(f"connections that are ended: {len(flows)}"))
         return actions

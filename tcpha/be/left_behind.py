@@ -43,14 +43,14 @@ def with_what_is_left(
     except EdgeError as error:
         if was_pinned:
             log.info("what an earlier process pinned cannot go on, and is removed: %s", error)
-        tell_ended(end_left_behind(config, sockets), f": {error}")
+        tell_ended(end_left_behind(config, sockets), f" ({error})")
     return tried_again(begin)
 
 
 def tell_ended(count: int, why: str = "") -> None:
     """One line of the log, if there were any."""
     if count:
-        log.warning("ended %d connections that an earlier process let the kernel carry%s", count, why)
+        log.warning("ended connections that an earlier process let the kernel carry: %d%s", count, why)
 
 
 def open_adopter(config: BackEndConfig, keyring: Keyring) -> Adopter:
@@ -87,7 +87,7 @@ def _end(left: list[TcpSocket], sockets: SocketDiagnostics) -> int:
         except EdgeError as error:
             reason, failed = str(error), failed + 1
     if failed:
-        log.warning("%d of %d connections that an earlier process left cannot be ended: %s", failed, len(left), reason)
+        log.warning("connections that an earlier process left cannot be ended, %d of %d: %s", failed, len(left), reason)
     return len(left) - failed
 
 

@@ -232,7 +232,7 @@ class BackEnd(Node):
         """End the flows; the resets still leave, translated."""
         self._do(self._agent.on_stop(now), now)
         if self._kernel is not None and (ended := self._kernel.end_all()):
-            log.info("ended %d connections that the kernel carried", ended)
+            log.info("ended connections that the kernel carried: %d", ended)
 
     def on_leave(self) -> None:
         """Adopted connections go on."""
@@ -280,7 +280,7 @@ class BackEnd(Node):
             self._end_left_behind()
             return
         self._peers.claim = self._kernel.claim
-        found = f"; {self._kernel.found} connections of an earlier process go on" if self._kernel.found else ""
+        found = f"; connections of an earlier process that go on: {self._kernel.found}" if self._kernel.found else ""
         log.info("accelerated: the kernel adopts connections at %s%s", self.iface, found)
         tell_ended(self._kernel.ended)
 

@@ -87,7 +87,7 @@ def _opened(
         made.on_tick(now)
         tried_again(forwarder.attach)
         undo.pop_all()
-    kept = f"; {taken_over} connections of an earlier process go on" if taken_over else ""
+    kept = f"; connections of an earlier process that go on: {taken_over}" if taken_over else ""
     _log.info("accelerated: the kernel answers SYNs and carries what is handed over, at %s%s", iface, kept)
     return made
 

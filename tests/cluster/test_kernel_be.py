@@ -263,7 +263,7 @@ def test_agent_is_killed_during_downloads_nobody_notices_and_the_next_one_answer
             heads[number] += client.exactly(FIRST_OCTETS)
         node.engine.start()
         assert counters(node)["kernel"]["flows"] == len(clients)
-        assert f"{len(clients)} connections of an earlier process go on" in node.engine.log.read_text()
+        assert f"connections of an earlier process that go on: {len(clients)}\n" in node.engine.log.read_text()
         for head, client in zip(heads, clients, strict=True):
             client._unread = head
             assert client.answer().sha256 == digest(mortal_lab, "10m.html")
@@ -308,7 +308,10 @@ def test_agent_is_ended_with_keep_the_next_one_is_not_accelerated_what_is_left_i
             file.write_text(own.replace("accelerate = require", "accelerate = off"))
             try:
                 with started(node):
-                    assert "ended 1 connections that an earlier" in (node.directory / "by-hand.log").read_text()
+                    assert (
+                        "ended connections that an earlier process let the kernel carry: 1"
+                        in (node.directory / "by-hand.log").read_text()
+                    )
                     assert sockets_at(node) == []
                     assert pinned(node, "be") == []
             finally:
@@ -335,7 +338,7 @@ def test_agent_is_killed_what_it_pinned_is_lost_or_another_versions_its_connecti
         node.engine.start()
         assert sockets_at(node) == []
         log = node.engine.log.read_text()
-        assert "ended 1 connections that an earlier process let the kernel carry" in log
+        assert "ended connections that an earlier process let the kernel carry: 1" in log
         with pytest.raises(ConnectionResetError):
             client.rest()
         port = client.port
@@ -358,7 +361,10 @@ def test_agent_is_killed_the_next_one_has_another_mark_what_bears_the_old_one_is
         file.write_text(f"{own}kernel_mark = 0x5555\n")
         try:
             with started(node):
-                assert "ended 1 connections " in (node.directory / "by-hand.log").read_text()
+                assert (
+                    "ended connections that an earlier process let the kernel carry: 1"
+                    in (node.directory / "by-hand.log").read_text()
+                )
                 assert sockets_at(node) == []
                 assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
         finally:

@@ -169,6 +169,14 @@ def test_stopped_handoff_refused_draining(family: int) -> None:
     assert book.hands_off()[0] == inject(payload=REQUEST[4:]), "a repeat of a live one is still served"
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_adopted_stop_says_how_many_end(count: int) -> None:
+    book = Playbook(4)
+    adopt_ports(book, range(1, count + 1))
+    told = [event.fields["text"] for event in book.perform(book.agent.on_stop(book.now)) if event.what == "note"]
+    assert told == [f"connections that are ended: {count}"]
+
+
 def test_empty_stop_says_only_that_it_goes() -> None:
     book = Playbook(4)
     assert book.perform(book.agent.on_stop(book.now)) == [announce]

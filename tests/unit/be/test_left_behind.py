@@ -177,7 +177,7 @@ def test_what_is_pinned_is_of_another_version_its_connections_are_ended(
     sockets.present = [left := socket_of(identity()), elsewhere(1)]
     open_it(sockets)
     assert (kernel.opened, kernel.removed, sockets.destroyed) == (2, 1, [left])
-    assert "ended 1 connections that an earlier process let the kernel carry: of before" in caplog.text
+    assert "ended connections that an earlier process let the kernel carry: 1 (of before)" in caplog.text
 
 
 @pytest.mark.parametrize("was_pinned", [True, False])
@@ -257,5 +257,5 @@ def test_some_cannot_be_ended_the_others_are_and_the_log_says_how_many(
     assert end_left_behind(CONFIG, cast(Any, sockets)) == 1
     assert sockets.destroyed == [second]
     (line,) = caplog.messages
-    assert line.startswith("2 of 3 connections that an earlier process left cannot be ended: ")
+    assert line.startswith("connections that an earlier process left cannot be ended, 2 of 3: ")
     assert line.endswith("socket diagnostics: no" if error else "(INET_DIAG_DESTROY)")

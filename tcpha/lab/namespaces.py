@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from tcpha.lab.waiting import wait_until
 
 Identity = tuple[int, int]
 """Device and inode of a namespace: equal for the same namespace only."""
@@ -22,7 +21,11 @@ Identity = tuple[int, int]
 _DIRECTORY = Path("/run/netns")
 _OWN = Path("/proc/thread-self/ns/net")
 _CLONE_NEWNET = 0x40000000
+_CLONE_NEWNS = 0x00020000
 _MS_BIND = 4096
+_MS_REC = 16384
+_MS_PRIVATE = 1 << 18
+_MS_SHARED = 1 << 20
 _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -35,6 +38,7 @@ def create(name: str) -> None:
     """
     path = _DIRECTORY / name
     _DIRECTORY.mkdir(parents=True, exist_ok=True)
+    _share_directory()
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444))
     _in_a_thread_of_its_own(lambda: _mount_own(path))
 
@@ -46,21 +50,13 @@ def remove(name: str) -> None:
         OSError: it cannot be removed.
     """
     path = _DIRECTORY / name
-
-    def is_gone() -> bool:
-        while _libc.umount2(os.fsencode(path), _MNT_DETACH) == 0:
-            pass
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            return False
-        return True
-
-    # Busy only if a maker that was interrupted mounts between the two steps.
-    if not wait_until(is_gone, limit_s=2.0):
-        raise OSError(errno.EBUSY, "the namespace cannot be removed", str(path))
+    _unmount_all(path)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        _in_a_thread_of_its_own(lambda: _unlink_where_nothing_is_mounted(name))
 
 
 def names() -> tuple[str, ...]:
@@ -129,6 +125,48 @@ def _enter(path: Path) -> None:
 def _mount_own(path: Path) -> None:
     _check(_libc.unshare(_CLONE_NEWNET), "unshare")
     _check(_libc.mount(os.fsencode(_OWN), os.fsencode(path), b"none", _MS_BIND, None), str(path))
+
+
+def _share_directory() -> None:
+    """Make the directory a shared mount, as the first `ip netns add` since boot does, and under the same lock.
+
+    Who did so later would mount the directory over the names that are mounted in it by then. Where it is forbidden
+    they are mounted all the same: `remove` finds them.
+    """
+    lock = os.open(_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        directory = os.fsencode(_DIRECTORY)
+        if _libc.mount(b"none", directory, b"none", _MS_SHARED | _MS_REC, None) == 0:
+            return
+        if ctypes.get_errno() == errno.EINVAL:  # no mount yet
+            _libc.mount(directory, directory, b"none", _MS_BIND | _MS_REC, None)
+            _libc.mount(b"none", directory, b"none", _MS_SHARED | _MS_REC, None)
+    finally:
+        os.close(lock)
+
+
+def _unmount_all(path: Path) -> None:
+    while _libc.umount2(os.fsencode(path), _MNT_DETACH) == 0:
+        pass
+
+
+def _unlink_where_nothing_is_mounted(name: str) -> None:
+    """Unlink a name whose mount is hidden by one of the directory, or comes only now; with it go all its mounts.
+
+    What is a mount point in the caller's mount namespace cannot be unlinked (unlink(2), EBUSY), what is one in others
+    can. So the thread takes a copy for itself, in which the directory and the name are mounted no more.
+    """
+    _check(_libc.unshare(_CLONE_NEWNS), "unshare")
+    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "/")
+    directory = os.open(_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _unmount_all(_DIRECTORY)
+        _unmount_all(_DIRECTORY / name)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def _identity_at(path: Path) -> Identity | None:

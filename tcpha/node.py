@@ -120,8 +120,9 @@ class Node(ABC):
     def on_stop(self, now: float) -> None:
         """End the flows."""
 
-    def on_leave(self) -> None:  # noqa: B027
-        """The process ends, what it put into the host goes on without it."""
+    @abstractmethod
+    def on_leave(self) -> int:
+        """The process ends, what it put into the host goes on without it; return how many connections do."""
 
     @abstractmethod
     def own_status(self) -> OwnStatus:
@@ -157,9 +158,12 @@ class Node(ABC):
             self.loop.run(self._on_timer)
             if keep:
                 try:
-                    self.on_leave()
+                    left = self.on_leave()
                 finally:
                     self._footprint.release()
+                log.info(
+                    "kept for the next start; connections left to the kernel: %d; --clean takes away what is kept", left
+                )
             else:
                 try:
                     self._end_flows()

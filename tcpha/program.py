@@ -135,7 +135,8 @@ def _parse(name: Role, default_file: str, arguments: Sequence[str] | None) -> ar
         "--keep",
         action="store_true",
         help="at the end leave addresses, rules and what the kernel carries on the host, for the next start:"
-        " connections outlive that, but for those that a back end's agent carries itself",
+        " connections outlive that, but for those that a back end's agent carries itself, and those whose packets come"
+        " to a back end in a tunnel stand still meanwhile",
     )
     mode.add_argument(
         "--clean",

@@ -234,10 +234,14 @@ class BackEnd(Node):
         if self._kernel is not None and (ended := self._kernel.end_all()):
             log.info("ended connections that the kernel carried: %d", ended)
 
-    def on_leave(self) -> None:
-        """Adopted connections go on."""
-        if self._kernel is not None:
-            self._kernel.on_leave()
+    def on_leave(self) -> int:
+        """Adopted connections go on, but for those whose packets come in a tunnel; return how many there are."""
+        if self._kernel is None:
+            return 0
+        self._kernel.on_leave()
+        if self._tunnelled and self._kernel.live:
+            log.warning("connections whose packets come in a tunnel stand still until the next start")
+        return self._kernel.live
 
     def own_status(self) -> OwnStatus:
         """Return what front ends are to know."""

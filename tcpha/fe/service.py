@@ -228,11 +228,13 @@ class FrontEnd(Node):
             self._acceleration = None
             self._perform |= {PassOn: self._pass_on, Forward: self._forward, Send: self._send}
 
-    def on_leave(self) -> None:
-        """Let the kernel go on alone."""
-        if self._acceleration is not None:
-            self._acceleration.leave()
-            self._read_the_rest()
+    def on_leave(self) -> int:
+        """Let the kernel go on alone; return with how many connections."""
+        if self._acceleration is None:
+            return 0
+        self._acceleration.leave()
+        self._read_the_rest()
+        return self._acceleration.carriage.size
 
     def _read_the_rest(self) -> None:
         """Decide what the program left to us before it was told that nothing is read any more."""

@@ -281,6 +281,7 @@ def test_agent_is_ended_with_keep_download_goes_on(mortal_lab: Lab, family: Fami
             process.terminate()
             assert process.wait(PATIENCE_S) == 0
             assert client.answer().sha256 == digest(mortal_lab, "10m.html")
+    assert "; connections left to the kernel: 1; --clean" in (node.directory / "by-hand.log").read_text()
     node.engine.start()
     assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
 

@@ -56,6 +56,9 @@ class Fragile(Node):
         self.stopped = True
         raise ZeroDivisionError
 
+    def on_leave(self) -> int:
+        return 0
+
     def own_status(self) -> OwnStatus:
         return OwnStatus(NodeState.UP, 0, DIGEST)
 

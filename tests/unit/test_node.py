@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import pytest
 
+from tcpha import node as node_module
 from tcpha.errors import EdgeError
 from tcpha.fe.service import FrontEnd
 from tcpha.net import clock
+from tcpha.net.footprint import Plan
 from tcpha.node import LOG_INTERVAL_S, Node
 
 NOW = 100.0
@@ -118,3 +120,21 @@ def test_node_is_told_to_stop_while_datagrams_come_for_ever_it_stops(monkeypatch
     monkeypatch.setattr(stopping, "on_stop", stopped.append)
     stopping._end_flows()
     assert len(stopped) == 1
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_process_ends_with_keep_what_is_left_to_the_kernel_and_takes_it_away_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, left: int
+) -> None:
+    leaving, nothing = node(), lambda *_: None
+    leaving.loop = cast(Any, SimpleNamespace(on_signal=nothing, stop=nothing, run=nothing, close=nothing))
+    leaving._footprint = cast(Any, SimpleNamespace(install=nothing, release=nothing))
+    monkeypatch.setattr(leaving, "installed", nothing)
+    monkeypatch.setattr(leaving, "on_leave", lambda: left)
+    monkeypatch.setattr(node_module, "_spare_the_collector", nothing)
+    with caplog.at_level(logging.INFO):
+        leaving.run(cast(Plan, None), keep=True)
+    assert caplog.messages == [
+        f"kept for the next start; connections left to the kernel: {left}; --clean takes away what is kept",
+        "fe stopped",
+    ]

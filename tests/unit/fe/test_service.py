@@ -175,6 +175,7 @@ class LastWords:
 
     def __init__(self, *bursts: int) -> None:
         self.asked: list[str] = []
+        self.carriage = SimpleNamespace(size=3)
         self._bursts = list(bursts)
 
     def leave(self) -> None:
@@ -204,7 +205,7 @@ def test_process_leaves_the_kernel_alone_what_waits_in_the_ring_is_decided_after
     front_end, kernel = unopened(MTU_OCTETS), LastWords(2, 1)
     front_end._acceleration, front_end._raised = cast(Acceleration, kernel), 0
     monkeypatch.setattr(front_end, "send_posted", lambda: None)
-    front_end.on_leave()
+    assert front_end.on_leave() == 3
     assert kernel.asked == ["leave", "decide", "decide", "decide"]
 
 

@@ -181,9 +181,7 @@ def _bring_up(lab: Lab, options: argparse.Namespace) -> tuple[int, dict[int, Pat
             backend_mtu_octets=options.backend_mtu,
             protocols=options.protocols,
         )
-        print(described(lab))
-        if hint := _hint_of_one_file(options.fe_conf, options.be_conf):
-            print(f"tcpha.lab: {hint}", file=sys.stderr)
+        status = status_of(lambda: _tell_of(lab, _hint_of_one_file(options.fe_conf, options.be_conf)))
     except Interrupted as interruption:
         if lab.is_claimed:  # it came too late for `up`, or while that was taking down
             lab.down()
@@ -192,7 +190,14 @@ def _bring_up(lab: Lab, options: argparse.Namespace) -> tuple[int, dict[int, Pat
     except TcphaError as error:
         return _told(error), {}
     daemons = [daemon for node in lab.nodes.values() for daemon in node.daemons.values()]
-    return 0, {daemon.pid: daemon.status_file for daemon in daemons if daemon.pid is not None}
+    return status, {daemon.pid: daemon.status_file for daemon in daemons if daemon.pid is not None}
+
+
+def _tell_of(lab: Lab, hint: str | None) -> int:
+    print(described(lab))
+    if hint is not None:
+        print(f"tcpha.lab: {hint}", file=sys.stderr)
+    return 0
 
 
 def _hint_of_one_file(fe_conf: Path | None, be_conf: Path | None) -> str | None:

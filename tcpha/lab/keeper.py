@@ -69,8 +69,9 @@ def _work(
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for printed in (sys.stdout, sys.stderr):
+            with suppress(BrokenPipeError):  # whoever read it has gone
+                printed.flush()
         if not records:
             os._exit(status)
     try:

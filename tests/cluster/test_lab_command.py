@@ -46,6 +46,20 @@ def test_up_by_the_command_exec_and_down_by_the_command(lab_name: str) -> None:
     assert f"lab {lab_name}," not in command("status").stdout
 
 
+def test_reader_of_up_goes_it_ends_as_if_by_sigpipe_without_a_word_and_the_lab_stands(lab_name: str) -> None:
+    words = [*COMMAND, "up", "--name", lab_name, "--engine", "none", "--backends", "1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 128 + signal.SIGPIPE
+    status = command("status", "--name", lab_name)
+    assert re.search(r"^ +be1 .* sink  server$", status.stdout, re.M), status
+    assert command("down", "--name", lab_name).returncode == 0
+    assert traces(lab_name) == []
+
+
 @pytest.mark.usefixtures("_protocols")
 def test_up_with_protocols_by_the_command_all_are_served_and_nothing_stays(lab_name: str) -> None:
     up = command("up", "--name", lab_name, "--protocols", "--engine", "none", "--backends", "1")

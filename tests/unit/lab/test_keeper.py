@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import subprocess
@@ -49,6 +50,30 @@ def test_command_has_ended_how_its_children_end_is_written_down(tmp_path: Path) 
     gate.touch()
     assert wait_until(lambda: all(record.read_text() for record in records), 5.0)
     assert [record.read_text().split()[1] for record in records] == ["3", "-9"]
+
+
+def test_reader_has_gone_how_children_end_is_written_down_and_nothing_is_said(tmp_path: Path) -> None:
+    closed, gate = tmp_path / "closed", tmp_path / "gate"
+    wait_for = "while ! test -e {}; do sleep 0.01; done"
+    work = f'subprocess.run({wait_for.format(closed)!r}, shell=True, check=True); print("not read")\n{STARTED}'
+    with subprocess.Popen(
+        command(work, tmp_path, f"{wait_for.format(gate)}; exit 3"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # what is printed leaves when it is flushed
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline() == b"working\n"
+        running.stdout.close()
+        closed.touch()
+        assert running.stderr.read() == b""
+    assert running.returncode == 0
+    gate.touch()
+    record = tmp_path / "0"
+    assert wait_until(lambda: bool(record.read_text()), 5.0)
+    assert record.read_text().split()[1] == "3"
 
 
 @pytest.mark.parametrize(

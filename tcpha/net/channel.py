@@ -20,6 +20,16 @@ _SO_TIMESTAMPNS = 35
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO, _PMTUDISC_INTERFACE = 10, 23, 2, 4
 
 
+def is_address_here(addr: IPv4Address | IPv6Address) -> bool:
+    """Whether a channel could be bound to an address, in the network namespace of the calling thread."""
+    try:
+        with socket.socket(socket.AF_INET if addr.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(addr), 0))
+    except OSError as error:
+        return error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    return True
+
+
 class Channel:
     """A UDP socket bound to one address and port. Wait for `fileno()` to become readable, then call `read()`.
 

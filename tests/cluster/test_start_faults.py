@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -187,7 +188,36 @@ def test_check_says_whether_the_kernel_could_carry_by_the_rights_of_who_asks(pos
     assert "missing" in said[1]
     post.file.write_text(post.file.read_text().replace("raddr = 10.77.0.1", "raddr = 10.77.0.9"))
     said = post.run("--check").stdout.splitlines()
-    assert said[1] == f"{post.file}: not accelerated here: no interface of this host holds the address 10.77.0.9"
+    assert said == []
+
+
+def test_check_of_another_hosts_configuration_warns_instead_of_ok(post: Post) -> None:
+    post.file.write_text(post.file.read_text().replace("raddr = 10.77.0.1", "raddr = 10.77.0.9"))
+    done = post.run("--check")
+    assert (done.returncode, done.stdout) == (0, "")
+    reason = "no interface of this host holds the address 10.77.0.9"
+    assert f"{post.file}: warning: a start here ends with status 2: {reason}" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("iface = eth9", "there is no interface eth9"),
+        (
+            "accelerate = require\niface = lo",
+            "accelerate = require: lo is the loopback interface, and no client's packet comes by it: set `iface`",
+        ),
+    ],
+)
+def test_check_where_a_start_ends_says_what_that_says(post: Post, line: str, reason: str) -> None:
+    post.file.write_text(post.file.read_text().replace("accelerate = off", line))
+    assert post.complaint() == reason
+    done = post.run("--check")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"{post.role}: {reason}"
+    done = post.run("--check", before=NOBODY)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"{post.file}: warning: a start here ends with status 2: {reason}" in done.stderr.splitlines()
 
 
 @pytest.mark.usefixtures("_adopting")
@@ -250,8 +280,15 @@ def test_host_answers_arp_for_all_its_addresses_is_told(hosts: tuple[Host, Host]
 
 def test_second_process_on_the_host_is_told_and_the_first_goes_on(post: Post) -> None:
     with post.serving() as first:
-        assert post.complaint() == f"{post.host.addr4}:666 is in use"
+        said = post.complaint()
+        assert said == f"another process in this role runs in this network namespace: process {first.pid}"
         assert first.poll() is None
+
+
+def test_port_is_anothers_is_told(post: Post) -> None:
+    with post.host.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind((str(post.host.addr4), 666))
+        assert post.complaint() == f"{post.host.addr4}:666 is in use"
 
 
 def test_second_process_with_the_same_state_directory_is_told_and_the_first_goes_on(
@@ -279,7 +316,7 @@ def test_state_directory_is_writable_for_others_is_told(post: Post) -> None:
 
 def test_state_directory_is_a_file_is_told(post: Post) -> None:
     post.state.write_text("")
-    assert post.complaint() == f"{post.state}: File exists"
+    assert post.complaint() == f"state = {post.state} is no directory"
 
 
 def test_state_file_is_damaged_is_told_with_the_remedy(post: Post) -> None:

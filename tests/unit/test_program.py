@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tcpha import __version__
+from tcpha import __version__, program
 from tcpha.config import FrontEndConfig, load_back_end, load_front_end
 from tcpha.errors import EdgeError, StartError, TcphaError
 from tcpha.invocation import command
+from tcpha.net import netlink
 from tcpha.net.footprint import Footprint, Plan, Role
 from tcpha.program import main
 from tcpha.proto.keyring import Keyring
@@ -48,6 +49,32 @@ class Stub:
         self.runs.append((plan, keep))
         if self._fault is not None:
             raise self._fault
+
+
+class Asked:
+    """The name of the role, which somebody may hold."""
+
+    holder: str | None = None
+
+    def __init__(self, role: str) -> None:
+        assert role in ("fe", "be")
+
+    def take(self) -> None:
+        if self.holder is not None:
+            raise StartError(f"another process in this role runs in this network namespace: {self.holder}")
+
+    def give_up(self) -> None:
+        """It was held for a moment."""
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration's host, and root."""
+    monkeypatch.setattr(program, "is_address_here", lambda _: True)
+    monkeypatch.setattr(program, "holds", lambda _: True)
+    monkeypatch.setattr(program, "Occupancy", Asked)
+    monkeypatch.setattr(netlink, "interface_of", lambda _: "eth0")
+    monkeypatch.setattr(netlink, "index_of", {"eth0": 2}.__getitem__)
 
 
 @pytest.fixture
@@ -122,6 +149,17 @@ def test_fault_while_opening_is_a_fault_at_start(
 
     assert main("fe", "/nowhere", load_front_end, build, Stub().obstacle_here, ["-c", str(file)]) == 2
     assert capsys.readouterr().err == "fe: no such thing\n"
+
+
+def test_fault_while_opening_where_another_process_of_the_role_runs_that_one_is_told(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(_config: FrontEndConfig, _keyring: Keyring) -> Stub:
+        raise StartError("192.0.2.23:666 is in use")
+
+    monkeypatch.setattr(Asked, "holder", "process 7")
+    assert main("fe", "/nowhere", load_front_end, build, Stub().obstacle_here, ["-c", str(file)]) == 2
+    assert capsys.readouterr().err == "fe: another process in this role runs in this network namespace: process 7\n"
 
 
 def test_interrupted_while_opening_says_nothing(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,16 +272,84 @@ def test_check_of_a_sound_configuration_says_ok_and_opens_nothing(
     assert not stub.built
 
 
-@pytest.mark.parametrize(
-    "obstacle", ["CAP_BPF missing", StartError("no interface of this host holds the address 192.0.2.23")]
-)
 def test_check_where_the_kernel_could_not_carry_says_why_and_is_ok(
-    file: Path, capsys: pytest.CaptureFixture[str], obstacle: str | StartError
+    file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stub = Stub()
-    stub.obstacle = obstacle
+    stub.obstacle = "CAP_BPF missing"
     assert run(stub, "--check", "-c", file) == 0
-    assert capsys.readouterr() == (f"{file}: ok\n{file}: not accelerated here: {obstacle}\n", "")
+    assert capsys.readouterr() == (f"{file}: ok\n{file}: not accelerated here: CAP_BPF missing\n", "")
+
+
+IN_THE_WAY = {
+    "accelerate = require": "accelerate = require: CAP_BPF missing",
+    "iface = eth9": "there is no interface eth9",
+    "state = /dev/null": "state = /dev/null is no directory",
+    "state = /dev/null/tcpha": "state = /dev/null/tcpha: /dev/null is no directory",
+}
+
+
+@pytest.fixture(params=IN_THE_WAY)
+def in_the_way(tmp_path: Path, secret: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is in the way of a start on this host; the file has the line."""
+
+    def index_of(iface: str) -> int:
+        raise StartError(f"there is no interface {iface}")
+
+    monkeypatch.setattr(netlink, "index_of", index_of)
+    written(tmp_path, secret, request.param)
+    return IN_THE_WAY[request.param]
+
+
+def checked(file: Path) -> int:
+    stub = Stub()
+    stub.obstacle = "CAP_BPF missing"
+    return run(stub, "--check", "-c", file)
+
+
+def test_check_where_a_start_would_end_says_so_as_that_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], in_the_way: str
+) -> None:
+    assert checked(tmp_path / "tcphafe.conf") == 2
+    assert capsys.readouterr() == ("", f"fe: {in_the_way}\n")
+
+
+@pytest.mark.parametrize("question", ["is_address_here", "holds"])
+def test_check_on_another_host_or_without_rights_warns_that_a_start_would_end(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    in_the_way: str,
+    question: str,
+) -> None:
+    monkeypatch.setattr(program, question, lambda _: False)
+    file = tmp_path / "tcphafe.conf"
+    assert checked(file) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    told = in_the_way
+    if question == "is_address_here" and not told.startswith("there is"):
+        told = "192.0.2.23 is no address of this host"
+    assert only_line(err) == f"{file}: warning: a start here ends with status 2: {told}"
+
+
+def test_state_is_no_directory_it_is_told_by_its_key_and_nothing_is_opened_or_cleaned(
+    tmp_path: Path, secret: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub, file = Stub(), written(tmp_path, secret, "state = /dev/null")
+    for words in ((), ("--clean",)):
+        assert run(stub, "-c", file, *words) == 2
+        assert capsys.readouterr() == ("", "fe: state = /dev/null is no directory\n")
+    assert not stub.built
+
+
+def test_state_is_a_link_to_nowhere_it_is_no_directory(
+    tmp_path: Path, secret: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
+    assert run(Stub(), "-c", written(tmp_path, secret, f"state = {link}")) == 2
+    assert capsys.readouterr().err == f"fe: state = {link} is no directory\n"
 
 
 def test_check_of_a_configuration_that_is_not_to_be_accelerated_does_not_look(

@@ -7,6 +7,7 @@ namespaces and by who lives in them.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,8 +40,13 @@ from tcpha.lab.daemon import READY_LIMIT_S, Daemon, await_ready
 from tcpha.lab.impairment import Impairment, Way
 from tcpha.lab.impairments import ImpairedWay, Impairments, Means
 from tcpha.lab.node import Node
+from tcpha.lab.waiting import wait_until
 
 RUN_DIRECTORY = Path("/run/tcpha-lab")
+HEARD_LIMIT_S = 5.0
+"""A lab stands also where the front end never hears a back end: its configuration may forbid it."""
+_NOT_HEARD = re.compile(r"ready; not heard of yet: (.+)")
+_HEARD = re.compile(r"be (\S+) is (?:up|not used: (?!not heard))")
 
 
 class Lab:
@@ -324,6 +330,13 @@ class Lab:
 
     def _start_engine(self, limit_s: float) -> None:
         self._launch([node.engine for node in (*self.backends, self.fe)], limit_s)
+        wait_until(self._is_heard, HEARD_LIMIT_S)
+
+    def _is_heard(self) -> bool:
+        """Has the front end heard every back end that it was ready without? On a busy machine some begin late."""
+        said = self.log("fe").read_text()
+        late = {address for found in _NOT_HEARD.findall(said) for address in found.split(", ")}
+        return late <= set(_HEARD.findall(said))
 
     @staticmethod
     def _launch(daemons: list[Daemon], limit_s: float) -> None:

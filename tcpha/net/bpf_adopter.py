@@ -168,8 +168,10 @@ class Adopter:
     def attach(self, iface: str) -> None:
         """Begin; programs of an earlier process are replaced without a gap.
 
-        Raises: EdgeError, with nothing begun; what carried before goes on.
+        So are those that began before at an interface of this name that is gone. Raises: EdgeError, with nothing begun;
+        what carried before goes on.
         """
+        self._end_attached()
         programs, to_pin = self._loaded.programs, list[tuple[Link, Path]]()
         try:
             for name, direction in _CARRYING:

@@ -78,7 +78,8 @@ class Forwarder:
         What an earlier process left there goes on. Raises: EdgeError, also if that cannot go on.
         """
         self._iface = iface
-        self._mac = _mac_of(iface)
+        self._mac = b""
+        self._handshake = (promise, window_octets)
         self._pins = pins
         self._attached: Link | Filter | None = None
         if pins is not None:
@@ -90,8 +91,7 @@ class Forwarder:
             self._flows = Table(self._maps["flows"])
             self._ring = RingReader(self._maps["raised"])
             undo.callback(self._ring.close)
-            config = fe_maps.encode_config(self._mac, promise, window_octets)
-            self._maps["config"].update(encode_number(0), config)
+            self.read_mac()
             for index, entry in enumerate(fe_maps.encode_keys(keyring)):
                 self._maps["keys"].update(encode_number(index), entry)
             self._ways = dict(self._known_ways())
@@ -119,6 +119,11 @@ class Forwarder:
             number = encode_number(self._ways.pop(backend))
             self._maps["ways"].update(number, bytes(self._maps["ways"].shape.value_octets))
         return kept
+
+    def read_mac(self) -> None:
+        """Send with the MAC that the interface has now, by ways that are set from now on. Raises: EdgeError."""
+        self._mac = _mac_of(self._iface)
+        self._maps["config"].update(encode_number(0), fe_maps.encode_config(self._mac, *self._handshake))
 
     def set_targets(self, targets: Iterable[BackEnd]) -> None:
         """Serve these virtual addresses and ports, and no others. Raises: EdgeError."""
@@ -238,8 +243,12 @@ class Forwarder:
     def attach(self) -> None:
         """Begin; what an earlier process left at the interface is replaced without a gap.
 
-        Raises: EdgeError, with nothing begun; what was there goes on.
+        So is what began before, at the interface that had this name then. Raises: EdgeError, with nothing begun; what
+        was there goes on.
         """
+        if self._attached is not None:
+            self._attached.detach()
+            self._attached = None
         program = self._loaded.programs[_PROGRAM]
         if self._pins is None:
             self._attached = attach(program, self._iface, "ingress")

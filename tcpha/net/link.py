@@ -31,7 +31,7 @@ class LinkSender:
 
     `send` raises nothing: `errors` counts what was not sent by the name of the error (EMSGSIZE: larger than the MTU;
     ENETDOWN: the interface is down; EAGAIN, ENOBUFS: the send buffer or the interface's queue is full; EINVAL: no
-    packet). The interface must stay: one that is removed and made again is another one (ENXIO).
+    packet; ENXIO: the interface was removed: one that is made again is another one, see `follow`).
     """
 
     def __init__(self, iface: str) -> None:
@@ -44,16 +44,26 @@ class LinkSender:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         except PermissionError as error:
             raise StartError("packets cannot be sent on a link: the right CAP_NET_RAW is missing") from error
+        self._iface = iface
         try:
-            self._socket.bind((iface, 0))  # protocol 0: nothing is received
-        except OSError as error:
+            self.follow()
+        except StartError:
             self._socket.close()
-            raise StartError(f"there is no interface {iface}") from error
+            raise
+        set_send_buffer(self._socket, _SEND_BUFFER_OCTETS)
+
+    def follow(self) -> None:
+        """Send by the interface that has this name now, and by its own MAC of now.
+
+        Raises: StartError if there is no such interface, or it is not Ethernet.
+        """
+        try:
+            self._socket.bind((self._iface, 0))  # protocol 0: nothing is received
+        except OSError as error:
+            raise StartError(f"there is no interface {self._iface}") from error
         _, _, _, hardware, own = self._socket.getsockname()
         if hardware not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK):
-            self._socket.close()
-            raise StartError(f"{iface} is not an Ethernet interface")
-        set_send_buffer(self._socket, _SEND_BUFFER_OCTETS)
+            raise StartError(f"{self._iface} is not an Ethernet interface")
         self._tail4 = own + _ETHERTYPE_IPV4
         self._tail6 = own + _ETHERTYPE_IPV6
 

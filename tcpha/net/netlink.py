@@ -199,6 +199,7 @@ class Neighbours:
         """Raises: StartError if there is no such interface; EdgeError if the kernel does not answer."""
         self.overruns = 0
         self.errors = 0
+        self._iface = iface
         self._index = index_of(iface)
         self._usable: dict[bytes, bytes] = {}
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
@@ -234,6 +235,11 @@ class Neighbours:
             for message in decode_messages(octets):
                 changed |= self._take(message, self._usable)
         return changed
+
+    def follow(self) -> None:
+        """Look at the interface that has this name now. Raises: StartError if there is none; EdgeError as `read`."""
+        self._index = index_of(self._iface)
+        self._dump()
 
     def mac(self, addr: IPv4Address | IPv6Address) -> bytes | None:
         """Return the 6 octets that the neighbour answers to, or None while they are not known.

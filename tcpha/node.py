@@ -11,17 +11,20 @@ import logging
 import secrets
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from math import inf
 from typing import Any, TypeVar
 
+from tcpha.caretaker import Caretaker
 from tcpha.config import NodeConfig
+from tcpha.errors import EdgeError
 from tcpha.eventloop import EventLoop
 from tcpha.net import clock, netlink
 from tcpha.net.channel import Channel
-from tcpha.net.footprint import Footprint, Plan, Role
+from tcpha.net.footprint import Plan, Role
 from tcpha.net.notify import notify_ready
+from tcpha.net.restoring import RestoringFootprint
 from tcpha.peers import OwnStatus, Peers, Received
 from tcpha.proto.handoff import HandoffCodec, Type
 from tcpha.proto.keyring import Keyring
@@ -67,6 +70,8 @@ class Node(ABC):
     role: Role
     look_interval_s = _TIMER_STEP_S
     """What becomes due between two looks is found at the latest after this, as long as anything comes."""
+    _caretaker: Caretaker | None = None
+    """There is one from when the host is prepared."""
 
     def __init__(self, config: NodeConfig, keyring: Keyring, endpoints: tuple[Endpoint, ...], own: OwnStatus) -> None:
         """Open the handoff channel. Nothing of the host is changed yet. Raises: StartError."""
@@ -86,7 +91,7 @@ class Node(ABC):
             dead_time_s=config.dead_time,
         )
         self._peer_of = {self._endpoint_of[address]: peer for address, peer in self._peers.by_address.items()}
-        self._footprint = Footprint(self.role, config.state)
+        self._footprint = RestoringFootprint(self.role, config.state)
         self._ready = False
         self._ready_at = clock.now() + READY_TIMEOUT_S
         self._complain_at: dict[Endpoint, float] = {}
@@ -136,6 +141,16 @@ class Node(ABC):
     def installed(self) -> None:
         """The host is prepared."""
 
+    @abstractmethod
+    def follow(self, is_other: bool) -> None:
+        """Bind what is bound to the interface once more: it was made again, or only its MAC changed.
+
+        Raises: EdgeError, StartError if that cannot be; it is called again then.
+        """
+
+    def on_addresses(self, addrs: Sequence[str]) -> None:  # noqa: B027
+        """Virtual addresses were put back."""
+
     # --- life
 
     def run(self, plan: Plan, keep: bool) -> None:
@@ -154,6 +169,7 @@ class Node(ABC):
             except BaseException:
                 self._footprint.remove()
                 raise
+            self._take_care(plan)
             _spare_the_collector()
             self.loop.run(self._on_timer)
             if keep:
@@ -172,7 +188,19 @@ class Node(ABC):
                     self._footprint.remove()
             log.info("%s stopped", self.role)
         finally:
+            if self._caretaker is not None:
+                self._caretaker.close()
             self.loop.close()
+
+    def _take_care(self, plan: Plan) -> None:
+        """Keep what was put on the host there from now on."""
+        try:
+            caretaker = Caretaker(self.role, self._footprint, plan, self.follow, self.on_addresses)
+        except EdgeError as error:
+            log.warning("what others take off this host is not put back: %s", error)
+            return
+        self._caretaker = caretaker
+        self.loop.add(caretaker.fileno(), lambda: caretaker.on_change(clock.now()))
 
     def listen(self) -> None:
         """Serve the handoff channel; to be called before any packet queue is added, so that it is read first."""
@@ -297,6 +325,8 @@ class Node(ABC):
             self._report_losses()
         if not self._ready:
             self._report_ready(now)
+        if self._caretaker is not None:
+            deadline = min(deadline, self._caretaker.on_tick(now))
         return min(deadline, self._peers.next_deadline(), inf if self._ready else self._ready_at)
 
     def _report_losses(self) -> None:
@@ -361,7 +391,10 @@ class Node(ABC):
             **self._channel_counters(),
             "channel_faults": self._faults,
             "source_faults": self.loop.faults,
+            "repairs": 0 if self._caretaker is None else self._caretaker.repairs,
             "peers": peers,
         }
+        if self._caretaker is not None and self._caretaker.obstacle is not None and shown["accelerated"] is True:
+            shown["accelerated"] = self._caretaker.obstacle
         level = max(logging.INFO, log.getEffectiveLevel())  # whoever asks gets them
         log.log(level, "counters %s", json.dumps(shown, sort_keys=True))

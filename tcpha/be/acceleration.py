@@ -138,6 +138,10 @@ class Acceleration:
         self._renew(now)
         loop.add(adopter.fileno(), self._on_news)
 
+    def follow(self, iface: str) -> None:
+        """The interface of this name is another one: put the programs there. Raises: EdgeError."""
+        self._adopter.attach(iface)
+
     # --- who may hand over
 
     def on_peer(self, endpoint: Endpoint, peer: Peer) -> None:

@@ -288,6 +288,11 @@ class BackEnd(Node):
         log.info("accelerated: the kernel adopts connections at %s%s", self.iface, found)
         tell_ended(self._kernel.ended)
 
+    def follow(self, is_other: bool) -> None:
+        """Adopt at the interface as it is now. Raises: EdgeError."""
+        if is_other and self._kernel is not None:
+            self._kernel.follow(self.iface)
+
     def _accelerated(self) -> Acceleration:
         """Load the programs and put them in place. Raises: EdgeError, with nothing begun."""
         adopter = open_adopter(self._be_config, self._keyring)

@@ -172,6 +172,14 @@ class Acceleration:
             else:
                 self._forwarder.set_neighbour(backend, mac)
 
+    def follow(self, mac_of: MacOf, is_other: bool) -> None:
+        """The interface has another MAC, or is another one: the program is put there. Raises: EdgeError."""
+        self._forwarder.read_mac()
+        self._macs.clear()
+        self.set_ways(mac_of)
+        if is_other:
+            self._forwarder.attach()
+
     def on_tick(self, now: float) -> float:
         """Settle what messages and times have changed, keep the program's clock right; return when again.
 

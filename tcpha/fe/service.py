@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from ipaddress import ip_address
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -124,8 +125,7 @@ class FrontEnd(Node):
                 actions = self._dispatcher.on_segment(segment, clock.now())
             else:
                 if segment.flags & SYN and packet.indev != self._iface_index and self._sees_all:
-                    self._sees_all = False
-                    self._tell_of_other_interface(packet.indev)
+                    self._on_other_interface(netlink.name_of(packet.indev))
                 actions = self._acceleration.on_segment(segment, clock.now())
         except WireError as error:
             if is_icmp(octets):
@@ -139,10 +139,13 @@ class FrontEnd(Node):
         if self._acceleration is not None:
             self._send_decided()
 
-    def _tell_of_other_interface(self, index: int) -> None:
+    def _on_other_interface(self, name: str) -> None:
+        if name == self.iface:  # it was made again, and is about to be followed
+            return
+        self._sees_all = False
         log.warning(
             "clients come by %s, but the kernel carries at %s only: this process carries what comes by others",
-            netlink.name_of(index),
+            name,
             self.iface,
         )
 
@@ -276,6 +279,21 @@ class FrontEnd(Node):
             self.loop.add(self._acceleration.fileno(), self._on_raised)
             self._perform |= {PassOn: self._pass_on_decided, Forward: self._forward_decided, Send: self._post}
         announce(self.iface, self._own_config.vaddr)
+
+    def follow(self, is_other: bool) -> None:
+        """Send and carry by the interface as it is now, and say so to who knew it. Raises: EdgeError, StartError."""
+        self._link.follow()
+        if is_other:
+            self._iface_index = netlink.index_of(self.iface)
+            self._neighbours.follow()
+            self._solicit_at = 0.0
+        if self._acceleration is not None:
+            self._acceleration.follow(self._neighbours.mac, is_other)
+        announce(self.iface, self._own_config.vaddr)
+
+    def on_addresses(self, addrs: Sequence[str]) -> None:
+        """Say whose they are."""
+        announce(self.iface, [ip_address(addr) for addr in addrs])
 
     # --- out
 

@@ -24,12 +24,12 @@ from tcpha.errors import EdgeError, StartError, TcphaError
 from tcpha.net import addresses, bpf_namespace, firewall, link, pins, sysctl
 from tcpha.net.occupancy import Occupancy
 
-_INHERITS_MARK = "ipv4/tcp_fwmark_accept"
+INHERITS_MARK = "ipv4/tcp_fwmark_accept"
 _LARGE_BELOW, _LARGE_BELOW_DEFAULT, _LARGE_BELOW_16_MS = "ipv4/tcp_tso_rtt_log", "9", "14"
 """Below which round trip segments leave in packets as large as can be (docs/adr/0013)."""
 
 # arp_ignore 1, 2 and 8 keep an address of lo to ourselves; 0 and 3 answer for it.
-_ARP_IGNORE_SILENT = ("1", "2", "8")
+ARP_IGNORE_SILENT = ("1", "2", "8")
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class Footprint:
     # the steps
 
     def _drop_unplanned(self, record: _Record, plan: Plan) -> None:
-        planned = {(self._holder(addr, plan.iface), str(addr)) for addr in plan.vaddrs}
+        planned = {(holder_of(self._role, addr, plan.iface), str(addr)) for addr in plan.vaddrs}
         for iface, addr in list(record.addresses):
             if (iface, addr) not in planned:
                 self._remove_address(record, iface, addr)
@@ -224,7 +224,7 @@ class Footprint:
     def _let_sockets_inherit_marks(self, record: _Record, plan: Plan) -> None:
         """A connection that the kernel adopts is known by the mark that its socket has of its first segment."""
         if plan.kernel_mark is not None:
-            self._sysctls(record).change(_INHERITS_MARK, "1")
+            self._sysctls(record).change(INHERITS_MARK, "1")
 
     def _let_packets_be_large(self, record: _Record) -> None:
         """Where there is such a setting (Linux 5.18), nobody has chosen another value, and it may be written."""
@@ -246,11 +246,11 @@ class Footprint:
             return
         settings = self._sysctls(record)
         ignore, announce = f"ipv4/conf/{plan.iface}/arp_ignore", f"ipv4/conf/{plan.iface}/arp_announce"
-        if _effective(ignore) not in _ARP_IGNORE_SILENT:
+        if in_effect(ignore) not in ARP_IGNORE_SILENT:
             settings.change(ignore, "1")
-        if _effective(announce) != "2":
+        if in_effect(announce) != "2":
             settings.change(announce, "2")
-        if (effective := _effective(ignore)) not in _ARP_IGNORE_SILENT:
+        if (effective := in_effect(ignore)) not in ARP_IGNORE_SILENT:
             raise StartError(
                 f"net.ipv4.conf.all.arp_ignore = {effective} makes this host answer ARP for its addresses on lo"
             )
@@ -258,7 +258,7 @@ class Footprint:
     def _add_addresses(self, record: _Record, plan: Plan) -> None:
         held = addresses.held()
         for addr in plan.vaddrs:
-            holder = self._holder(addr, plan.iface)
+            holder = holder_of(self._role, addr, plan.iface)
             ifaces = held.get(addr, set())
             if self._role == "be" and ifaces - {holder}:
                 raise StartError(f"{addr} is on {min(ifaces - {holder})}: a back end must hold it on lo only")
@@ -286,10 +286,6 @@ class Footprint:
     def _remove_address(self, record: _Record, iface: str, addr: str) -> None:
         addresses.remove(iface, addr)
         record.addresses.remove([iface, addr])
-
-    def _holder(self, addr: IPv4Address | IPv6Address, iface: str) -> str:
-        """Return the interface for a virtual address: lo, unless it must answer neighbour discovery."""
-        return iface if self._role == "fe" and addr.version == 6 else "lo"
 
     def _undo_failed_install(self) -> None:
         try:
@@ -361,9 +357,14 @@ def _other(role: Role) -> Role:
     return "be" if role == "fe" else "fe"
 
 
+def holder_of(role: Role, addr: IPv4Address | IPv6Address, iface: str) -> str:
+    """Return the interface for a virtual address: lo, unless it must answer neighbour discovery."""
+    return iface if role == "fe" and addr.version == 6 else "lo"
+
+
 def _is_kept(name: str, plan: Plan) -> bool:
     """Does the process that starts need what one before it has set?"""
-    if name == _INHERITS_MARK:
+    if name == INHERITS_MARK:
         return plan.kernel_mark is not None
     return name == _LARGE_BELOW or f"/{plan.iface}/" in name
 
@@ -390,7 +391,7 @@ def _host_identity() -> str:
     return f"{boot} {pins.namespace()}"
 
 
-def _effective(name: str) -> str:
+def in_effect(name: str) -> str:
     """Return what the kernel goes by, for settings of which it takes the greater: the interface's or that of "all"."""
     top, _, last = name.rpartition("/")
     return str(max(int(sysctl.read(name)), int(sysctl.read(f"{top.rpartition('/')[0]}/all/{last}"))))

@@ -14,6 +14,7 @@ from pathlib import Path
 from tcpha.errors import EdgeError
 
 _ROOT = Path("/proc/sys/net")
+_MOST_OCTETS = 4096
 
 
 def read(name: str) -> str:
@@ -22,7 +23,12 @@ def read(name: str) -> str:
     Raises: EdgeError if there is none, or it cannot be read.
     """
     try:
-        return (_ROOT / name).read_text().strip()
+        # Not by a file object: some are read for as long as a process runs.
+        descriptor = os.open(f"{_ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, _MOST_OCTETS).decode().strip()
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise EdgeError(f"/proc/sys/net/{name}: {error.strerror}") from error
 

@@ -118,6 +118,21 @@ def test_neighbour_on_another_interface_and_own_address_are_unknown(hosts: tuple
         assert neighbours.mac(left.addr6) is None
 
 
+def test_interface_is_made_again_its_table_is_that_of_the_new_one(hosts: tuple[Host, Host]) -> None:
+    left, _ = hosts
+    left.run(f"ip neigh add 10.77.0.9 lladdr 02:00:00:00:00:09 dev {left.iface} nud permanent")
+    with closing(neighbours_of(left)) as neighbours, left.inside():
+        left.run(f"ip link delete {left.iface}")
+        left.run(f"ip link add {left.iface} type veth peer name other")
+        left.run(f"ip link set {left.iface} up")
+        left.run(f"ip neigh add 10.77.0.8 lladdr 02:00:00:00:00:08 dev {left.iface} nud permanent")
+        neighbours.follow()
+        assert neighbours.mac(ip_address("10.77.0.9")) is None
+        assert neighbours.mac(ip_address("10.77.0.8")) == bytes.fromhex("020000000008")
+        left.run(f"ip neigh add 10.77.0.7 lladdr 02:00:00:00:00:07 dev {left.iface} nud permanent")
+        pump(lambda: neighbours.mac(ip_address("10.77.0.7")) is not None, [(neighbours, neighbours.read)])
+
+
 def test_notifications_lost_table_is_asked_for_again(hosts: tuple[Host, Host]) -> None:
     left, _ = hosts
     with closing(neighbours_of(left)) as neighbours:

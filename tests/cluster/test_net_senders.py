@@ -152,6 +152,25 @@ def test_link_sender_faults_are_counted(hosts: tuple[Host, Host]) -> None:
     assert sender.errors == {"EINVAL": 1, "EMSGSIZE": 1, "ENETDOWN": 1}
 
 
+def test_link_senders_interface_is_made_again_it_follows_and_sends_from_the_new_mac(hosts: tuple[Host, Host]) -> None:
+    left, right = hosts
+    packet = segment(4, "10.77.0.1", "10.77.0.2", b"to whom it was made again for")
+    with left.inside():
+        sender = LinkSender(left.iface)
+    with closing(sender):
+        left.run(f"ip link delete {left.iface}")
+        with pytest.raises(StartError, match=f"no interface {left.iface}"):
+            sender.follow()
+        left.run(f"ip link add {left.iface} type veth peer name {right.iface} netns {right.namespace}")
+        for host in hosts:
+            host.run(f"ip link set {host.iface} up")
+        sender.follow()
+        with listening(right) as tap:
+            sender.send(mac_of(right), packet)
+            sender.send(mac_of(right), packet)  # the first may tell of the interface that went
+            assert frame_with(tap, b"to whom")[6:12] == mac_of(left)
+
+
 def test_link_sender_receives_nothing(hosts: tuple[Host, Host]) -> None:
     left, right = hosts
     with left.inside():

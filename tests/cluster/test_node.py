@@ -59,6 +59,9 @@ class Fragile(Node):
     def on_leave(self) -> int:
         return 0
 
+    def follow(self, is_other: bool) -> None:
+        raise ZeroDivisionError
+
     def own_status(self) -> OwnStatus:
         return OwnStatus(NodeState.UP, 0, DIGEST)
 

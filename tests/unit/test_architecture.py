@@ -28,8 +28,9 @@ LAYERS: dict[str, set[str]] = {
     "fe": {"errors", "proto", "rules", "config", "tables", "peers", "kernel", "fe"},
     "be": {"errors", "proto", "rules", "config", "tables", "peers", "kernel", "be"},
     "kernel": {"proto", "kernel"},
-    "net": {"errors", "proto", "kernel", "net"},
-    "process": {"tcpha", "errors", "proto", "rules", "config", "peers", "net", "process"},
+    "upkeep": set(),
+    "net": {"errors", "proto", "kernel", "upkeep", "net"},
+    "process": {"tcpha", "errors", "proto", "rules", "config", "peers", "upkeep", "net", "process"},
     "fe process": {"errors", "proto", "rules", "config", "tables", "peers", "net", "fe", "process", "fe process"},
     "be process": {
         "errors",
@@ -52,7 +53,7 @@ LAYERS: dict[str, set[str]] = {
     "container core": {"errors", "config", "container core"},
     "tcpha": set(),
 }
-PURE = {"errors", "proto", "kernel", "rules", "tables", "peers", "fe", "be", "lab line", "lab model"}
+PURE = {"errors", "proto", "kernel", "rules", "tables", "peers", "upkeep", "fe", "be", "lab line", "lab model"}
 """No clock, socket, file, random source, process, log."""
 TOOLS = {"tcpha.proto.dissect", "tcpha.proto.wiredoc"}
 """Beside the codec, for captures, tests and documents; no process imports them."""
@@ -80,6 +81,7 @@ _LAYER_OF = {
     "tcpha.finished": "tables",
     "tcpha.flowtable": "tables",
     "tcpha.invocation": "tcpha",
+    "tcpha.caretaker": "process",
     "tcpha.eventloop": "process",
     "tcpha.node": "process",
     "tcpha.program": "process",
@@ -117,6 +119,7 @@ EFFECTS = {
 }  # fmt: skip
 EFFECTS_OF_PROCESS = {
     "tcpha.invocation": {"os", "signal"},
+    "tcpha.caretaker": {"logging"},
     "tcpha.eventloop": {"logging", "os", "select", "signal"},
     "tcpha.container.__main__": {"signal"},
     "tcpha.container.command": {"os"},

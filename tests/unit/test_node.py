@@ -131,6 +131,7 @@ def test_process_ends_with_keep_what_is_left_to_the_kernel_and_takes_it_away_is_
     leaving._footprint = cast(Any, SimpleNamespace(install=nothing, release=nothing))
     monkeypatch.setattr(leaving, "installed", nothing)
     monkeypatch.setattr(leaving, "on_leave", lambda: left)
+    monkeypatch.setattr(leaving, "_take_care", nothing)
     monkeypatch.setattr(node_module, "_spare_the_collector", nothing)
     with caplog.at_level(logging.INFO):
         leaving.run(cast(Plan, None), keep=True)

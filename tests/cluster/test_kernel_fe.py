@@ -73,8 +73,8 @@ def came_up(shown: dict[str, Any]) -> int:
 def took_over(lab: Lab) -> int:
     """How many connections the running front end says that it took over."""
     lines = [line for line in lab.fe.engine.log.read_text().splitlines() if " accelerated: " in line]
-    _, found, told = lines[-1].partition("at eth0; ")
-    return int(told.split()[0]) if found else 0
+    _, found, told = lines[-1].partition("that go on: ")
+    return int(told) if found else 0
 
 
 # --- as right as without

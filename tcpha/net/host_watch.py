@@ -6,7 +6,6 @@ does not, so they are read. Changes nothing, and decides nothing (tcpha.upkeep d
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import socket
 import struct
@@ -16,7 +15,7 @@ from contextlib import suppress
 from tcpha.errors import EdgeError
 from tcpha.net import sysctl
 from tcpha.net.footprint import ARP_IGNORE_SILENT, INHERITS_MARK, Plan, Role, holder_of, in_effect
-from tcpha.net.netlink import NLM_F_DUMP, Message, NetlinkSocket, decode_attributes, decode_messages, name_of
+from tcpha.net.netlink import NLM_F_DUMP, Message, NetlinkSocket, decode_attributes, name_of, notifications
 from tcpha.upkeep import Interface, Loss, LostAddress, LostSetting
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 16, 17, 20, 21, 22
@@ -29,7 +28,6 @@ _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
 _IFREQ = struct.Struct("=16s24s")
 _INDEX, _FLAGS, _HARDWARE = struct.Struct("=i"), struct.Struct("=H"), struct.Struct("=H6s")
 _IFF_UP = 1
-_RECEIVE_OCTETS = 1 << 16
 _BURST = 256
 
 
@@ -62,17 +60,11 @@ class HostWatch:
     def read(self) -> bool:
         """Take in at most some hundred of the notifications that wait; may one of them be about what is ours?"""
         concerned = False
-        for _ in range(_BURST):
-            try:
-                octets = self._socket.recv(_RECEIVE_OCTETS)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise EdgeError(f"changes of interfaces and addresses are not told: {error.strerror}") from error
-                concerned = True  # some were lost, and nobody knows which
-                continue
-            concerned |= any(map(self._concerns, decode_messages(octets)))
+        try:
+            for message in notifications(self._socket, _BURST):  # None: some were lost, and nobody knows which
+                concerned |= message is None or self._concerns(message)
+        except OSError as error:
+            raise EdgeError(f"changes of interfaces and addresses are not told: {error.strerror}") from error
         return concerned
 
     def interface(self) -> Interface | None:

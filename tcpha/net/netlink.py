@@ -82,6 +82,21 @@ def decode_messages(octets: bytes) -> Iterator[Message]:
         offset += (length + 3) & ~3
 
 
+def notifications(descriptor: socket.socket, burst: int) -> Iterator[Message | None]:
+    """Yield what at most `burst` notifications that wait say; None: the kernel has lost some. Raises: OSError."""
+    for _ in range(burst):
+        try:
+            octets = descriptor.recv(_RECEIVE_OCTETS)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            yield None
+        else:
+            yield from decode_messages(octets)
+
+
 def decode_attributes(octets: bytes, offset: int) -> dict[int, bytes]:
     """Return the attributes from `offset` on by type, flags of the type removed; a repeated type keeps the last."""
     found: dict[int, bytes] = {}
@@ -221,19 +236,15 @@ class Neighbours:
         Raises: EdgeError if the table was lost and the kernel does not give it again.
         """
         changed = False
-        for _ in range(burst):
-            try:
-                octets = self._socket.recv(_RECEIVE_OCTETS)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise EdgeError(f"neighbour table: {error}") from error
-                self.overruns += 1
-                changed |= self._dump()
-                continue
-            for message in decode_messages(octets):
-                changed |= self._take(message, self._usable)
+        try:
+            for message in notifications(self._socket, burst):
+                if message is not None:
+                    changed |= self._take(message, self._usable)
+                else:
+                    self.overruns += 1
+                    changed |= self._dump()
+        except OSError as error:
+            raise EdgeError(f"neighbour table: {error}") from error
         return changed
 
     def follow(self) -> None:

@@ -91,6 +91,8 @@ class SmallRequests:
     connections: int
     closes: bool
     """Whether each request has a connection of its own."""
+    threads: int = 1
+    """Of wrk. One that shares a full processor with the server leaves the other to a balancer that then has to wait."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -108,6 +110,7 @@ class SmallRequests:
                 document.path,
                 script,
                 connections=self.connections,
+                threads=self.threads,
                 closes=self.closes,
                 seconds=seconds,
             )
@@ -230,7 +233,7 @@ class LowRate:
 CLOSE: Final = Workload(
     "close",
     "new connection per 1 KB request",
-    SmallRequests(32, closes=True),
+    SmallRequests(32, closes=True, threads=2),
     is_essential=True,
     leaves_connections=True,
 )

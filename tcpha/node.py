@@ -385,8 +385,13 @@ class Node(ABC):
         peers: dict[str, Any] = {
             str(peer.address[0]): "up" if peer.up else "down" for peer in self._peers.by_address.values()
         }
+        try:
+            counters = self.counters()
+        except EdgeError as error:  # who only asks must not end the process
+            log.warning("counters: %s", error)
+            return
         shown = {
-            **self.counters(),
+            **counters,
             "channel": asdict(self._peers.counters),
             **self._channel_counters(),
             "channel_faults": self._faults,

@@ -382,7 +382,7 @@ def _read_record(file: Path) -> _Record | None:
     except OSError as error:
         raise StartError(f"{file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise StartError(f"{file} cannot be read ({error}): remove it when nothing of tcpha is on this host") from error
+        raise StartError(f"{file} cannot be read ({error}): remove it, then run --clean") from error
 
 
 def _host_identity() -> str:

@@ -16,6 +16,7 @@ import pytest
 from tcpha.be import acceleration as be_acceleration
 from tcpha.be.agent import Agent
 from tcpha.be.service import BackEnd
+from tcpha.errors import EdgeError
 from tcpha.fe import acceleration as fe_acceleration
 from tcpha.fe.service import FrontEnd
 from tcpha.kernel import be_maps, fe_maps
@@ -96,6 +97,15 @@ def test_every_counter_of_a_role_is_explained_once(
     told = explained(f"Of a {role} end") + explained(f"Of a {role} end's programs") + explained("Of both")
     assert len(shown) > 40
     assert sorted(told) == sorted(shown)
+
+
+def test_kernel_does_not_say_its_counters_a_line_tells_and_the_process_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    node = back_end()
+    cast(Any, node._kernel)._adopter.counters.side_effect = EdgeError("map counts: Bad file descriptor")
+    node._log_counters()
+    assert caplog.messages == ["counters: map counts: Bad file descriptor"]
 
 
 def test_kernel_carries_a_back_ends_numbers_are_sums_and_the_programs_share_stands_beside() -> None:

@@ -67,6 +67,20 @@ def checking(monkeypatch: pytest.MonkeyPatch, tally: Tally, report: WrkReport = 
     return found
 
 
+def test_wrk_gets_as_many_threads_as_the_load_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checking(monkeypatch, Tally())
+    asked: list[int] = []
+
+    def run_wrk(*_arguments: object, threads: int, **_options: object) -> WrkReport:
+        asked.append(threads)
+        return REPORT
+
+    monkeypatch.setattr("bench.workloads.load.run_wrk", run_wrk)
+    for offer in (SmallRequests(32, closes=True), SmallRequests(32, closes=True, threads=2)):
+        offer(stand(tmp_path), 1)
+    assert asked == [1, 2]
+
+
 @pytest.mark.parametrize("backends", [1, 2, 4, 9])
 def test_documents_of_a_spread_load_are_on_every_node(backends: int) -> None:
     contender = spread_over(backends)

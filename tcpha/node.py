@@ -311,7 +311,8 @@ class Node(ABC):
         except Exception as fault:  # as for messages: a defect costs what was due, not the process
             self._faults += 1
             self._log_fault(fault, now, f"a timer failed ({self._faults} faults so far)")
-            return now + _FAULT_PAUSE_S
+            self._timer_at = now + _FAULT_PAUSE_S
+            return self._timer_at
 
     def _do_what_is_due(self, now: float) -> float:
         if now >= self._peers.next_deadline():

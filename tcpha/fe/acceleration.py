@@ -166,11 +166,11 @@ class Acceleration:
             mac = mac_of(server.addr)
             if mac == self._macs.get(server):
                 continue
-            self._macs[server] = mac
             if mac is None:
                 self._forwarder.close_way(backend)
             else:
                 self._forwarder.set_neighbour(backend, mac)
+            self._macs[server] = mac  # last: what the kernel refuses is told again
 
     def follow(self, mac_of: MacOf, is_other: bool) -> None:
         """The interface has another MAC, or is another one: the program is put there. Raises: EdgeError."""

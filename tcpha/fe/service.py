@@ -211,6 +211,8 @@ class FrontEnd(Node):
             for addr in self._next_hops:
                 if self._neighbours.mac(addr) is None:
                     self._neighbours.solicit(addr)
+            if self._next_hops and self._acceleration is not None:
+                self._acceleration.set_ways(self._neighbours.mac)  # what it refused before
         return min(self._dispatcher.next_deadline(), self._solicit_at, carriage_at)
 
     def on_stop(self, now: float) -> None:

@@ -10,7 +10,7 @@ import fcntl
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 
 from tcpha.errors import EdgeError
 from tcpha.net import sysctl
@@ -43,15 +43,19 @@ class HostWatch:
         self._plan = plan
         self._holders = {addr.packed: (str(addr), holder_of(role, addr, plan.iface)) for addr in plan.vaddrs}
         self._index = 0
-        self._asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._questions = NetlinkSocket(socket.NETLINK_ROUTE)
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        try:
-            self._socket.setblocking(False)
-            self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
-        except OSError as error:
-            self.close()
-            raise EdgeError(f"changes of interfaces and addresses are not told: {error.strerror}") from error
+        flags = socket.SOCK_CLOEXEC
+        with ExitStack() as undo:
+            try:
+                self._asking = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | flags))
+                self._questions = undo.enter_context(closing(NetlinkSocket(socket.NETLINK_ROUTE)))
+                self._socket = undo.enter_context(
+                    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | flags, socket.NETLINK_ROUTE)
+                )
+                self._socket.setblocking(False)
+                self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+            except OSError as error:
+                raise EdgeError(f"changes of interfaces and addresses are not told: {error.strerror}") from error
+            undo.pop_all()
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when links or addresses of the host changed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tcpha.errors import EdgeError
 from tcpha.net import sysctl
 from tcpha.net.footprint import Role
 from tcpha.net.host_watch import HostWatch
@@ -39,6 +42,27 @@ def watched(host: Host, role: Role, state: Path) -> Iterator[tuple[HostWatch, Re
             assert watch.interface() is not None
             yield watch, footprint
         footprint.remove()
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_no_descriptor_is_left_the_fault_says_what_is_not_told_and_none_stays_open(host: Host, room: int) -> None:
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    with host.inside():
+        before, (soft, hard) = opened(), resource.getrlimit(resource.RLIMIT_NOFILE)
+        taken = [os.dup(0) for _ in range(20)]  # whatever is free below them: beneath the limit `room` is left
+        for each in taken[:room]:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+        try:
+            with pytest.raises(EdgeError, match="are not told"):
+                HostWatch("be", plan_of(host))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for each in taken[room:]:
+                os.close(each)
+        assert opened() == before
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from ipaddress import ip_address
 from math import inf
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock, call
 
 import pytest
 
 from tcpha import node as node_module
 from tcpha.errors import EdgeError
-from tcpha.fe.service import FrontEnd
+from tcpha.fe.service import SOLICIT_INTERVAL_S, FrontEnd
 from tcpha.net import clock
 from tcpha.net.footprint import Plan
 from tcpha.node import LOG_INTERVAL_S, Node
+from tests.packet import fe_playbook
 
 NOW = 100.0
 
@@ -69,6 +72,34 @@ def test_packets_come_all_the_time_what_is_due_is_looked_for_at_its_time_and_onc
         again_at = busy._on_timer()
         assert again_at > clock.now(), "or it would not rest"
     assert looked == [0, 5, 16, 27], "at its time, then every 10 ms"
+
+
+def test_what_is_due_fails_each_time_it_is_tried_no_more_often_than_the_pause_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failing, tried = node(), list[float]()
+    failing._timer_at = -inf
+
+    def fail(now: float) -> float:
+        tried.append(now)
+        raise EdgeError("no room")
+
+    monkeypatch.setattr(failing, "_do_what_is_due", fail)
+    for step in range(64):
+        monkeypatch.setattr(clock, "now", lambda step=step: NOW + step / 128)
+        assert failing._on_timer() > clock.now()
+    assert [(now - NOW) * 128 for now in tried] == [0, 13, 26, 39, 52], "packets come all the time"
+
+
+def test_each_second_the_kernel_is_told_the_ways_to_back_ends_that_it_may_have_refused() -> None:
+    front, kernel, neighbours = cast(FrontEnd, node()), MagicMock(), MagicMock()
+    kernel.on_tick.return_value = inf
+    front._dispatcher = fe_playbook.Playbook().dispatcher
+    front._acceleration, front._neighbours, front._channel = kernel, neighbours, MagicMock()
+    front._next_hops, front._solicit_at = (ip_address("198.18.0.33"),), NOW
+    for step in range(5):
+        front.on_tick(NOW + step * SOLICIT_INTERVAL_S / 2)
+    assert kernel.set_ways.call_args_list == [call(neighbours.mac)] * 3
 
 
 @pytest.mark.parametrize("fault", [EdgeError("no room"), ZeroDivisionError()])

@@ -157,6 +157,29 @@ def test_it_is_off_what_an_earlier_process_left_is_removed_and_the_log_says_so(
     assert caplog.messages == ["accelerate = off: what an earlier process left in the kernel is removed"]
 
 
+def test_kernel_refuses_a_hardware_address_it_is_told_again_until_it_has_it(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = outcome()
+    assert isinstance(made, acceleration.Acceleration)
+    told: list[bytes] = []
+    refusals = [EdgeError("no room")]
+
+    def set_neighbour(_backend: object, mac: bytes) -> None:
+        if refusals:
+            raise refusals.pop()
+        told.append(mac)
+
+    monkeypatch.setattr(kernel, "set_neighbour", set_neighbour)
+    other = bytes.fromhex("020000000007")
+    with pytest.raises(EdgeError):
+        made.set_ways(lambda _: other)
+    for _ in range(2):
+        made.set_ways(lambda _: other)
+    assert set(told) == {other}
+    assert len(told) == len(made._macs)
+
+
 def test_kernel_cannot_the_reason_is_returned(kernel: Kernel) -> None:
     kernel.opening = [EdgeError("this kernel has no tcx") for _ in range(2)]
     assert outcome() == "this kernel has no tcx"

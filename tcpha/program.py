@@ -51,13 +51,18 @@ def main(
     build: Callable[[ConfigT, Keyring], Runnable],
     obstacle: Callable[[ConfigT], str | None],
     arguments: Sequence[str] | None = None,
+    end_left: Callable[[ConfigT], int] = lambda _: 0,
 ) -> int:
-    """Run one node; return its exit status. `obstacle`: why the kernel of this host could not carry its packets."""
+    """Run one node; return its exit status.
+
+    `obstacle`: why the kernel of this host could not carry its packets. `end_left`: ends the connections that an
+    earlier process left and that speak without a process, and returns how many.
+    """
     options = _parse(name, default_file, arguments)
     try:
         config = load(options.config)
         if options.clean:
-            _clean(name, config.state)
+            _clean(name, config, end_left)
             return 0
         for warning in config.warnings():
             print(f"{options.config}: warning: {warning}", file=sys.stderr)
@@ -80,13 +85,27 @@ def main(
     return 0
 
 
-def _clean(role: Role, state: Path) -> None:
-    """Take away what an earlier run left, and say what. Raises: StartError while a process of this role runs here."""
-    _refuse_no_directory(state)
-    removed = Footprint(role, state).remove()
+def _clean(role: Role, config: ConfigT, end_left: Callable[[ConfigT], int]) -> None:
+    """Take away what an earlier run left, and say what.
+
+    Connections are ended first: without their address clients would not hear of it. Raises: StartError while a process
+    of this role runs here; EdgeError if not everything could be taken away.
+    """
+    _refuse_no_directory(config.state)
+    _refuse_second(role)
+    ended, fault = 0, None
+    try:
+        ended = end_left(config)
+    except EdgeError as error:
+        fault = error
+    if ended:
+        print(f"{role}: ended connections that the kernel carried: {ended}")
+    removed = Footprint(role, config.state).remove()
     for what in removed:
         print(f"{role}: removed {what}")
-    if not removed:
+    if fault is not None:
+        raise fault
+    if not (ended or removed):
         print(f"{role}: nothing was left on this host")
 
 
@@ -192,8 +211,9 @@ def _parse(name: Role, default_file: str, arguments: Sequence[str] | None) -> ar
     mode.add_argument(
         "--clean",
         action="store_true",
-        help="only take away what an earlier run left on this host, after a kill or --keep, and say what; of the"
-        " configuration only `state` matters; refused while a process of this role runs here",
+        help="only take away what an earlier run left on this host, after a kill or --keep, and say what; connections"
+        " that the kernel carries for a back end are ended; of the configuration only `state` matters, and for that"
+        " `vaddr` and `kernel_mark`; refused while a process of this role runs here",
     )
     parser.add_argument("--version", action="version", version=f"tcpha {__version__}")
     return parser.parse_args(arguments)

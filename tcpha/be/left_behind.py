@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TypeVar
 
 from tcpha.be.carried import CarriedConnections
@@ -68,14 +68,29 @@ def end_left_behind(config: BackEndConfig, sockets: SocketDiagnostics) -> int:
     Also where nothing is pinned: pins may be removed while connections live, and `kernel_mark` may have been another.
     Those that the kernel does not end are told of by the log. Raises: EdgeError.
     """
+    marks = _marks(config)
+    pins.remove(_ROLE, config.state)
+    return _end_marked(config, sockets, marks)
+
+
+def end_connections(config: BackEndConfig) -> int:
+    """The same for who takes everything away himself: what is pinned stays. Raises: EdgeError."""
+    with closing(SocketDiagnostics()) as sockets:
+        return _end_marked(config, sockets, _marks(config))
+
+
+def _marks(config: BackEndConfig) -> set[int]:
+    """What the sockets of an earlier process may bear."""
     marks = {config.kernel_mark}
     for place in pins.places(_ROLE, config.state):
         with suppress(EdgeError):  # where bpf(2) is forbidden nobody knows
             terms = bpf_terms.left(place)
             marks |= set() if terms is None else {terms.mark}
-    pins.remove(_ROLE, config.state)
-    left = [each for mark in sorted(marks) for each in sockets.marked(mark) if is_at(config, each)]
-    return _end(left, sockets)
+    return marks
+
+
+def _end_marked(config: BackEndConfig, sockets: SocketDiagnostics, marks: set[int]) -> int:
+    return _end([each for mark in sorted(marks) for each in sockets.marked(mark) if is_at(config, each)], sockets)
 
 
 def _end(left: list[TcpSocket], sockets: SocketDiagnostics) -> int:

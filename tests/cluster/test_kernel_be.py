@@ -407,6 +407,25 @@ def test_agent_was_killed_clean_leaves_nothing(mortal_lab: Lab) -> None:
     assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
 
 
+def test_agent_was_killed_during_a_download_clean_ends_it_and_the_client_hears_of_it(
+    mortal_lab: Lab, family: Family
+) -> None:
+    node = mortal_lab.backends[0]
+    program = node.engine.program
+    with Conversation.open(mortal_lab, family, receive_buffer_octets=SMALL_WINDOW_OCTETS) as client:
+        client.send(get("/10m.html"))
+        client.exactly(FIRST_OCTETS)
+        node.engine.kill()
+        assert sockets_at(node) != []
+        done = node.run([*program.arguments, "--clean"], environment=program.environment, check=True)
+        assert "be: ended connections that the kernel carried: 1\n" in done.stdout
+        assert sockets_at(node) == []
+        with pytest.raises(ConnectionResetError):
+            client.rest()
+    node.engine.start()
+    assert wait_until(lambda: serves(mortal_lab), PATIENCE_S)
+
+
 # Where the kernel cannot
 
 MASKED = ("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-bpf,-perfmon,-sys_admin")

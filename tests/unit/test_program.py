@@ -417,6 +417,39 @@ def test_clean_takes_away_what_was_left_says_what_and_opens_nothing(
     assert not stub.built
 
 
+@pytest.mark.parametrize(
+    ("fault", "status", "said"),
+    [
+        (None, 0, ("fe: ended connections that the kernel carried: 2\nfe: removed rules\n", "")),
+        (EdgeError("sockets are not told"), 1, ("fe: removed rules\n", "fe: sockets are not told\n")),
+    ],
+)
+def test_clean_ends_connections_before_it_takes_their_addresses_away(
+    file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: EdgeError | None,
+    status: int,
+    said: tuple[str, str],
+) -> None:
+    done: list[str] = []
+
+    def end_left(_config: FrontEndConfig) -> int:
+        done.append("ended")
+        if fault is not None:
+            raise fault
+        return 2
+
+    def remove(_footprint: Footprint) -> tuple[str, ...]:
+        done.append("removed")
+        return ("rules",)
+
+    monkeypatch.setattr(Footprint, "remove", remove)
+    words = ["--clean", "-c", str(file)]
+    assert main("fe", "", load_front_end, Stub().build, Stub().obstacle_here, words, end_left) == status
+    assert (done, tuple(capsys.readouterr())) == (["ended", "removed"], said)
+
+
 @pytest.mark.parametrize(("fault", "status"), [(StartError("another process"), 2), (EdgeError("not everything"), 1)])
 def test_clean_that_fails_is_said_in_one_line_with_its_status(
     file: Path,

@@ -74,7 +74,7 @@ def end_left_behind(config: BackEndConfig, sockets: SocketDiagnostics) -> int:
 
 
 def end_connections(config: BackEndConfig) -> int:
-    """The same for who takes everything away himself: what is pinned stays. Raises: EdgeError."""
+    """End them, and return how many, for who takes away what is pinned afterwards. Raises: EdgeError."""
     with closing(SocketDiagnostics()) as sockets:
         return _end_marked(config, sockets, _marks(config))
 
